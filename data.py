@@ -1,0 +1,351 @@
+"""From messages to batches: tokenizer, chat formats, render, prefix sharing, packing, seeded order.
+
+`Tokenizer.render` makes ids and loss mask together, so they cannot drift apart. `share_prefixes` lays the
+samples of one example out as a tree: what they have in common is stored, and computed, once. `pack` fills
+rows with such trees."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from games.task import Chat
+
+
+# ------------------------------------------------------------------------------------------------ chat format
+@dataclass
+class Format:
+    """How a conversation is written. A message is open[role] + content + close[role] + after; a reply is
+    learned with its close, which also ends generation."""
+
+    open: dict
+    close: dict
+    bos: str = ""
+    after: str = ""
+    strip: bool = False  # content is stripped before it is written
+    system: str = ""  # written when the conversation brings no system message
+    sign: str = ""  # a text that occurs in the chat_template of checkpoints that use this format
+
+
+ROLES = ("system", "user", "assistant")
+CHATML = dict(
+    open={role: f"<|im_start|>{role}\n" for role in ROLES},
+    close=dict.fromkeys(ROLES, "<|im_end|>"),
+    after="\n",
+)
+# The first format whose sign occurs in a checkpoint's own chat template is taken.
+FORMATS = {
+    "plain": Format(  # parlor's own, for models trained from scratch: two control tokens a round
+        bos="<|begin|>",
+        open={"system": "", "user": "", "assistant": "<|assistant|>"},
+        close={"system": "<|end|>", "user": "", "assistant": "<|end|>"},
+        sign="<|begin|>",
+    ),
+    "llama3": Format(
+        bos="<|begin_of_text|>",
+        open={role: f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in ROLES},
+        close=dict.fromkeys(ROLES, "<|eot_id|>"),
+        strip=True,
+        sign="<|start_header_id|>",
+    ),
+    "smollm2": Format(
+        **CHATML,
+        system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+        sign="named SmolLM",
+    ),
+    "qwen2.5": Format(
+        **CHATML,
+        system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+        sign="You are Qwen",
+    ),
+    "chatml": Format(**CHATML, sign="<|im_start|>"),
+}
+PLAIN_TEMPLATE = (  # the plain format in the Hub's language, for those who open our folders with other tools
+    "{{ '<|begin|>' }}{% for m in messages %}"
+    "{% if m['role'] == 'assistant' %}{{ '<|assistant|>' }}{% endif %}"
+    "{{ m['content'] }}{% if m['role'] != 'user' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+# ------------------------------------------------------------------------------------------------ tokenizer
+CONTROL = r"<[^<>\n]+>"  # how control tokens are spelled in the marks above
+
+
+class Tokenizer:
+    """A tokenizer.json and the chat format that goes with it."""
+
+    def __init__(self, inner, format, stop_ids=()):
+        self.inner, self.format = inner, format
+        inner.no_padding()
+        inner.no_truncation()
+        inner.encode_special_tokens = True  # "<|im_end|>" inside a message is text
+        marks = {format.bos, *format.open.values(), *format.close.values()}
+        names = sorted({name for mark in marks for name in re.findall(CONTROL, mark)})
+        self.control = {name: inner.token_to_id(name) for name in names}
+        unknown = [name for name, token in self.control.items() if token is None]
+        if unknown:
+            raise ValueError(
+                f"the tokenizer has no token {unknown[0]}, which its chat format needs; try --format"
+            )
+        self.stop_ids = sorted({self.control[format.close["assistant"]], *stop_ids})
+        self.encode = lru_cache(maxsize=200_000)(self._encode)
+
+    @property
+    def size(self):
+        return self.inner.get_vocab_size()
+
+    def _encode(self, text):
+        """Ids of a message's content: a tuple that holds no control token, whatever the text spells."""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become "?"
+        ids = self.inner.encode(text, add_special_tokens=False).ids
+        if not set(self.control.values()).isdisjoint(ids):  # a token the file does not mark as special
+            between = "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in self.control)
+            parts = re.split(between, text)
+            ids = [i for part in parts for i in self.inner.encode(part, add_special_tokens=False).ids]
+        return tuple(ids)
+
+    @lru_cache(maxsize=100)  # noqa: B019  (a handful of marks a format)
+    def mark(self, text):
+        """Ids of a format's own marks, in which control tokens do count: a tuple."""
+        parts = re.split(f"({CONTROL})", text)
+        ids = [(self.control[part],) if part in self.control else self.encode(part) for part in parts if part]
+        return sum(ids, ())
+
+    def render(self, messages, learn="replies", prompt=False):
+        """Ids and loss mask (lists of equal length) of a conversation; learn as in games.task.Chat.
+
+        prompt=True opens the assistant's next turn instead, for generation.
+        """
+        form = self.format
+        if form.system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": form.system}, *messages]
+        ids, mask = list(self.mark(form.bos)), [0] * len(self.mark(form.bos))
+        for i, message in enumerate(messages):
+            role, content = message["role"], message["content"]
+            head, tail = self.mark(form.open[role]), self.mark(form.close[role])
+            body = self.encode(content.strip() if form.strip else content) + tail
+            wanted = role == "assistant" and (learn == "replies" or i == len(messages) - 1)
+            after = self.mark(form.after)
+            ids += head + body + after
+            mask += [0] * len(head) + [int(wanted)] * len(body) + [0] * len(after)
+        if prompt:
+            head = self.mark(form.open["assistant"])
+            ids += head
+            mask += [0] * len(head)
+        if learn == "all":
+            mask = [0] + [1] * (len(ids) - 1)
+        return ids, mask
+
+    def prompt(self, messages):
+        """Ids that end where the assistant's reply begins."""
+        return self.render(messages, learn="last", prompt=True)[0]
+
+    def decode(self, ids):
+        """The text of ids, control tokens left out."""
+        control = set(self.control.values())
+        return self.inner.decode([i for i in ids if i not in control], skip_special_tokens=True)
+
+    def coloured(self, ids, mask):
+        """Ids as terminal text, what is learned in green and the rest dim."""
+        parts, start = [], 0
+        for i in range(1, len(ids) + 1):
+            if i == len(ids) or mask[i] != mask[start]:
+                text = printable(self.inner.decode(ids[start:i], skip_special_tokens=False))
+                parts.append(f"\x1b[{'32' if mask[start] else '2'}m{text}\x1b[0m")
+                start = i
+        return "".join(parts)
+
+    def save(self, folder):
+        """Write tokenizer.json and the tokenizer_config.json by which other tools read it."""
+        self.inner.save(str(Path(folder) / "tokenizer.json"))
+        names = {token: name for name, token in self.control.items()}
+        end = names[self.control[self.format.close["assistant"]]]
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": end}
+        if self.format.bos:
+            config["bos_token"] = self.format.bos
+        if self.format is FORMATS["plain"]:
+            config["chat_template"] = PLAIN_TEMPLATE
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_tokenizer(folder, format=""):
+    """The Tokenizer of a model folder; its chat format is recognised by the chat template unless named."""
+    folder = Path(folder)
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder}: no tokenizer.json (save one with transformers' fast tokenizer)")
+    try:
+        inner = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"{path}: not a tokenizer ({error})") from error
+    settings, stops = {}, []
+    for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
+        if (folder / name).exists():
+            settings[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+            eos = settings[name].get("eos_token_id")
+            stops += eos if isinstance(eos, list) else [eos] if isinstance(eos, int) else []
+    template = str(settings.get("tokenizer_config.json", {}).get("chat_template") or "")
+    if (folder / "chat_template.jinja").exists():
+        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if not format:
+        format = next((name for name, form in FORMATS.items() if form.sign in template), "")
+    if format not in FORMATS:
+        what = f"{format!r} is unknown" if format else "its chat template is not one of ours"
+        raise ValueError(f"{folder}: chat format: {what}; name one with --format {'|'.join(FORMATS)}")
+    return Tokenizer(inner, FORMATS[format], stops)
+
+
+def train_tokenizer(texts, vocab):
+    """A byte-level BPE of at most `vocab` tokens in the plain format, learned from texts. Deterministic.
+
+    Text is cut at line ends and after ": " only, so that merges run across spaces: a phrase the game uses
+    often becomes one token, and a whole question costs a from-scratch model a single step."""
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.normalizer = normalizers.Sequence([])
+    pieces = tokenizers.Regex(r"\n|[^\n:]*: |[^\n:]+|:")
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pieces, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        min_frequency=2,
+        special_tokens=["<|begin|>", "<|assistant|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    return Tokenizer(inner, FORMATS["plain"])
+
+
+def printable(text):
+    """Text from a model, a file or a player with its control characters escaped, safe to send to a
+    terminal."""
+    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+# ------------------------------------------------------------------------------------------------ rows
+@dataclass
+class Row:
+    """Token trees laid end to end. ids, positions and end are a model's input; `source` are the slots whose
+    logits predict `target`, one entry for every learned token of every sample."""
+
+    ids: list
+    positions: list
+    end: list
+    source: list
+    target: list
+
+    def extend(self, other):
+        start = len(self.ids)
+        self.ids += other.ids
+        self.positions += other.positions
+        self.end += [slot + start for slot in other.end]
+        self.source += [slot + start for slot in other.source]
+        self.target += other.target
+
+
+def share_prefixes(samples):
+    """One Row that holds the samples (ids, mask) as a tree, in depth-first order.
+
+    Sorted samples visit the tree depth first, so each differs from the one before in a suffix. The loss is
+    exactly that of the samples one by one; only the work on what they share is done once. A sample's last
+    token predicts nothing and is no input."""
+    row = Row([], [], [], [], [])
+    path = []  # slots of the sample just laid out
+    for ids, mask in sorted(samples):
+        shared = 0
+        while shared < min(len(path), len(ids) - 1) and row.ids[path[shared]] == ids[shared]:
+            shared += 1
+        for slot in path[shared:]:
+            row.end[slot] = len(row.ids)
+        del path[shared:]
+        for token in ids[shared:-1]:
+            row.positions.append(len(path))
+            path.append(len(row.ids))
+            row.ids.append(token)
+            row.end.append(0)
+        for t in range(1, len(ids)):
+            if mask[t]:
+                row.source.append(path[t - 1])
+                row.target.append(ids[t])
+    for slot in path:
+        row.end[slot] = len(row.ids)
+    return row
+
+
+def trees(samples, max_tokens):
+    """Rows of at most max_tokens for the samples of one example: one tree where it fits, else halves of the
+    samples."""
+    row = share_prefixes(samples)
+    if len(row.ids) <= max_tokens or len(samples) == 1:
+        return [row]
+    samples, half = sorted(samples), len(samples) // 2
+    return trees(samples[:half], max_tokens) + trees(samples[half:], max_tokens)
+
+
+def pack(rows, max_tokens):
+    """Join rows into fewer rows of at most max_tokens slots each: best fit, longest first."""
+    packed = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        room = [r for r in packed if len(r.ids) + len(row.ids) <= max_tokens]
+        if room:
+            max(room, key=lambda r: len(r.ids)).extend(row)
+        else:
+            packed.append(Row([*row.ids], [*row.positions], [*row.end], [*row.source], [*row.target]))
+    return packed
+
+
+def collate(rows, device="cpu"):
+    """Tensors of rows: ids, positions, end (B, T), and source, target (N,), source counting slots across the
+    batch.
+
+    `end` is None where every row is one plain text: the causal kernel then needs no mask.
+    """
+    T = max(len(row.ids) for row in rows)
+
+    def tensor(field):
+        padded = [getattr(row, field) + [0] * (T - len(row.ids)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long, device=device)
+
+    plain = all(end == len(row.ids) for row in rows for end in row.end)
+    return {
+        "ids": tensor("ids"),
+        "positions": tensor("positions"),
+        "end": None if plain else tensor("end"),
+        "source": torch.tensor([b * T + s for b, row in enumerate(rows) for s in row.source], device=device),
+        "target": torch.tensor([t for row in rows for t in row.target], device=device),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ order
+@lru_cache(maxsize=2)
+def permutation(seed, epoch, n):
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def indices(seed, step, batch, n):
+    """The examples of a step (counted from 0): list of (example index, epoch). Every epoch is a fresh
+    shuffle."""
+    places = range(step * batch, (step + 1) * batch)
+    return [(int(permutation(seed, place // n, n)[place % n]), place // n) for place in places]
+
+
+def samples_of(items, tokenizer, learn_all=False):
+    """Rendered (ids, mask) of Chat items."""
+    rendered = []
+    for item in items:
+        if not isinstance(item, Chat):
+            raise TypeError(f"the sft loss needs Chat items, not {type(item).__name__}")
+        rendered.append(tokenizer.render(item.messages, "all" if learn_all else item.learn))
+    return rendered

@@ -1,0 +1,172 @@
+"""What a game is to the rest of the program: a Task that gives examples, training items, prompts and scores.
+
+Nothing here or in any game knows torch. An *example* is a plain dict, a *message* is {"role", "content"}, a
+*conversation* is a list of messages that ends with the user's. An *agent* is anything with
+
+    reply(conversations, n=1) -> for each conversation a list of at most n Replies, best or first sampled
+    first choose(conversations, choices) -> for each conversation the log-probability of each choice, a list
+    of floats"""
+
+import gzip
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+# ------------------------------------------------------------------------------------------------ training it
+@dataclass
+class Chat:
+    """A conversation to imitate. `learn` says which tokens count: the last reply, every reply, or the whole
+    text."""
+
+    messages: list
+    learn: str = "replies"  # last | replies | all
+
+
+@dataclass
+class Label:
+    messages: list
+    target: int | list  # a class index or a distribution
+
+
+@dataclass
+class Pair:
+    messages: list
+    chosen: str
+    rejected: str
+
+
+@dataclass
+class Judged:
+    messages: list
+    reply: str
+    good: bool
+
+
+@dataclass
+class Contrast:
+    query: str
+    positive: str
+    negatives: list
+    label_id: int
+
+
+# ------------------------------------------------------------------------------------------------ play
+@dataclass
+class Reply:
+    """What an agent said: text, and from a model the ids it sampled and their log-probabilities."""
+
+    text: str
+    ids: list = field(default_factory=list)
+    logps: list = field(default_factory=list)
+    finished: bool = True  # it stopped by itself, not at the length limit
+
+    @property
+    def logp(self):
+        return sum(self.logps)
+
+
+@dataclass
+class Episode:
+    """One game played: the example, its turns as dicts, and the sampled tokens behind a reward (0..1, or the
+    game's own)."""
+
+    example: dict
+    turns: list
+    reply_ids: list = field(default_factory=list)
+    logps: list = field(default_factory=list)
+    reward: float = 0.0
+
+
+class Task:
+    """A game. Subclasses give `examples` and `items`; the rest has a default for games of one prompt and one
+    reply."""
+
+    name = ""
+    loss = "sft"
+    labels = 0  # size of a classification head, if the game has one
+
+    @dataclass
+    class Options:
+        """The game's own command-line flags."""
+
+    def __init__(self, options=None):
+        self.options = options or self.Options()
+        self.dropped = {}  # reason -> rows of the user's data that were left out
+
+    def examples(self, split):
+        """The examples of "train" or "test", in the same order every time: list of dicts."""
+        raise NotImplementedError
+
+    def items(self, example, rng):
+        """What an example teaches this time: a list of Chat, Label, Pair, Judged or Contrast. Augmentation
+        uses `rng`."""
+        raise NotImplementedError
+
+    def prompt(self, example):
+        """The conversation that asks for an answer; it never depends on the gold answer."""
+        raise NotImplementedError
+
+    def score(self, example, reply):
+        """{"score": 0..1, ...} of a reply's text: the metric and the reward."""
+        raise NotImplementedError
+
+    def texts(self):
+        """Every text that a tokenizer for this game should know: list of str."""
+        rng = np.random.default_rng(0)
+        items = [item for example in self.examples("train") for item in self.items(example, rng)]
+        return sorted({message["content"] for item in items for message in item.messages})
+
+    def play(self, examples, agent):
+        """One prompt, one reply: list of Episodes."""
+        replies = agent.reply([self.prompt(example) for example in examples])
+        episodes = []
+        for example, (reply, *_) in zip(examples, replies):
+            result = self.score(example, reply.text)
+            turns = [{"reply": reply.text, **result}]
+            episodes.append(Episode(example, turns, reply.ids, reply.logps, result["score"]))
+        return episodes
+
+    def evaluate(self, examples, agent):
+        """{"n", "metrics", "intervals", "baselines", "records"} of an agent on examples."""
+        episodes = self.play(examples, agent)
+        score = float(np.mean([episode.reward for episode in episodes]))
+        return {
+            "n": len(episodes),
+            "metrics": {"score": score},
+            "intervals": {},
+            "baselines": {},
+            "records": [episode.turns for episode in episodes],
+        }
+
+
+# ------------------------------------------------------------------------------------------------ shared help
+def wilson(wins, n, z=1.96):
+    """The 95 % Wilson score interval of a rate wins / n: (low, high)."""
+    if n == 0:
+        return 0.0, 1.0
+    rate = wins / n
+    centre = rate + z * z / (2 * n)
+    spread = z * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
+    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+
+
+def read_jsonl(path):
+    """Yield (line number, dict) of a JSON-lines file, gzipped or not; a bad line is an error that names
+    it."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
+            yield number, row

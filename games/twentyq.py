@@ -1,0 +1,346 @@
+"""20 Questions: one player asks and guesses, the other answers about a keyword.
+
+The rules are those of Kaggle's llm_20_questions environment: ask, answer, guess, 20 rounds. A model plays
+every seat from the prompts below, in training and at play alike: one sample per phase and round. Past guesses
+are not shown to the asker: measured, they cost wins (a player that reads its own wrong guesses learns to
+trust them)."""
+
+import string
+from dataclasses import dataclass
+
+import numpy as np
+
+from games.task import Chat, Episode, Task, read_jsonl, wilson
+from games.twentyq_table import WORLD, Belief, TablePlayer, World, plain
+
+ROUNDS = 20
+MAX_QUESTION, MAX_GUESS = 750, 100  # characters
+
+ASKER = "You are playing 20 Questions. Find the keyword with short yes or no questions."
+FIRST = "Ask the first question."
+GUESS = "What is the keyword?"
+ANSWERER = "You are playing 20 Questions. Answer the question about the keyword with yes or no."
+
+
+# ------------------------------------------------------------------------------------------------ rules
+def normalise(text):
+    """The environment's form of a guess: lower case without "the" (anywhere, "mother" too), spaces and
+    punctuation."""
+    text = text.lower().replace("the", "").replace(" ", "")
+    return text.translate(str.maketrans("", "", string.punctuation))
+
+
+def same(a, b):
+    """Whether two guesses count as the same word: equal, or equal but for one final s or es if both have 3
+    letters."""
+    a, b = normalise(a), normalise(b)
+    if a == b:
+        return True
+    if len(a) < 3 or len(b) < 3:
+        return False
+    return any(
+        x.endswith(end) and x.removesuffix(end) == y for x, y in ((a, b), (b, a)) for end in ("s", "es")
+    )
+
+
+def correct(guess, keyword, alternates=()):
+    return any(same(guess, word) for word in (keyword, *alternates))
+
+
+def yes_or_no(text):
+    """The environment's reading of an answer: "yes" wherever it occurs, else "no", else None, which
+    forfeits."""
+    text = text.lower()
+    return "yes" if "yes" in text else "no" if "no" in text else None
+
+
+def reward(round_won):
+    """The environment's reward for a win in round 1..20 (20 down to 1), or -1 without one (None)."""
+    return -1 if round_won is None else ROUNDS + 1 - round_won
+
+
+# ------------------------------------------------------------------------------------------------ prompts
+def ask_prompt(turns):
+    """The conversation in which the next question is asked, after turns of (question, answer)."""
+    messages = [{"role": "system", "content": ASKER}, {"role": "user", "content": FIRST}]
+    for question, answer in turns:
+        messages += [{"role": "assistant", "content": question}, {"role": "user", "content": answer}]
+    return messages
+
+
+def guess_prompt(turns):
+    """The conversation in which the keyword is guessed, after at least one turn."""
+    *messages, last = ask_prompt(turns)
+    return [*messages, {"role": "user", "content": f"{last['content']}\n{GUESS}"}]
+
+
+def answer_prompt(keyword, question):
+    return [
+        {"role": "system", "content": ANSWERER},
+        {"role": "user", "content": f"Keyword: {keyword}\n{question}"},
+    ]
+
+
+def read_prompt(messages):
+    """(seat, content) of a conversation made above: "asker" or "guesser" with turns, "answerer" with
+    (keyword, question)."""
+    last = messages[-1]["content"]
+    if messages[0]["content"] == ANSWERER:
+        return "answerer", tuple(last.removeprefix("Keyword: ").split("\n", 1))
+    contents = [message["content"].split("\n")[0] for message in messages[2:]]
+    turns = list(zip(contents[::2], contents[1::2]))
+    return ("guesser" if last.endswith(GUESS) else "asker"), turns
+
+
+def said(messages, reply):
+    return Chat([*messages, {"role": "assistant", "content": reply}], learn="last")
+
+
+def last_line(text):
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+# ------------------------------------------------------------------------------------------------ the task
+@dataclass
+class Options:
+    world: str = str(WORLD)  # file of keywords, questions and facts
+    data: str = (
+        ""  # recorded games to train on: JSON lines of {"keyword", "rounds": [[question, answer], ...]}
+    )
+    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
+    flips: float = 0.2  # training games flip up to this share of the answers
+    explore: float = (
+        0.15  # share of training questions asked at random, to show states off the teacher's path
+    )
+    pool: int = 40  # separating questions the teacher asks
+    opening: int = 6  # of these asked first, in fixed order
+    cells: int = 16  # answers about the keyword taught beside each training game
+    greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
+
+
+class TwentyQuestions(Task):
+    name = "20q"
+    Options = Options
+
+    def __init__(self, options=None, seed=0):
+        super().__init__(options)
+        self.seed, self.world = seed, World(self.options.world)
+        self.teacher = Belief(self.world, self.options.pool, self.options.opening)
+        self.games = list(self.read_games()) if self.options.data else []
+        self.noises = [float(share) for share in self.options.noise.split(",")]
+
+    read = staticmethod(read_prompt)
+
+    # -------------------------------------------------------------------------------------------- training
+    def examples(self, split):
+        """Keywords of the world; recorded games, split by keyword, where --data names some. "test" is always
+        the world."""
+        if split != "test" and self.games:
+            held = {
+                word for i, word in enumerate(sorted({game["keyword"] for game in self.games})) if i % 20 == 0
+            }
+            return [game for game in self.games if (game["keyword"] in held) == (split == "valid")]
+        order = np.random.default_rng([self.seed, 20]).permutation(len(self.world.keywords))
+        return [{"keyword": self.world.keywords[k]} for k in order]
+
+    def read_games(self):
+        for number, row in read_jsonl(self.options.data):
+            where = f"{self.options.data}, line {number}"
+            for key, kind in (("keyword", str), ("rounds", list)):
+                if not isinstance(row.get(key), kind):
+                    raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
+            turns = []
+            for turn in row["rounds"]:
+                if not (
+                    isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:2])
+                ):
+                    raise ValueError(f'{where}: a round must be [question, "yes" or "no"], found {turn!r}')
+                turns.append((turn[0], yes_or_no(turn[1])))
+            if len(turns) > ROUNDS or not turns:
+                self.drop("more than 20 rounds" if turns else "no rounds")
+            elif any(answer is None for _, answer in turns):
+                self.drop("an answer that is neither yes nor no")
+            else:
+                yield {"keyword": row["keyword"], "turns": turns}
+
+    def drop(self, reason):
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def items(self, example, rng):
+        """One Chat per phase and round of a game about the keyword: the recorded one, or a fresh one by the
+        teacher."""
+        if "turns" in example:
+            return self.recorded_items(example["keyword"], example["turns"])
+        keyword = example["keyword"]
+        world, belief, k = self.world, self.teacher.restart(), self.world.keyword_index[plain(keyword)]
+        rate = 0.0 if rng.random() < 0.2 else rng.uniform(0, self.options.flips)
+        turns, chats, last = [], [], ROUNDS
+        while len(turns) < last:
+            best = belief.questions()[0]
+            chats.append(said(ask_prompt(turns), world.questions[best]))
+            if len(turns) >= self.options.opening and rng.random() < self.options.explore:
+                best = int(rng.choice([q for q in belief.pool if q not in belief.asked]))
+            yes = bool(world.table[k, best]) ^ (rng.random() < rate)
+            belief.update(best, yes)
+            turns.append((world.questions[best], "yes" if yes else "no"))
+            guess = belief.guesses()[0]
+            chats.append(said(guess_prompt(turns), world.keywords[guess]))
+            if guess == k:  # a player that has not learned the table yet still needs the rounds that follow
+                last = min(last, len(turns) + 2)
+        for q in rng.choice(len(world.questions), self.options.cells, replace=False):
+            chats.append(
+                said(answer_prompt(keyword, world.questions[q]), "yes" if world.table[k, q] else "no")
+            )
+        return chats
+
+    def recorded_items(self, keyword, turns):
+        """Questions and the final guess of somebody's game, and its answers as the answerer's lessons."""
+        chats = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(len(turns))]
+        chats += [said(answer_prompt(keyword, question), answer) for question, answer in turns]
+        return [*chats, said(guess_prompt(turns), keyword)]
+
+    def texts(self):
+        """All that is ever said in this world, for a tokenizer: fixed prompts, questions, keywords,
+        answers."""
+        fixed = [ASKER, FIRST, ANSWERER, "Keyword: ", "yes", "no", f"\n{GUESS}"]
+        return [text for text in fixed + self.world.questions + self.world.keywords for _ in range(4)]
+
+    # -------------------------------------------------------------------------------------------- play
+    def table_player(self):
+        return TablePlayer(self, self.world)
+
+    def play(self, examples, agent, answerer=None, noise=0.0, repeats=False):
+        """Play one game per example in lock step, the agent asking and guessing: list of Episodes.
+
+        answerer: an agent, by default the truthful table. noise: share of answers flipped, drawn from (seed,
+        game, round). repeats=False: a question or guess already made in a game is replaced by the agent's
+        next best."""
+        answerer = answerer or self.table_player()
+        games = [{"example": example, "turns": [], "won": None} for example in examples]
+        draws = np.stack([np.random.default_rng([self.seed, i]).random(ROUNDS) for i in range(len(games))])
+        for number in range(ROUNDS):
+            running = [(i, game) for i, game in enumerate(games) if game["won"] is None]
+            if not running:
+                break
+            histories = [
+                [(turn["question"], turn["answer"]) for turn in game["turns"]] for _, game in running
+            ]
+            made = [[turn["question"] for turn in game["turns"]] for _, game in running]
+            asked = self.say(agent, [ask_prompt(turns) for turns in histories], made, repeats)
+            prompts = [
+                answer_prompt(game["example"]["keyword"], text[:MAX_QUESTION])
+                for (_, game), (text, _) in zip(running, asked)
+            ]
+            answers = [yes_or_no(replies[0].text) or "no" for replies in answerer.reply(prompts)]
+            for (i, game), turns, (text, repeated), answer in zip(running, histories, asked, answers):
+                flipped = bool(draws[i, number] < noise)
+                answer = {"yes": "no", "no": "yes"}[answer] if flipped else answer
+                known = plain(text) in self.world.question_index
+                game["turns"].append(
+                    {
+                        "question": text[:MAX_QUESTION],
+                        "answer": answer,
+                        "flipped": flipped,
+                        "repeated": repeated,
+                        "known": known,
+                    }
+                )
+                turns.append((text[:MAX_QUESTION], answer))
+            made = [[turn["guess"] for turn in game["turns"][:-1]] for _, game in running]
+            guesses = self.say(agent, [guess_prompt(turns) for turns in histories], made, repeats)
+            for (_, game), (guess, repeated) in zip(running, guesses):
+                game["turns"][-1] |= {"guess": guess[:MAX_GUESS], "guess_repeated": repeated}
+                keyword = game["example"]["keyword"]
+                if correct(guess[:MAX_GUESS], keyword, self.world.alternates.get(keyword, ())):
+                    game["won"] = number + 1
+        return [Episode(game["example"], game["turns"], reward=reward(game["won"])) for game in games]
+
+    def say(self, agent, prompts, made, repeats):
+        """What the agent says to each prompt, not among `made` if it has another idea: list of (text,
+        repeated)."""
+        texts = [""] * len(prompts)
+        fresh = [False] * len(prompts)
+        open_rows = list(range(len(prompts)))
+        for n in (1,) if repeats else (1, 6, ROUNDS + 4):
+            for row, replies in zip(open_rows, agent.reply([prompts[row] for row in open_rows], n)):
+                before = {plain(text) for text in made[row]}
+                said = [last_line(reply.text) for reply in replies]
+                new = [text for text in said if text and plain(text) not in before]
+                texts[row] = (new or said or [""])[0]
+                fresh[row] = bool(new)
+            open_rows = [
+                row for row in open_rows if not fresh[row] and texts[row]
+            ]  # "": it does not end its replies
+            if not open_rows:
+                break
+        return list(zip(texts, [not is_fresh for is_fresh in fresh]))
+
+    def interact(self, agent, read, show, seat, seed):
+        """Play with a person (games.twentyq_terminal); a scripted game where nobody is there (read is
+        None)."""
+        from games import twentyq_terminal as terminal
+
+        if read is None:
+            terminal.show_game(self.play(self.examples("test")[:1], agent)[0], show)
+        elif seat == "answerer":
+            terminal.model_answers(self, agent, read, show, seed)
+        else:
+            terminal.model_asks(self, agent, read, show)
+
+    # -------------------------------------------------------------------------------------------- evaluation
+    def evaluate(self, examples, agent):
+        """Win rates by noise and their intervals, plain greedy play, the answerer's accuracy, the table
+        player."""
+        metrics, intervals, baselines, records = {}, {}, {}, []
+        for noise in self.noises:
+            episodes = self.play(examples, agent, noise=noise)
+            tag = f"@{noise:g}"
+            summarise(episodes, tag, metrics, intervals)
+            records += [{"noise": noise, **record(episode)} for episode in episodes]
+            summarise(self.play(examples, self.table_player(), noise=noise), tag, baselines, {})
+        if self.options.greedy:
+            summarise(
+                self.play(examples, agent, noise=self.noises[0], repeats=True),
+                f"_greedy@{self.noises[0]:g}",
+                metrics,
+                intervals,
+            )
+        if hasattr(agent, "choose"):
+            metrics |= self.answer_accuracy(agent)
+        return {
+            "n": len(examples),
+            "metrics": metrics,
+            "intervals": intervals,
+            "baselines": baselines,
+            "records": records,
+        }
+
+    def answer_accuracy(self, agent, n=4000):
+        """The agent as answerer against the truth table: n cells drawn by the seed, half of them true."""
+        rng = np.random.default_rng([self.seed, 21])
+        rates = []
+        for truth in (True, False):
+            cells = np.argwhere(self.world.table == truth)
+            cells = cells[rng.choice(len(cells), min(n // 2, len(cells)), replace=False)]
+            prompts = [answer_prompt(self.world.keywords[k], self.world.questions[q]) for k, q in cells]
+            says_yes = [yes > no for yes, no in agent.choose(prompts, ["yes", "no"])]
+            rates.append(float(np.mean(np.array(says_yes) == truth)))
+        return {"answerer_true": rates[0], "answerer_false": rates[1], "answerer_balanced": sum(rates) / 2}
+
+
+def summarise(episodes, tag, metrics, intervals):
+    """Add win rate (with its Wilson interval), mean rounds to win and repeats of some games under names
+    ending in tag."""
+    n, won = len(episodes), [len(episode.turns) for episode in episodes if episode.reward > 0]
+    turns = [turn for episode in episodes for turn in episode.turns]
+    metrics[f"win_rate{tag}"] = len(won) / n
+    intervals[f"win_rate{tag}"] = wilson(len(won), n)
+    metrics[f"rounds_to_win{tag}"] = float(np.mean(won)) if won else None
+    metrics[f"repeated_questions{tag}"] = float(np.mean([turn["repeated"] for turn in turns]))
+    metrics[f"unknown_questions{tag}"] = float(np.mean([not turn["known"] for turn in turns]))
+
+
+def record(episode):
+    rounds = [[turn["question"], turn["answer"], turn["guess"]] for turn in episode.turns]
+    return {**episode.example, "won": episode.reward > 0, "rounds": rounds}

@@ -1,0 +1,165 @@
+"""Everything done with a trained model: python infer.py [play | eval | sample | merge]
+
+Without a verb it plays, with the newest run. Each verb is one function below; main() gives it a model and a
+task."""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import data
+import lora
+import model as models
+import runs
+from agents import Model
+from games import TASKS
+from recipes import Infer, UsageError, parse
+
+
+def opened(cfg):
+    """(model, tokenizer, folder) that a call names: --model, --run, or the newest run."""
+    name = cfg.model or cfg.run or str(Path(cfg.runs) / "latest")
+    if not cfg.model and not Path(name, "run.json").exists():
+        if cfg.run:
+            raise FileNotFoundError(
+                f"{name}: not a run (it has no run.json); a model folder goes with --model"
+            )
+        raise FileNotFoundError(
+            f"{cfg.runs} holds no run yet; make one with: python train.py --task {cfg.task}"
+        )
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    device = runs.device_of(cfg.device)
+    dtype = (
+        runs.dtype_of(cfg.dtype, device) if device.type == "cuda" or cfg.dtype != "auto" else torch.float32
+    )
+    model, folder, _ = lora.open_model(name, cfg.lora, dtype, device, cfg.revision or None)
+    if lora.adapters(model):
+        lora.merge_lora(model)  # one matrix product a layer instead of three
+    tokenizer = data.load_tokenizer(folder, cfg.format)
+    if tokenizer.size > model.config.vocab:
+        raise ValueError(
+            f"{folder}: its tokenizer has {tokenizer.size} tokens, its model only {model.config.vocab}"
+        )
+    return model, tokenizer, folder
+
+
+def agent_of(cfg, model, tokenizer, max_new):
+    sampling = {name: getattr(cfg, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
+    return Model(model, tokenizer, max_new, **sampling)
+
+
+def new_file(name):
+    if name and Path(name).exists():
+        raise FileExistsError(f"--out {name} exists and is not overwritten; move it or take another name")
+    return name
+
+
+def play(cfg, task, model, tokenizer, folder):
+    """Play with a person; from standard input where that is no terminal; one scripted game where there is no
+    input."""
+    if cfg.seat not in ("asker", "answerer"):
+        raise UsageError(f"--seat {cfg.seat}: must be asker (the model asks) or answerer (the model answers)")
+    agent = agent_of(cfg, model, tokenizer, 24)
+
+    def read():
+        print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not sys.stdin.isatty():
+            print(data.printable(line.rstrip("\n")))
+        return line.rstrip("\n") if line else None
+
+    if not sys.stdin.isatty():
+        lines = sys.stdin.read().splitlines()
+        heard = iter(lines)
+        if not any(line.strip() for line in lines):
+            read = None
+        else:
+
+            def read():
+                line = next(heard, None)
+                print(f"> {data.printable(line or '')}")
+                return line
+
+    seed = cfg.seed or int.from_bytes(os.urandom(4), "big")
+    task.interact(agent, read, lambda line: print(data.printable(line)), cfg.seat, seed)
+
+
+def evaluate(cfg, task, model, tokenizer, folder):
+    """Score the model on the first --limit test examples and print the metrics; --out FILE keeps them."""
+    out, began = new_file(cfg.out), time.time()
+    agent = agent_of(cfg, model, tokenizer, min(cfg.max_new, 24))
+    examples = task.examples("test")
+    result = task.evaluate(examples[: cfg.limit] if cfg.limit else examples, agent)
+    records = result.pop("records")
+    for name, value in result["metrics"].items():
+        low_high = result["intervals"].get(name)
+        text = (
+            "-"
+            if value is None
+            else f"{value:.3f}" + (f"  [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
+        )
+        base = result["baselines"].get(name)
+        print(f"{name:28} {text}" + (f"   (baseline {base:.3f})" if base is not None else ""))
+    print(f"n = {result['n']}, {runs.duration(time.time() - began)}")
+    if out:
+        report = {
+            "format": 1,
+            "task": cfg.task,
+            "seed": cfg.seed,
+            "model": str(folder),
+            **result,
+            "records": records,
+        }
+        runs.write_json(out, report)
+
+
+def sample(cfg, task, model, tokenizer, folder):
+    """Reply to --prompt, --n times."""
+    if not cfg.prompt:
+        raise UsageError("sample needs --prompt TEXT")
+    agent = agent_of(cfg, model, tokenizer, cfg.max_new)
+    for reply in agent.reply([[{"role": "user", "content": cfg.prompt}]], cfg.n)[0]:
+        print(data.printable(reply.text))
+
+
+def merge(cfg, task, model, tokenizer, folder):
+    """Write the model with its adapter merged, tokenizer beside it, to the new folder --out."""
+    if not cfg.out:
+        raise UsageError("merge needs --out FOLDER")
+    out = Path(new_file(cfg.out))
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    models.save(model, partial)
+    models.copy_tokenizer(folder, partial)
+    os.replace(partial, out)
+    print(f"written: {out}")
+
+
+VERBS = {"play": play, "eval": evaluate, "sample": sample, "merge": merge}
+
+
+def main(argv=None):
+    """Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted."""
+    try:
+        cfg = parse(Infer, argv)
+        task = TASKS[cfg.task](cfg.options, cfg.seed)
+        VERBS[cfg.verb](cfg, task, *opened(cfg))
+    except UsageError as error:
+        print(f"infer.py: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, OSError) as error:
+        print(f"infer.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

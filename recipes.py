@@ -1,0 +1,228 @@
+"""Every flag of train.py and infer.py, and the recipes: what is set where, with the source of each published
+value.
+
+A field is a flag, the comment behind it is its help. Values come from: field default < recipe < command line.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+
+from games import TASKS
+
+
+@dataclass
+class Train:
+    task: str = "20q"  # the game
+    recipe: str = ""  # named settings; by default the task's own, or TASK-model with --model or --init
+    # what is trained
+    model: str = ""  # start from a model folder or Hub name; without it a small model is made from scratch
+    revision: str = ""  # branch, tag or commit of a Hub name
+    init: str = ""  # start from the model of an earlier run
+    format: str = ""  # chat format, where the checkpoint's own is not recognised
+    dim: int = 128  # from scratch: model width
+    layers: int = 3  # from scratch: blocks
+    heads: int = 4  # from scratch: query heads
+    kv_heads: int = 4  # from scratch: key/value heads
+    mlp_dim: int = 384  # from scratch: inner width of the MLP
+    vocab: int = 8000  # from scratch: largest vocabulary of the tokenizer trained on the task's text
+    lora_rank: int = 0  # train an adapter of this rank; 0 trains the weights themselves
+    lora_alpha: float = 0.0  # scale of the adapter times its rank; 0 is twice the rank
+    lora_targets: str = (
+        "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"  # layers that get an adapter
+    )
+    lora_dropout: float = 0.0  # dropout on the adapter's input
+    rslora: bool = False  # scale by alpha / sqrt(rank)
+    train_only: str = ""  # train only parameters whose name this regular expression finds
+    # how
+    loss: str = ""  # objective, by default the task's
+    learn_all: bool = False  # learn every token of a chat, prompts as well
+    steps: int = 0  # optimizer steps; 0 follows from --epochs
+    epochs: float = 1.0  # passes over the examples, where --steps is 0
+    batch: int = 16  # examples a step
+    max_tokens: int = 512  # slots of a packed row; longer single samples are dropped and counted
+    micro_tokens: int = 8192  # slots a forward pass; a step of more is accumulated
+    optimizer: str = "adamw"  # adamw, or muon for the blocks' matrices and adamw for the rest
+    lr: float = 1e-4  # peak learning rate of adamw
+    muon_lr: float = 0.02  # peak learning rate of muon
+    schedule: str = "cosine"  # cosine, linear or constant, after the warm-up
+    warmup: float = 0.05  # share of the steps in which the learning rate rises
+    final_lr: float = 0.0  # where the schedule ends, as a share of the peak
+    beta1: float = 0.9  # adamw
+    beta2: float = 0.95  # adamw
+    weight_decay: float = 0.0  # of matrices
+    clip: float = 1.0  # largest gradient norm; 0 never clips
+    neftune: float = 0.0  # alpha of the noise on the embeddings (arXiv 2310.05914)
+    # evaluation and saving
+    limit: int = 0  # train on the first examples only; 0 takes all
+    eval_n: int = 400  # examples of the evaluation before and after
+    eval_every: int = 0  # evaluate every so many steps as well
+    eval_few: int = 100  # examples of these evaluations
+    save_every: int = 0  # checkpoint every so many steps; the last one always
+    max_new: int = 24  # longest reply in evaluations, in tokens
+    # where
+    seed: int = 0  # of everything random
+    device: str = "auto"  # auto, cuda, mps or cpu
+    dtype: str = "auto"  # of matrix products: auto (bfloat16 on a GPU that has it), float32 or bfloat16
+    threads: int = 0  # CPU threads; 0 leaves it to torch
+    runs: str = "runs"  # folder of all runs
+    name: str = ""  # of this run; by default task and time
+    resume: str = ""  # go on with a run
+    dry_run: bool = False  # print what would be trained, and stop
+
+
+@dataclass
+class Infer:
+    verb: str = "play"  # play, eval, sample or merge
+    task: str = "20q"  # the game
+    run: str = ""  # a run; by default runs/latest where no --model is given
+    model: str = ""  # a model folder or Hub name
+    revision: str = ""  # branch, tag or commit of a Hub name
+    lora: str = ""  # an adapter to put on it
+    format: str = ""  # chat format, where the checkpoint's own is not recognised
+    limit: int = 400  # examples to evaluate on
+    n: int = 1  # samples a prompt
+    prompt: str = ""  # sample: what to say to the model
+    temperature: float = 0.0  # 0 takes the likeliest token
+    top_k: int = 0  # sample among the k likeliest tokens; 0 among all
+    top_p: float = 1.0  # sample among the fewest tokens that hold this share of the probability
+    min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
+    max_new: int = 256  # longest reply, in tokens
+    seat: str = "asker"  # play: the model's seat, asker (you answer its questions) or answerer (you ask)
+    out: str = ""  # write the result to this new file
+    seed: int = 0  # of everything random
+    device: str = "auto"  # auto, cuda, mps or cpu
+    dtype: str = "auto"  # of the weights: auto (bfloat16 on a GPU that has it), float32 or bfloat16
+    threads: int = 0  # CPU threads; 0 leaves it to torch
+    runs: str = "runs"  # folder of all runs
+
+
+# ------------------------------------------------------------------------------------------------ recipes
+# The seed froze all but the attention of layers 22-31, the embedding and the head: 1.47 of 8.03 billion
+# parameters.
+SEED_20Q = dict(
+    task="20q",
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    train_only=r"layers\.(2[2-9]|3[01])\.attn\.|^embed|^head",  # Training.ipynb
+    lr=1e-5,  # Training.ipynb, TrainingArguments
+    schedule="linear",  # transformers' default, not overridden
+    warmup=0.1,  # TrainingArguments
+    batch=25,  # per device, on one A100, no accumulation; here a batch counts games, there single samples
+    max_tokens=5000,  # max_seq_length
+    epochs=1.0,  # one per data set
+    clip=1.0,  # transformers' default
+    beta2=0.999,  # transformers' default
+    save_every=500,  # the seed saved after each epoch only
+)
+RECIPES = {
+    "20q": dict(
+        task="20q",
+        optimizer="muon",
+        steps=2000,
+        batch=16,
+        lr=3e-3,
+        muon_lr=0.02,
+        schedule="linear",
+        warmup=0.01,
+        max_new=8,
+        eval_every=0,
+        save_every=500,
+    ),
+    "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
+    "20q-seed-1": SEED_20Q | dict(weight_decay=0.2),
+    "20q-seed-2": SEED_20Q
+    | dict(weight_decay=0.25, learn_all=True, model=""),  # chained: --init runs/<first stage>
+}
+
+
+# ------------------------------------------------------------------------------------------------ command lin
+class UsageError(Exception):
+    """A wrong call: exit code 2."""
+
+
+def helps(kind):
+    """Field name -> the comment behind it."""
+    return dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.M))
+
+
+def nearest(word, known):
+    close = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parse(kind, argv=None):
+    """The settings of a call: an instance of kind with the game's own Options as `.options` and the origin of
+    each value that is not the default as `.origin`. Raises UsageError."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    task = next(
+        (
+            word.partition("=")[2] or (argv + [""])[i + 1]
+            for i, word in enumerate(argv)
+            if word.split("=")[0] == "--task"
+        ),
+        "",
+    )
+    recipe = next(
+        (
+            word.partition("=")[2] or (argv + [""])[i + 1]
+            for i, word in enumerate(argv)
+            if word.split("=")[0] == "--recipe"
+        ),
+        "",
+    )
+    if recipe and recipe not in RECIPES:
+        raise UsageError(
+            f"--recipe {recipe}: unknown{nearest(recipe, RECIPES)} (known: {', '.join(RECIPES)})"
+        )
+    task = task or RECIPES.get(recipe, {}).get("task", "20q")
+    if task not in TASKS:
+        raise UsageError(f"--task {task}: unknown{nearest(task, TASKS)} (known: {', '.join(TASKS)})")
+    parser = argparse.ArgumentParser(
+        description=f"Flags of the task {task} stand last.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=110, max_help_position=30),
+    )
+    parser.error = lambda message: (_ for _ in ()).throw(UsageError(message))
+    kinds = (kind, TASKS[task].Options)
+    for each in kinds:
+        text = helps(each)
+        for field in dataclasses.fields(each):
+            default = "" if field.default in ("", False, 0) else f" [{field.default}]"
+            settings = dict(help=(text[field.name] + default).replace("%", "%%"))
+            if field.name == "verb":
+                parser.add_argument("verb", nargs="?", choices=field_choices(text["verb"]), **settings)
+            elif field.type in (bool, "bool"):
+                parser.add_argument(
+                    f"--{field.name.replace('_', '-')}", action=argparse.BooleanOptionalAction, **settings
+                )
+            else:
+                kind_of = {"int": int, "float": float, "str": str}.get(field.type, field.type)
+                parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind_of, metavar="", **settings)
+    given, rest = parser.parse_known_args(argv)
+    if rest:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        raise UsageError(f"{rest[0]}: unknown{nearest(rest[0].split('=')[0], flags)}")
+    given = vars(given)
+    if kind is Train and not recipe:
+        recipe = f"{task}-model" if given.get("model") or given.get("init") else task
+    chosen = RECIPES.get(recipe, {}) if kind is Train else {}
+    merged = {**chosen, **given, "task": task} | ({"recipe": recipe} if kind is Train else {})
+    parts = [{f.name: merged[f.name] for f in dataclasses.fields(each) if f.name in merged} for each in kinds]
+    settings = kind(**parts[0])
+    settings.options = kinds[1](**parts[1])
+    settings.origin = {name: "flag" if name in given else f"recipe {recipe}" for name in merged}
+    return settings
+
+
+def field_choices(help_text):
+    return re.findall(r"\w+", help_text.replace(" or ", ", "))
+
+
+def values(settings):
+    """Every setting as one flat dict, the game's own included."""
+    return dataclasses.asdict(settings) | dataclasses.asdict(settings.options)

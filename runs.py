@@ -1,0 +1,183 @@
+"""A run's folder: log, metrics, checkpoints that are whole or absent, and how to find the newest.
+
+    runs/20q-1121-1402/  run.json  log.txt  metrics.jsonl  samples.jsonl  eval.json
+                         step-500/  a model folder, and in its state/ what resuming needs
+                         model -> step-500    best -> step-250
+
+A checkpoint is written under a temporary name, flushed, renamed, and only then does the link `model` move to
+it, in one atomic step: model and optimizer can never come from different steps. Checkpoints without a link to
+them are deleted."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+
+def write_json(path, value):
+    """Write JSON to a temporary name, flush, rename: a reader sees the old file or the new one."""
+    partial = Path(f"{path}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def link(name, target):
+    """Make or move a symbolic link in one step."""
+    partial = Path(f"{name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    os.replace(partial, name)
+
+
+class Run:
+    """The folder of one training run, new or resumed."""
+
+    def __init__(self, folder, bar=None):
+        self.folder, self.bar = Path(folder), bar
+
+    @classmethod
+    def new(cls, runs, task, name=""):
+        """Make a folder that does not exist yet."""
+        if name and (Path(name).name != name or name == "latest"):
+            raise ValueError(f"--name {name}: must be a plain folder name")
+        base = Path(runs) / (name or f"{task}-{time.strftime('%m%d-%H%M')}")
+        folder, number = base, 2
+        while folder.exists():
+            if name:
+                raise FileExistsError(
+                    f"{folder} exists: take another --name, or continue it with --resume {folder}"
+                )
+            folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+        folder.mkdir(parents=True)
+        return cls(folder)
+
+    def print(self, line):
+        """To the terminal and log.txt."""
+        (self.bar or tqdm).write(line)
+        self.log(line)
+
+    def log(self, line):
+        with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def record(self, name, row):
+        """Append a row to metrics.jsonl or samples.jsonl."""
+        with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    # -------------------------------------------------------------------------------------------- checkpoints
+    def save(self, step, write_model, optimizers, best=None):
+        """Checkpoint of a step: write_model(folder) writes the weights. best: the score so far, which `best`
+        follows.
+
+        Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
+        """
+        name = f"step-{step}"
+        partial = self.folder / f"{name}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            write_model(partial)
+            (partial / "state").mkdir()
+            tensors, scalars = pack_state(optimizers)
+            save_file(tensors, partial / "state" / "optimizer.safetensors")
+            write_json(partial / "state" / "state.json", {"step": step, "best": best, "scalars": scalars})
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    with open(path, "rb") as file:
+                        os.fsync(file.fileno())
+            if (self.folder / name).exists():
+                shutil.rmtree(self.folder / name)
+            os.replace(partial, self.folder / name)
+            link(self.folder / "model", name)
+            link(self.folder.parent / "latest", self.folder.name)
+        except Exception as error:  # safetensors raises its own kind for a full disk
+            shutil.rmtree(partial, ignore_errors=True)
+            kept = os.readlink(self.folder / "model") if (self.folder / "model").exists() else "none"
+            raise OSError(
+                f"{self.folder}: saving step {step} failed ({error}); the last good checkpoint is {kept}. "
+                f"Make room, then continue with --resume {self.folder}"
+            ) from error
+        self.tidy()
+
+    def mark_best(self):
+        """The newest checkpoint is the best one so far."""
+        link(self.folder / "best", os.readlink(self.folder / "model"))
+        self.tidy()
+
+    def tidy(self):
+        kept = {
+            os.readlink(self.folder / name) for name in ("model", "best") if (self.folder / name).is_symlink()
+        }
+        for old in self.folder.glob("step-*"):
+            if old.name not in kept:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def state(self):
+        """{"step", "best", ...} and the optimizer tensors of the newest checkpoint."""
+        folder = self.folder / "model" / "state"
+        if not folder.exists():
+            raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
+        return json.loads((folder / "state.json").read_text()), load_file(folder / "optimizer.safetensors")
+
+
+def pack_state(optimizers):
+    """Optimizer states as flat tensors and scalars, by optimizer, parameter number and key."""
+    tensors, scalars = {}, {}
+    for o, optimizer in enumerate(optimizers):
+        for p, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                kind = tensors if torch.is_tensor(value) else scalars
+                kind[f"{o}.{p}.{key}"] = (
+                    value.detach().cpu().contiguous() if torch.is_tensor(value) else value
+                )
+    return tensors, scalars
+
+
+def unpack_state(optimizers, tensors, scalars):
+    """Put a packed state back into fresh optimizers over the same parameters."""
+    for o, optimizer in enumerate(optimizers):
+        whole = optimizer.state_dict()
+        for name, value in {**tensors, **scalars}.items():
+            number, p, key = name.split(".", 2)
+            if int(number) == o:
+                whole["state"].setdefault(int(p), {})[key] = value
+        optimizer.load_state_dict(whole)
+
+
+# ------------------------------------------------------------------------------------------------ the machine
+def device_of(name):
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def dtype_of(name, device):
+    """The dtype of matrix products: bfloat16 on a device that multiplies it natively, else float32."""
+    if name == "auto":
+        native = {
+            "cuda": torch.cuda.is_bf16_supported,
+            "cpu": getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False),
+        }
+        return torch.bfloat16 if native.get(device.type, lambda: False)() else torch.float32
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"--dtype {name}: must be auto, float32 or bfloat16")
+    return getattr(torch, name)
+
+
+def duration(seconds):
+    """'52s', '38m' or '2h05m'."""
+    seconds = int(seconds)
+    if seconds < 100:
+        return f"{seconds}s"
+    return f"{seconds // 60}m" if seconds < 6000 else f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"

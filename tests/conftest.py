@@ -1,0 +1,90 @@
+"""Shared by all tests: one thread, no network, and everything tiny: a world, its tokenizer, random models."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+import data  # noqa: E402
+from games.twentyq import Options, TwentyQuestions  # noqa: E402
+from model import Transformer, config_from_hf  # noqa: E402
+
+torch.set_num_threads(1)
+
+WORLD = """
+[questions]
+alive      Is it alive?
+animal     Is it an animal?
+flies      Can it fly?
+big        Is it bigger than a person?
+metal      Is it made of metal?
+edible     Can you eat it?
+[kinds]
+living : alive
+animal < living : animal
+[keywords]
+eagle < animal : flies
+mouse < animal
+elephant < animal : big
+oak < living : big | oak tree
+apple < living : edible | apples, red apple
+spoon : metal
+plane : metal flies big
+stone :
+"""
+
+SHAPES = {  # one small config.json of each family, with the fields that make it differ
+    "llama": dict(num_key_value_heads=2, rms_norm_eps=1e-5),
+    "qwen2": dict(num_key_value_heads=2, tie_word_embeddings=True),
+    "qwen3": dict(num_key_value_heads=1, head_dim=16),
+}
+
+
+def tiny_hf(family="llama", **changes):
+    """A config.json of two small layers."""
+    common = dict(
+        model_type=family,
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+    )
+    return common | SHAPES[family] | changes
+
+
+def tiny_model(family="llama", seed=0, **changes):
+    """A random model at a scale at which mistakes show: no zero branch, norms and biases away from one and
+    zero."""
+    model = Transformer(config_from_hf(tiny_hf(family, **changes)))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            fresh = torch.empty(weight.shape).normal_(0, 1, generator=generator)
+            weight.copy_(0.3 + 0.5 * fresh if weight.dim() == 1 else fresh * 1.5 / weight.shape[1] ** 0.5)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny():
+    return tiny_model
+
+
+@pytest.fixture(scope="session")
+def world_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("world") / "tiny.txt"
+    path.write_text(WORLD)
+    return path
+
+
+@pytest.fixture
+def task(world_file):
+    return TwentyQuestions(Options(world=str(world_file), cells=2, opening=2, noise="0,0.1"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(world_file):
+    return data.train_tokenizer(TwentyQuestions(Options(world=str(world_file))).texts(), 400)

@@ -1,0 +1,464 @@
+"""Train a model to play: python train.py --task 20q
+
+The whole loop stands in main(): examples -> items -> packed rows -> model -> loss -> step -> log, evaluate,
+save. A step's examples, their augmentation and every dropout follow from (seed, step), and losses are summed
+and divided by a weight known before the first backward, so how the work is cut changes nothing."""
+
+import math
+import re
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import data
+import lora
+import losses
+import model as models
+import runs
+from agents import Model
+from games import TASKS
+from recipes import Train, UsageError, parse, values
+
+MAY_CHANGE = (
+    "resume",
+    "device",
+    "threads",
+    "steps",
+    "epochs",
+    "eval_every",
+    "save_every",
+    "dry_run",
+    "name",
+    "runs",
+)
+
+
+# ------------------------------------------------------------------------------------------------ set-up
+def scratch(cfg, task):
+    """A new model and the tokenizer for it, both small: (model, tokenizer)."""
+    tokenizer = data.train_tokenizer(task.texts(), cfg.vocab)
+    config = {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "vocab_size": tokenizer.size,
+        "hidden_size": cfg.dim,
+        "num_hidden_layers": cfg.layers,
+        "num_attention_heads": cfg.heads,
+        "num_key_value_heads": cfg.kv_heads,
+        "head_dim": cfg.dim // cfg.heads,
+        "intermediate_size": cfg.mlp_dim,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.control["<|begin|>"],
+        "eos_token_id": tokenizer.control["<|end|>"],
+        "use_sliding_window": False,
+    }
+    return models.Transformer(models.config_from_hf(config)).initialise(cfg.seed), tokenizer
+
+
+def opened(cfg, task, device, compute):
+    """(model, tokenizer, write): the model to train, its trainable parameters marked, and write(folder) to
+    save it."""
+    name, base = cfg.resume or cfg.init or cfg.model, ""
+    if name:
+        frozen = compute if cfg.lora_rank else torch.float32
+        model, folder, base = lora.open_model(
+            name, dtype=frozen, device=device, revision=cfg.revision or None
+        )
+        tokenizer = data.load_tokenizer(folder, cfg.format)
+        if tokenizer.size > model.config.vocab:
+            raise ValueError(
+                f"{folder}: its tokenizer has {tokenizer.size} tokens, its model only {model.config.vocab}"
+            )
+        if lora.adapters(model) and not cfg.resume:
+            if cfg.lora_rank:
+                raise ValueError(
+                    f"{name} is an adapter; merge it first (infer.py merge), or go on with --resume"
+                )
+            lora.merge_lora(model)
+    else:
+        folder = None
+        model, tokenizer = scratch(cfg, task)
+        model.to(device)
+    if cfg.lora_rank and not lora.adapters(model):
+        lora.add_lora(
+            model,
+            cfg.lora_rank,
+            cfg.lora_alpha or None,
+            cfg.lora_targets,
+            cfg.lora_dropout,
+            cfg.rslora,
+            cfg.seed,
+        )
+        model.to(device)
+    if cfg.lora_rank:
+        for layer in (layer for _, layer in lora.adapters(model)):
+            layer.requires_grad_(False)
+            layer.lora_A.requires_grad_(True)
+            layer.lora_B.requires_grad_(True)
+    if cfg.train_only:
+        for key, weight in model.named_parameters():
+            weight.requires_grad_(weight.requires_grad and bool(re.search(cfg.train_only, key)))
+        if not any(weight.requires_grad for weight in model.parameters()):
+            raise ValueError(
+                f"--train-only {cfg.train_only}: no parameter has such a name (python model.py lists them)"
+            )
+
+    def write(target):
+        if cfg.lora_rank:
+            lora.save_lora(model, target, Path(base).resolve() if Path(base).exists() else base)
+        else:
+            models.save(model, target)
+        if folder:
+            models.copy_tokenizer(folder, target)
+        else:
+            tokenizer.save(target)
+
+    return model, tokenizer, write
+
+
+def optimizers_of(model, cfg):
+    """[(optimizer, peak learning rate)]: muon takes the blocks' matrices, adamw the rest, or everything."""
+    named = [(key, weight) for key, weight in model.named_parameters() if weight.requires_grad]
+    matrices = [weight for key, weight in named if weight.dim() == 2 and key.startswith("layers.")]
+    if cfg.optimizer == "muon" and matrices:
+        chosen = {id(weight) for weight in matrices}
+        rest = [weight for _, weight in named if id(weight) not in chosen]
+        muon = torch.optim.Muon(matrices, lr=cfg.muon_lr, weight_decay=cfg.weight_decay)
+        pairs = [(muon, cfg.muon_lr)]
+    elif cfg.optimizer in ("adamw", "muon"):
+        rest, pairs = [weight for _, weight in named], []
+    else:
+        raise ValueError(f"--optimizer {cfg.optimizer}: must be adamw or muon")
+    groups = [
+        {"params": [weight for weight in rest if weight.dim() > 1], "weight_decay": cfg.weight_decay},
+        {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, betas=(cfg.beta1, cfg.beta2))
+    return [*pairs, (adamw, cfg.lr)]
+
+
+def schedule(step, cfg):
+    """Learning rate of a step, counted from 0, as a share of the peak."""
+    warmup = max(1, round(cfg.warmup * cfg.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    left = 1 - (step - warmup) / max(1, cfg.steps - warmup)
+    shape = {"linear": left, "cosine": (1 + math.cos(math.pi * (1 - left))) / 2, "constant": 1.0}
+    if cfg.schedule not in shape:
+        raise ValueError(f"--schedule {cfg.schedule}: must be one of {', '.join(shape)}")
+    return cfg.final_lr + (1 - cfg.final_lr) * shape[cfg.schedule]
+
+
+# ------------------------------------------------------------------------------------------------ one step
+def rows_of(task, examples, tokenizer, cfg, chosen):
+    """Packed rows of chosen examples (index, epoch), and how many samples were too long for a row."""
+    trees, dropped = [], 0
+    for index, epoch in chosen:
+        rng = np.random.default_rng([cfg.seed, epoch, index])
+        samples = data.samples_of(task.items(examples[index], rng), tokenizer, cfg.learn_all)
+        kept = [sample for sample in samples if len(sample[0]) <= cfg.max_tokens and any(sample[1][1:])]
+        dropped += len(samples) - len(kept)
+        trees += data.trees(kept, cfg.max_tokens) if kept else []
+    return data.pack(trees, cfg.max_tokens), dropped
+
+
+def micro_batches(rows, micro_tokens):
+    """Rows in groups of at most micro_tokens slots, padding included."""
+    groups = []
+    for row in rows:  # longest first, so a group's first row is its width
+        if groups and len(groups[-1][0].ids) * (len(groups[-1]) + 1) <= micro_tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def sft_loss(model, batch, noise=None):
+    """Summed loss over the learned tokens of a batch (data.collate)."""
+    hidden = model(batch["ids"], batch["positions"], batch["end"], noise=noise)
+    logits = model.logits(hidden.flatten(0, 1)[batch["source"]])  # (N, V)
+    return losses.sft(losses.token_logp(logits, batch["target"]))
+
+
+OBJECTIVES = {"sft": sft_loss}
+
+
+def neftune(batch, alpha, dim, device):
+    """Uniform noise of alpha / sqrt(T D) for the embeddings, (B, T, D)."""
+    B, T = batch["ids"].shape
+    return (torch.rand(B, T, dim, device=device) * 2 - 1) * alpha / math.sqrt(T * dim)
+
+
+def autocast(device, compute):
+    return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
+
+
+@torch.inference_mode()
+def valid_loss(model, rows, objective, cfg, device, compute):
+    """Mean loss per learned token over rows."""
+    total = sum(len(row.target) for row in rows)
+    with autocast(device, compute):
+        groups = micro_batches(rows, cfg.micro_tokens)
+        return sum(float(objective(model, data.collate(group, device))) for group in groups) / total
+
+
+# ------------------------------------------------------------------------------------------------ reports
+def evaluate(task, model, tokenizer, cfg, n, device, compute):
+    """task.evaluate on the first n test examples."""
+    model.eval()
+    agent = Model(model, tokenizer, cfg.max_new, seed=cfg.seed)
+    with autocast(device, compute):
+        return task.evaluate(task.examples("test")[:n] if n else task.examples("test"), agent)
+
+
+def table(before, after):
+    """Lines that set an evaluation beside the one before training and the baseline."""
+
+    def cell(value):
+        return "-" if value is None else f"{value:.3f}"
+
+    lines = [f"{'':28}{'before':>9}{'after':>9}{'95 % interval':>18}{'baseline':>10}"]
+    for name, value in after["metrics"].items():
+        low_high = after["intervals"].get(name)
+        interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
+        was, base = before["metrics"].get(name), after["baselines"].get(name)
+        lines.append(f"{name:28}{cell(was):>9}{cell(value):>9}{interval:>18}{cell(base):>10}")
+    return [*lines, f"n = {after['n']} after, {before['n']} before"]
+
+
+def describe(run, cfg, model, tokenizer, task, examples, rows, samples, dropped):
+    """Print what people get wrong, before the first step."""
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    whole = sum(weight.numel() for weight in model.parameters())
+    chosen = ", ".join(
+        f"{name}={values(cfg)[name]}" for name in cfg.origin if values(cfg).get(name) not in ("", None)
+    )
+    run.print(f"{cfg.task}: {chosen}")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in task.dropped.items()) or "none"
+    run.print(f"examples: {len(examples)} kept, dropped: {reasons}")
+    run.print(f"parameters: {trained:,} trained of {whole:,}; vocabulary {tokenizer.size:,}")
+    epochs = cfg.steps * cfg.batch / len(examples)
+    run.print(f"steps: {cfg.steps} of {cfg.batch} examples = {epochs:.2f} epochs")
+    slots, learned = sum(len(row.ids) for row in rows), sum(len(row.target) for row in rows)
+    alone = sum(len(ids) for ids, _ in samples)
+    run.print(
+        f"first step: {slots:,} tokens after sharing prefixes, {learned:,} with loss; {dropped} samples over "
+        f"--max-tokens {cfg.max_tokens} dropped"
+    )
+    run.print(f"first example: {len(samples)} samples of {alone:,} tokens; the first of them:")
+    run.print(tokenizer.coloured(*samples[0]))
+
+
+# ------------------------------------------------------------------------------------------------ main
+def resumed(cfg, argv):
+    """The settings of a run to resume, changed only by flags that may change."""
+    folder = Path(cfg.resume)
+    saved = models.read_json(folder / "run.json")
+    again = parse(Train, saved["argv"])
+    given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
+    changed = [
+        f"{name} was {values(again)[name]!r}, now {value!r}"
+        for name, value in given.items()
+        if name not in MAY_CHANGE and values(again)[name] != value
+    ]
+    if changed:
+        raise UsageError(f"--resume {folder} with other settings: {'; '.join(changed)}")
+    for name, value in given.items():
+        if name in MAY_CHANGE:
+            setattr(again, name, value)
+    return again
+
+
+def train(cfg, argv):
+    device = runs.device_of(cfg.device)
+    compute = runs.dtype_of(cfg.dtype, device)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    task = TASKS[cfg.task](cfg.options, cfg.seed)
+    examples = task.examples("train")
+    examples = examples[: cfg.limit] if cfg.limit else examples
+    if not examples:
+        raise ValueError(f"no examples to train on (dropped: {task.dropped or 'none'})")
+    model, tokenizer, write = opened(cfg, task, device, compute)
+    objective = OBJECTIVES.get(cfg.loss or task.loss)
+    if objective is None:
+        raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
+    cfg.steps = cfg.steps or max(1, round(cfg.epochs * len(examples) / cfg.batch))
+    optimizers = optimizers_of(model, cfg)
+
+    def prepare(step):
+        return rows_of(task, examples, tokenizer, cfg, data.indices(cfg.seed, step, cfg.batch, len(examples)))
+
+    rows, dropped = prepare(0)
+    if not rows:
+        raise ValueError(f"every sample of the first step is longer than --max-tokens {cfg.max_tokens}")
+    valid = task.examples("valid")[:64]
+    valid_rows = rows_of(task, valid, tokenizer, cfg, [(i, 0) for i in range(len(valid))])[0]
+    run = (
+        runs.Run(cfg.resume)
+        if cfg.resume
+        else runs.Run.new(cfg.runs, cfg.task, cfg.name)
+        if not cfg.dry_run
+        else None
+    )
+    first, rng = (
+        data.indices(cfg.seed, 0, cfg.batch, len(examples))[0],
+        np.random.default_rng([cfg.seed, 0, 0]),
+    )
+    if cfg.dry_run:
+        run = DryRun()
+    samples = data.samples_of(task.items(examples[first[0]], rng), tokenizer, cfg.learn_all)
+    describe(run, cfg, model, tokenizer, task, examples, rows, samples, dropped)
+    if cfg.dry_run:
+        return None
+    if cfg.resume:
+        state, tensors = run.state()
+        start, best = state["step"], state["best"]
+        runs.unpack_state([optimizer for optimizer, _ in optimizers], tensors, state["scalars"])
+        before = models.read_json(run.folder / "before.json")
+        run.print(f"resumed at step {start}")
+    else:
+        start, best = 0, None
+        versions = {"python": sys.version.split()[0], "torch": torch.__version__}
+        runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
+        before = evaluate(task, model, tokenizer, cfg, cfg.eval_few, device, compute)
+        if valid_rows:
+            before["metrics"]["valid_loss"] = valid_loss(model, valid_rows, objective, cfg, device, compute)
+        before.pop("records")
+        runs.write_json(run.folder / "before.json", before)
+    print(f"run folder: {run.folder}")
+
+    def save(step):
+        run.save(step, write, [optimizer for optimizer, _ in optimizers], best)
+
+    stop = Interrupt()
+    bar = run.bar = tqdm(total=cfg.steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
+    ahead = ThreadPoolExecutor(1)
+    waiting = ahead.submit(prepare, start)
+    began = time.time()
+    model.train()
+    for step in range(start, cfg.steps):
+        clock = time.time()
+        rows, dropped = waiting.result()
+        if step + 1 < cfg.steps:
+            waiting = ahead.submit(prepare, step + 1)  # the next step's rows, while this one computes
+        torch.manual_seed(int(np.random.SeedSequence([cfg.seed, step]).generate_state(1)[0]))
+        weight = sum(len(row.target) for row in rows)  # known before the first backward
+        total = 0.0
+        for group in micro_batches(rows, cfg.micro_tokens):
+            batch = data.collate(group, device)
+            noise = neftune(batch, cfg.neftune, model.config.dim, device) if cfg.neftune else None
+            with autocast(device, compute):
+                loss = objective(model, batch, noise) / max(1, weight)
+            loss.backward()
+            total += float(loss.detach())
+        trained = [p for optimizer, _ in optimizers for g in optimizer.param_groups for p in g["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf))
+        if not math.isfinite(total + norm):
+            save(step)
+            raise FloatingPointError(
+                f"step {step + 1}: loss {total}, gradient norm {norm}; step {step} is saved"
+            )
+        share = schedule(step, cfg)
+        for optimizer, peak in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        done, slots = step + 1, sum(len(row.ids) for row in rows)
+        speed = slots / (time.time() - clock)
+        eta = runs.duration((time.time() - began) / (done - start) * (cfg.steps - done))
+        lr = cfg.lr * share
+        line = f"step {done}/{cfg.steps} | loss {total:.4f} | lr {lr:.1e} | grad {norm:.2f}"
+        line += f" | tok/s {speed:,.0f} | eta {eta}"
+        (run.print if done % max(1, cfg.steps // 20) == 0 else run.log)(line)
+        row = {"step": done, "loss": total, "lr": lr, "grad": norm, "tok/s": speed}
+        run.record("metrics", row | {"tokens": slots, "learned": weight, "dropped": dropped})
+        bar.update()
+        last = done == cfg.steps or stop.asked
+        if cfg.eval_every and done % cfg.eval_every == 0 and not last:
+            result = evaluate(task, model, tokenizer, cfg, cfg.eval_few, device, compute)
+            name, score = next(iter(result["metrics"].items()))
+            run.print(
+                f"step {done}: "
+                + ", ".join(f"{k} {v:.3f}" for k, v in result["metrics"].items() if v is not None)
+            )
+            run.record("metrics", {"step": done, "eval": result["metrics"]})
+            better = best is None or score > best
+            best = score if better else best
+            save(done)
+            if better:
+                run.mark_best()
+            model.train()
+        elif last or (cfg.save_every and done % cfg.save_every == 0):
+            save(done)
+        if stop.asked:
+            bar.close()
+            run.print(f"stopped after step {done}, saved; go on with: python train.py --resume {run.folder}")
+            return 130
+    bar.close()
+    after = evaluate(task, model, tokenizer, cfg, cfg.eval_n, device, compute)
+    if valid_rows:
+        after["metrics"]["valid_loss"] = valid_loss(model, valid_rows, objective, cfg, device, compute)
+    for row in after.pop("records"):
+        run.record("samples", row)
+    report = {"format": 1, "task": cfg.task, "seed": cfg.seed, **after}
+    runs.write_json(run.folder / "eval.json", report)
+    for line in table(before, after):
+        run.print(line)
+    run.print(f"done in {runs.duration(time.time() - began)}; play: python infer.py --run {run.folder}")
+    return 0
+
+
+class DryRun:
+    """Prints where a Run would log."""
+
+    def print(self, line):
+        print(line)
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second one stops at once."""
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.ask)
+
+    def ask(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step ...", file=sys.stderr)
+
+
+def main(argv=None):
+    """Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted (saved)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        cfg = parse(Train, argv)
+        if cfg.resume:
+            cfg = resumed(cfg, argv)
+        return train(cfg, argv) or 0
+    except UsageError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
