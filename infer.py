@@ -20,9 +20,14 @@ from games import TASKS
 from recipes import Infer, UsageError, parse
 
 
+def named(cfg):
+    """What a call names: --model, --run, or the newest run."""
+    return cfg.model or cfg.run or str(Path(cfg.runs) / "latest")
+
+
 def opened(cfg):
-    """(model, tokenizer, folder) that a call names: --model, --run, or the newest run."""
-    name = cfg.model or cfg.run or str(Path(cfg.runs) / "latest")
+    """(model, tokenizer, folder) that a call names."""
+    name = named(cfg)
     if not cfg.model and not Path(name, "run.json").exists():
         if cfg.run:
             raise FileNotFoundError(
@@ -131,6 +136,10 @@ def merge(cfg, task, model, tokenizer, folder):
     """Write the model with its adapter merged, tokenizer beside it, to the new folder --out."""
     if not cfg.out:
         raise UsageError("merge needs --out FOLDER")
+    if not cfg.lora and not (models.resolve(named(cfg)) / "adapter_config.json").exists():
+        raise ValueError(
+            f"{named(cfg)} is no adapter: there is nothing to merge (an adapter for it goes with --lora)"
+        )
     out = Path(new_file(cfg.out))
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -32,9 +32,7 @@ class Train:
     vocab: int = 8000  # from scratch: largest vocabulary of the tokenizer trained on the task's text
     lora_rank: int = 0  # train an adapter of this rank; 0 trains the weights themselves
     lora_alpha: float = 0.0  # scale of the adapter times its rank; 0 is twice the rank
-    lora_targets: str = (
-        "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"  # layers that get an adapter
-    )
+    lora_targets: str = ""  # layers that get an adapter (q_proj,v_proj ...), by default all of a block
     lora_dropout: float = 0.0  # dropout on the adapter's input
     rslora: bool = False  # scale by alpha / sqrt(rank)
     train_only: str = ""  # train only parameters whose name this regular expression finds
@@ -72,6 +70,7 @@ class Train:
     runs: str = "runs"  # folder of all runs
     name: str = ""  # of this run; by default task and time
     resume: str = ""  # go on with a run
+    show: int = 1  # rendered samples to print before the first step
     dry_run: bool = False  # print what would be trained, and stop
 
 
@@ -216,6 +215,18 @@ def parse(kind, argv=None):
     settings = kind(**parts[0])
     settings.options = kinds[1](**parts[1])
     settings.origin = {name: "flag" if name in given else f"recipe {recipe}" for name in merged}
+    return settings
+
+
+def restore(kind, saved):
+    """Settings from the flat dict that `values` made of them."""
+    task = TASKS[saved["task"]]
+    parts = [
+        {f.name: saved[f.name] for f in dataclasses.fields(each) if f.name in saved}
+        for each in (kind, task.Options)
+    ]
+    settings = kind(**parts[0])
+    settings.options, settings.origin = task.Options(**parts[1]), dict.fromkeys(saved, "run")
     return settings
 
 

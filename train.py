@@ -24,7 +24,7 @@ import model as models
 import runs
 from agents import Model
 from games import TASKS
-from recipes import Train, UsageError, parse, values
+from recipes import Train, UsageError, parse, restore, values
 
 MAY_CHANGE = (
     "resume",
@@ -96,7 +96,7 @@ def opened(cfg, task, device, compute):
             model,
             cfg.lora_rank,
             cfg.lora_alpha or None,
-            cfg.lora_targets,
+            cfg.lora_targets or lora.TARGETS,
             cfg.lora_dropout,
             cfg.rslora,
             cfg.seed,
@@ -162,12 +162,17 @@ def schedule(step, cfg):
 
 
 # ------------------------------------------------------------------------------------------------ one step
+def samples_of(task, examples, tokenizer, cfg, index, epoch):
+    """What example `index` teaches in an epoch: rendered samples (ids, mask)."""
+    items = task.items(examples[index], np.random.default_rng([cfg.seed, epoch, index]))
+    return data.samples_of(items, tokenizer, cfg.learn_all)
+
+
 def rows_of(task, examples, tokenizer, cfg, chosen):
     """Packed rows of chosen examples (index, epoch), and how many samples were too long for a row."""
     trees, dropped = [], 0
     for index, epoch in chosen:
-        rng = np.random.default_rng([cfg.seed, epoch, index])
-        samples = data.samples_of(task.items(examples[index], rng), tokenizer, cfg.learn_all)
+        samples = samples_of(task, examples, tokenizer, cfg, index, epoch)
         kept = [sample for sample in samples if len(sample[0]) <= cfg.max_tokens and any(sample[1][1:])]
         dropped += len(samples) - len(kept)
         trees += data.trees(kept, cfg.max_tokens) if kept else []
@@ -238,50 +243,45 @@ def table(before, after):
     return [*lines, f"n = {after['n']} after, {before['n']} before"]
 
 
-def describe(run, cfg, model, tokenizer, task, examples, rows, samples, dropped):
-    """Print what people get wrong, before the first step."""
-    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    whole = sum(weight.numel() for weight in model.parameters())
-    chosen = ", ".join(
-        f"{name}={values(cfg)[name]}" for name in cfg.origin if values(cfg).get(name) not in ("", None)
-    )
-    run.print(f"{cfg.task}: {chosen}")
+def describe(say, cfg, model, tokenizer, task, examples, rows, dropped):
+    """Say what people get wrong, before the first step."""
+    weights = list(model.parameters())
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    chosen = {name: value for name, value in values(cfg).items() if name in cfg.origin and value != ""}
+    say(", ".join(f"{name}={value}" for name, value in chosen.items()))
     reasons = ", ".join(f"{count} {reason}" for reason, count in task.dropped.items()) or "none"
-    run.print(f"examples: {len(examples)} kept, dropped: {reasons}")
-    run.print(f"parameters: {trained:,} trained of {whole:,}; vocabulary {tokenizer.size:,}")
-    epochs = cfg.steps * cfg.batch / len(examples)
-    run.print(f"steps: {cfg.steps} of {cfg.batch} examples = {epochs:.2f} epochs")
+    say(f"examples: {len(examples)} kept; dropped: {reasons}")
+    whole = sum(weight.numel() for weight in weights)
+    say(f"parameters: {trained:,} trained of {whole:,}; vocabulary {tokenizer.size:,}")
+    say(f"steps: {cfg.steps} of {cfg.batch} examples, {cfg.steps * cfg.batch / len(examples):.2f} epochs")
     slots, learned = sum(len(row.ids) for row in rows), sum(len(row.target) for row in rows)
-    alone = sum(len(ids) for ids, _ in samples)
-    run.print(
-        f"first step: {slots:,} tokens after sharing prefixes, {learned:,} with loss; {dropped} samples over "
-        f"--max-tokens {cfg.max_tokens} dropped"
+    say(
+        f"first step: {slots:,} tokens with prefixes shared, {learned:,} learned; {dropped} too long, dropped"
     )
-    run.print(f"first example: {len(samples)} samples of {alone:,} tokens; the first of them:")
-    run.print(tokenizer.coloured(*samples[0]))
+    index, epoch = data.indices(cfg.seed, 0, cfg.batch, len(examples))[0]
+    samples = samples_of(task, examples, tokenizer, cfg, index, epoch)
+    say(f"first example: {len(samples)} samples, {sum(len(ids) for ids, _ in samples):,} tokens unshared")
+    for sample in samples[: cfg.show]:
+        say(tokenizer.coloured(*sample))
 
 
 # ------------------------------------------------------------------------------------------------ main
-def resumed(cfg, argv):
-    """The settings of a run to resume, changed only by flags that may change."""
-    folder = Path(cfg.resume)
-    saved = models.read_json(folder / "run.json")
-    again = parse(Train, saved["argv"])
+def resumed(cfg):
+    """The settings of the run to resume; flags of this call may change only MAY_CHANGE of them."""
+    saved = models.read_json(Path(cfg.resume) / "run.json")["values"]
     given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
     changed = [
-        f"{name} was {values(again)[name]!r}, now {value!r}"
+        f"{name} was {saved[name]!r}, now {value!r}"
         for name, value in given.items()
-        if name not in MAY_CHANGE and values(again)[name] != value
+        if name not in MAY_CHANGE and saved[name] != value
     ]
     if changed:
-        raise UsageError(f"--resume {folder} with other settings: {'; '.join(changed)}")
-    for name, value in given.items():
-        if name in MAY_CHANGE:
-            setattr(again, name, value)
-    return again
+        raise UsageError(f"--resume {cfg.resume} with other settings: {'; '.join(changed)}")
+    return restore(Train, saved | given)
 
 
 def train(cfg, argv):
+    """One run, from its settings to its table; the exit code."""
     device = runs.device_of(cfg.device)
     compute = runs.dtype_of(cfg.dtype, device)
     if cfg.threads:
@@ -291,12 +291,14 @@ def train(cfg, argv):
     examples = examples[: cfg.limit] if cfg.limit else examples
     if not examples:
         raise ValueError(f"no examples to train on (dropped: {task.dropped or 'none'})")
-    model, tokenizer, write = opened(cfg, task, device, compute)
-    objective = OBJECTIVES.get(cfg.loss or task.loss)
-    if objective is None:
+    if (cfg.loss or task.loss) not in OBJECTIVES:
         raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
+    objective = OBJECTIVES[cfg.loss or task.loss]
+    model, tokenizer, write = opened(cfg, task, device, compute)
+    pairs = optimizers_of(model, cfg)
+    optimizers = [optimizer for optimizer, _ in pairs]
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
     cfg.steps = cfg.steps or max(1, round(cfg.epochs * len(examples) / cfg.batch))
-    optimizers = optimizers_of(model, cfg)
 
     def prepare(step):
         return rows_of(task, examples, tokenizer, cfg, data.indices(cfg.seed, step, cfg.batch, len(examples)))
@@ -305,128 +307,106 @@ def train(cfg, argv):
     if not rows:
         raise ValueError(f"every sample of the first step is longer than --max-tokens {cfg.max_tokens}")
     valid = task.examples("valid")[:64]
-    valid_rows = rows_of(task, valid, tokenizer, cfg, [(i, 0) for i in range(len(valid))])[0]
-    run = (
-        runs.Run(cfg.resume)
-        if cfg.resume
-        else runs.Run.new(cfg.runs, cfg.task, cfg.name)
-        if not cfg.dry_run
-        else None
-    )
-    first, rng = (
-        data.indices(cfg.seed, 0, cfg.batch, len(examples))[0],
-        np.random.default_rng([cfg.seed, 0, 0]),
-    )
+    valid_rows, _ = rows_of(task, valid, tokenizer, cfg, [(i, 0) for i in range(len(valid))])
+
+    def measured(n):
+        result = evaluate(task, model, tokenizer, cfg, n, device, compute)
+        if valid_rows:
+            result["metrics"]["valid_loss"] = valid_loss(model, valid_rows, objective, cfg, device, compute)
+        model.train()
+        return result
+
     if cfg.dry_run:
-        run = DryRun()
-    samples = data.samples_of(task.items(examples[first[0]], rng), tokenizer, cfg.learn_all)
-    describe(run, cfg, model, tokenizer, task, examples, rows, samples, dropped)
-    if cfg.dry_run:
-        return None
+        describe(print, cfg, model, tokenizer, task, examples, rows, dropped)
+        return 0
+    run = runs.Run(cfg.resume) if cfg.resume else runs.Run.new(cfg.runs, cfg.task, cfg.name)
+    describe(run.print, cfg, model, tokenizer, task, examples, rows, dropped)
     if cfg.resume:
         state, tensors = run.state()
         start, best = state["step"], state["best"]
-        runs.unpack_state([optimizer for optimizer, _ in optimizers], tensors, state["scalars"])
+        runs.unpack_state(optimizers, tensors, state["scalars"])
         before = models.read_json(run.folder / "before.json")
-        run.print(f"resumed at step {start}")
+        run.print(f"resumed after step {start}")
     else:
         start, best = 0, None
         versions = {"python": sys.version.split()[0], "torch": torch.__version__}
         runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
-        before = evaluate(task, model, tokenizer, cfg, cfg.eval_few, device, compute)
-        if valid_rows:
-            before["metrics"]["valid_loss"] = valid_loss(model, valid_rows, objective, cfg, device, compute)
+        before = measured(cfg.eval_few)
         before.pop("records")
         runs.write_json(run.folder / "before.json", before)
-    print(f"run folder: {run.folder}")
-
-    def save(step):
-        run.save(step, write, [optimizer for optimizer, _ in optimizers], best)
+    run.print(f"run folder: {run.folder}")
 
     stop = Interrupt()
-    bar = run.bar = tqdm(total=cfg.steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
+    run.bar = tqdm(total=cfg.steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
     ahead = ThreadPoolExecutor(1)
     waiting = ahead.submit(prepare, start)
     began = time.time()
-    model.train()
     for step in range(start, cfg.steps):
         clock = time.time()
         rows, dropped = waiting.result()
         if step + 1 < cfg.steps:
             waiting = ahead.submit(prepare, step + 1)  # the next step's rows, while this one computes
         torch.manual_seed(int(np.random.SeedSequence([cfg.seed, step]).generate_state(1)[0]))
-        weight = sum(len(row.target) for row in rows)  # known before the first backward
+        weight = max(1, sum(len(row.target) for row in rows))  # known before the first backward
         total = 0.0
         for group in micro_batches(rows, cfg.micro_tokens):
             batch = data.collate(group, device)
             noise = neftune(batch, cfg.neftune, model.config.dim, device) if cfg.neftune else None
             with autocast(device, compute):
-                loss = objective(model, batch, noise) / max(1, weight)
+                loss = objective(model, batch, noise) / weight
             loss.backward()
             total += float(loss.detach())
-        trained = [p for optimizer, _ in optimizers for g in optimizer.param_groups for p in g["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf))
         if not math.isfinite(total + norm):
-            save(step)
+            run.save(step, write, optimizers, best)
             raise FloatingPointError(
                 f"step {step + 1}: loss {total}, gradient norm {norm}; step {step} is saved"
             )
         share = schedule(step, cfg)
-        for optimizer, peak in optimizers:
+        for optimizer, peak in pairs:
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
         done, slots = step + 1, sum(len(row.ids) for row in rows)
-        speed = slots / (time.time() - clock)
-        eta = runs.duration((time.time() - began) / (done - start) * (cfg.steps - done))
-        lr = cfg.lr * share
-        line = f"step {done}/{cfg.steps} | loss {total:.4f} | lr {lr:.1e} | grad {norm:.2f}"
-        line += f" | tok/s {speed:,.0f} | eta {eta}"
+        speed, left = (
+            slots / (time.time() - clock),
+            (time.time() - began) / (done - start) * (cfg.steps - done),
+        )
+        line = f"step {done}/{cfg.steps} | loss {total:.4f} | lr {cfg.lr * share:.1e} | grad {norm:.2f}"
+        line += f" | tok/s {speed:,.0f} | eta {runs.duration(left)}"
         (run.print if done % max(1, cfg.steps // 20) == 0 else run.log)(line)
-        row = {"step": done, "loss": total, "lr": lr, "grad": norm, "tok/s": speed}
+        row = {"step": done, "loss": total, "lr": cfg.lr * share, "grad": norm, "tok/s": speed}
         run.record("metrics", row | {"tokens": slots, "learned": weight, "dropped": dropped})
-        bar.update()
-        last = done == cfg.steps or stop.asked
-        if cfg.eval_every and done % cfg.eval_every == 0 and not last:
-            result = evaluate(task, model, tokenizer, cfg, cfg.eval_few, device, compute)
-            name, score = next(iter(result["metrics"].items()))
+        run.bar.update()
+        better = False
+        if cfg.eval_every and done % cfg.eval_every == 0 and done < cfg.steps:
+            metrics = measured(cfg.eval_few)["metrics"]
             run.print(
-                f"step {done}: "
-                + ", ".join(f"{k} {v:.3f}" for k, v in result["metrics"].items() if v is not None)
+                f"step {done}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if v is not None)
             )
-            run.record("metrics", {"step": done, "eval": result["metrics"]})
+            run.record("metrics", {"step": done, "eval": metrics})
+            score = next(iter(metrics.values()))  # a task's first metric is its main one
             better = best is None or score > best
             best = score if better else best
-            save(done)
-            if better:
-                run.mark_best()
-            model.train()
-        elif last or (cfg.save_every and done % cfg.save_every == 0):
-            save(done)
+        if better or done == cfg.steps or stop.asked or (cfg.save_every and done % cfg.save_every == 0):
+            run.save(done, write, optimizers, best)
+        if better:
+            run.mark_best()
         if stop.asked:
-            bar.close()
             run.print(f"stopped after step {done}, saved; go on with: python train.py --resume {run.folder}")
             return 130
-    bar.close()
-    after = evaluate(task, model, tokenizer, cfg, cfg.eval_n, device, compute)
-    if valid_rows:
-        after["metrics"]["valid_loss"] = valid_loss(model, valid_rows, objective, cfg, device, compute)
-    for row in after.pop("records"):
-        run.record("samples", row)
-    report = {"format": 1, "task": cfg.task, "seed": cfg.seed, **after}
-    runs.write_json(run.folder / "eval.json", report)
+    run.bar.close()
+
+    after = measured(cfg.eval_n)
+    for record in after.pop("records"):
+        run.record("samples", record)
+    runs.write_json(run.folder / "eval.json", {"format": 1, "task": cfg.task, "seed": cfg.seed, **after})
     for line in table(before, after):
         run.print(line)
-    run.print(f"done in {runs.duration(time.time() - began)}; play: python infer.py --run {run.folder}")
+    run.print(f"trained in {runs.duration(time.time() - began)}; play: python infer.py --run {run.folder}")
     return 0
-
-
-class DryRun:
-    """Prints where a Run would log."""
-
-    def print(self, line):
-        print(line)
 
 
 class Interrupt:
@@ -450,8 +430,8 @@ def main(argv=None):
     try:
         cfg = parse(Train, argv)
         if cfg.resume:
-            cfg = resumed(cfg, argv)
-        return train(cfg, argv) or 0
+            cfg = resumed(cfg)
+        return train(cfg, argv)
     except UsageError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2

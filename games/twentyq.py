@@ -105,14 +105,10 @@ def last_line(text):
 @dataclass
 class Options:
     world: str = str(WORLD)  # file of keywords, questions and facts
-    data: str = (
-        ""  # recorded games to train on: JSON lines of {"keyword", "rounds": [[question, answer], ...]}
-    )
+    data: str = ""  # train on recorded games instead: JSON lines {"keyword", "rounds": [[question, answer]]}
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
     flips: float = 0.2  # training games flip up to this share of the answers
-    explore: float = (
-        0.15  # share of training questions asked at random, to show states off the teacher's path
-    )
+    explore: float = 0.15  # share of training questions asked at random: states off the teacher's path
     pool: int = 40  # separating questions the teacher asks
     opening: int = 6  # of these asked first, in fixed order
     cells: int = 16  # answers about the keyword taught beside each training game
