@@ -175,8 +175,11 @@ class Tokenizer:
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load_tokenizer(folder, format=""):
-    """The Tokenizer of a model folder; its chat format is recognised by the chat template unless named."""
+def load_tokenizer(folder, format="", vocab=None):
+    """The Tokenizer of a model folder; its chat format is recognised by the chat template unless named.
+
+    vocab: the size of the model's embedding, which must hold every token.
+    """
     folder = Path(folder)
     path = folder / "tokenizer.json"
     if not path.exists():
@@ -185,6 +188,8 @@ def load_tokenizer(folder, format=""):
         inner = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
         raise ValueError(f"{path}: not a tokenizer ({error})") from error
+    if vocab and inner.get_vocab_size() > vocab:
+        raise ValueError(f"{path}: {inner.get_vocab_size()} tokens, but the model has room for {vocab}")
     settings, stops = {}, []
     for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
         if (folder / name).exists():
@@ -323,8 +328,10 @@ def collate(rows, device="cpu"):
         "ids": tensor("ids"),
         "positions": tensor("positions"),
         "end": None if plain else tensor("end"),
-        "source": torch.tensor([b * T + s for b, row in enumerate(rows) for s in row.source], device=device),
-        "target": torch.tensor([t for row in rows for t in row.target], device=device),
+        "source": torch.tensor(
+            [b * T + s for b, row in enumerate(rows) for s in row.source], dtype=torch.long, device=device
+        ),
+        "target": torch.tensor([t for row in rows for t in row.target], dtype=torch.long, device=device),
     }
 
 

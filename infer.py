@@ -45,11 +45,7 @@ def opened(cfg):
     model, folder, _ = lora.open_model(name, cfg.lora, dtype, device, cfg.revision or None)
     if lora.adapters(model):
         lora.merge_lora(model)  # one matrix product a layer instead of three
-    tokenizer = data.load_tokenizer(folder, cfg.format)
-    if tokenizer.size > model.config.vocab:
-        raise ValueError(
-            f"{folder}: its tokenizer has {tokenizer.size} tokens, its model only {model.config.vocab}"
-        )
+    tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
     return model, tokenizer, folder
 
 
@@ -71,25 +67,19 @@ def play(cfg, task, model, tokenizer, folder):
         raise UsageError(f"--seat {cfg.seat}: must be asker (the model asks) or answerer (the model answers)")
     agent = agent_of(cfg, model, tokenizer, 24)
 
+    person = sys.stdin.isatty()
+    lines = sys.stdin if person else sys.stdin.readlines()
+    typed = iter(lines)
+
     def read():
         print("> ", end="", flush=True)
-        line = sys.stdin.readline()
-        if not sys.stdin.isatty():
-            print(data.printable(line.rstrip("\n")))
-        return line.rstrip("\n") if line else None
+        line = next(typed, None)
+        if not person:
+            print(data.printable((line or "").rstrip("\n")))
+        return line and line.rstrip("\n")
 
-    if not sys.stdin.isatty():
-        lines = sys.stdin.read().splitlines()
-        heard = iter(lines)
-        if not any(line.strip() for line in lines):
-            read = None
-        else:
-
-            def read():
-                line = next(heard, None)
-                print(f"> {data.printable(line or '')}")
-                return line
-
+    if not person and not any(line.strip() for line in lines):
+        read = None
     seed = cfg.seed or int.from_bytes(os.urandom(4), "big")
     task.interact(agent, read, lambda line: print(data.printable(line)), cfg.seat, seed)
 
@@ -101,16 +91,8 @@ def evaluate(cfg, task, model, tokenizer, folder):
     examples = task.examples("test")
     result = task.evaluate(examples[: cfg.limit] if cfg.limit else examples, agent)
     records = result.pop("records")
-    for name, value in result["metrics"].items():
-        low_high = result["intervals"].get(name)
-        text = (
-            "-"
-            if value is None
-            else f"{value:.3f}" + (f"  [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
-        )
-        base = result["baselines"].get(name)
-        print(f"{name:28} {text}" + (f"   (baseline {base:.3f})" if base is not None else ""))
-    print(f"n = {result['n']}, {runs.duration(time.time() - began)}")
+    print("\n".join(runs.table(result)))
+    print(f"in {runs.duration(time.time() - began)}")
     if out:
         report = {
             "format": 1,

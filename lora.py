@@ -63,7 +63,7 @@ def add_lora(model, rank, alpha=None, targets=TARGETS, dropout=0.0, rank_stabili
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in names
     ]
-    absent = [target for target in names if not any(name.endswith(target) for name in chosen)]
+    absent = [target for target in names if not any(name.rpartition(".")[2] == target for name in chosen)]
     if absent:
         raise ValueError(f"--lora-targets: no linear layer is called {absent[0]!r}")
     model.requires_grad_(False)
@@ -204,11 +204,8 @@ def open_model(name, lora="", dtype=None, device="cpu", revision=None):
     opened = models.load(base, dtype, device, revision if base is folder else None)
     if adapter:
         load_lora(opened, adapter)
-    return (
-        opened,
-        folder if (folder / "tokenizer.json").exists() else models.resolve(str(base), revision),
-        str(base),
-    )
+    beside = folder if (folder / "tokenizer.json").exists() else models.resolve(base)
+    return opened, beside, str(base)
 
 
 def read_base(folder):

@@ -390,13 +390,13 @@ class Transformer(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------ loading
-WANTED = ["*.json", "*.safetensors", "*.txt"]  # of a Hub repository; never its code or pickles
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]  # of a Hub repository; never its code or pickles
 
 
 def resolve(name, revision=None):
     """The local folder of a run, a folder or a Hub name: Path. Downloads what is needed of a Hub
     repository."""
-    path = Path(name)
+    path, name = Path(name), str(name)
     if (path / "run.json").exists():
         if not (path / "model").exists():
             raise FileNotFoundError(f"{path}: this run has no checkpoint yet")
@@ -437,6 +437,8 @@ def weight_files(folder):
     """The safetensors files of a model folder, single or sharded."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
+        if "weight_map" not in read_json(index):
+            raise ValueError(f"{index}: no weight_map")
         return [inside(folder, name) for name in sorted(set(read_json(index)["weight_map"].values()))]
     if (folder / "model.safetensors").exists():
         return [folder / "model.safetensors"]
@@ -496,7 +498,8 @@ def load(name, dtype=None, device="cpu", revision=None):
                 f"{path}: truncated, damaged or missing ({error}); download or copy it again"
             ) from error
     if config.tied:
-        if "head.weight" in state and not torch.equal(state["head.weight"], state["embed.weight"]):
+        both = {"head.weight", "embed.weight"} <= state.keys()
+        if both and not torch.equal(state["head.weight"], state["embed.weight"]):
             raise ValueError(
                 f"{folder}: config.json ties head and embedding, but the file holds two different ones"
             )
@@ -531,6 +534,8 @@ def save(model, folder):
             size = 0
         shards[-1][key] = tensor
         size += tensor.nbytes
+    for old in (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json"):
+        old.unlink(missing_ok=True)
     names = ["model.safetensors"]
     if len(shards) > 1:
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]

@@ -194,7 +194,7 @@ def parse(kind, argv=None):
             default = "" if field.default in ("", False, 0) else f" [{field.default}]"
             settings = dict(help=(text[field.name] + default).replace("%", "%%"))
             if field.name == "verb":
-                parser.add_argument("verb", nargs="?", choices=field_choices(text["verb"]), **settings)
+                parser.add_argument("verb", nargs="?", default=field.default, **settings)
             elif field.type in (bool, "bool"):
                 parser.add_argument(
                     f"--{field.name.replace('_', '-')}", action=argparse.BooleanOptionalAction, **settings
@@ -207,6 +207,10 @@ def parse(kind, argv=None):
         flags = [option for action in parser._actions for option in action.option_strings]
         raise UsageError(f"{rest[0]}: unknown{nearest(rest[0].split('=')[0], flags)}")
     given = vars(given)
+    if given.get("verb", "play") not in field_choices(helps(kind).get("verb", "play")):
+        raise UsageError(
+            f"{given['verb']}: unknown{nearest(given['verb'], field_choices(helps(kind)['verb']))}"
+        )
     if kind is Train and not recipe:
         recipe = f"{task}-model" if given.get("model") or given.get("init") else task
     chosen = RECIPES.get(recipe, {}) if kind is Train else {}

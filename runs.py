@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -22,12 +23,16 @@ from tqdm import tqdm
 def write_json(path, value):
     """Write JSON to a temporary name, flush, rename: a reader sees the old file or the new one."""
     partial = Path(f"{path}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def link(name, target):
@@ -42,7 +47,7 @@ class Run:
     """The folder of one training run, new or resumed."""
 
     def __init__(self, folder, bar=None):
-        self.folder, self.bar = Path(folder), bar
+        self.folder, self.bar = Path(folder).resolve(), bar
 
     @classmethod
     def new(cls, runs, task, name=""):
@@ -82,6 +87,8 @@ class Run:
         Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
         """
         name = f"step-{step}"
+        if (self.folder / "model").resolve() == self.folder / name:
+            return  # saved already, and a step has one result
         partial = self.folder / f"{name}.partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -94,18 +101,17 @@ class Run:
                 if path.is_file():
                     with open(path, "rb") as file:
                         os.fsync(file.fileno())
-            if (self.folder / name).exists():
-                shutil.rmtree(self.folder / name)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
             os.replace(partial, self.folder / name)
             link(self.folder / "model", name)
             link(self.folder.parent / "latest", self.folder.name)
         except Exception as error:  # safetensors raises its own kind for a full disk
             shutil.rmtree(partial, ignore_errors=True)
-            kept = os.readlink(self.folder / "model") if (self.folder / "model").exists() else "none"
-            raise OSError(
-                f"{self.folder}: saving step {step} failed ({error}); the last good checkpoint is {kept}. "
-                f"Make room, then continue with --resume {self.folder}"
-            ) from error
+            state = "no checkpoint was saved before it"
+            if (self.folder / "model").exists():
+                last = os.readlink(self.folder / "model")
+                state = f"{last} is whole: make room, then continue with --resume {self.folder}"
+            raise OSError(f"{self.folder}: saving step {step} failed ({error}); {state}") from error
         self.tidy()
 
     def mark_best(self):
@@ -126,7 +132,11 @@ class Run:
         folder = self.folder / "model" / "state"
         if not folder.exists():
             raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
-        return json.loads((folder / "state.json").read_text()), load_file(folder / "optimizer.safetensors")
+        try:
+            tensors = load_file(folder / "optimizer.safetensors")
+        except SafetensorError as error:
+            raise ValueError(f"{folder / 'optimizer.safetensors'}: truncated or damaged ({error})") from error
+        return json.loads((folder / "state.json").read_text()), tensors
 
 
 def pack_state(optimizers):
@@ -153,10 +163,29 @@ def unpack_state(optimizers, tensors, scalars):
         optimizer.load_state_dict(whole)
 
 
+def table(after, before=None):
+    """Lines that set an evaluation beside its baseline and, if given, the one before training."""
+
+    def cell(value):
+        return "-" if value is None else f"{value:.3f}"
+
+    head = f"{'before':>9}{'after':>9}" if before else f"{'':9}{'value':>9}"
+    lines = [f"{'':28}{head}{'95 % interval':>18}{'baseline':>10}"]
+    for name, value in after["metrics"].items():
+        low_high, base = after["intervals"].get(name), after["baselines"].get(name)
+        interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
+        was = cell(before["metrics"].get(name)) if before else ""
+        lines.append(f"{name:28}{was:>9}{cell(value):>9}{interval:>18}{cell(base):>10}")
+    return [*lines, f"n = {after['n']}" + (f" after, {before['n']} before" if before else "")]
+
+
 # ------------------------------------------------------------------------------------------------ the machine
 def device_of(name):
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"--device {name}: {error}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -102,7 +102,7 @@ def truncate(probs, top_k=0, top_p=1.0, min_p=0.0):
     if top_p < 1:
         ranked, index = probs.sort(dim=-1, descending=True)
         before = ranked.cumsum(-1) - ranked
-        ranked = ranked * (before < top_p * ranked.sum(-1, keepdim=True))
+        ranked = ranked * (before < max(top_p, 1e-9) * ranked.sum(-1, keepdim=True))
         probs = torch.zeros_like(probs).scatter(-1, index, ranked)
     if min_p > 0:
         probs = probs * (probs >= min_p * probs.amax(-1, keepdim=True))

@@ -76,11 +76,7 @@ def opened(cfg, task, device, compute):
         model, folder, base = lora.open_model(
             name, dtype=frozen, device=device, revision=cfg.revision or None
         )
-        tokenizer = data.load_tokenizer(folder, cfg.format)
-        if tokenizer.size > model.config.vocab:
-            raise ValueError(
-                f"{folder}: its tokenizer has {tokenizer.size} tokens, its model only {model.config.vocab}"
-            )
+        tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
         if lora.adapters(model) and not cfg.resume:
             if cfg.lora_rank:
                 raise ValueError(
@@ -91,6 +87,8 @@ def opened(cfg, task, device, compute):
         folder = None
         model, tokenizer = scratch(cfg, task)
         model.to(device)
+        if cfg.lora_rank:
+            raise UsageError("--lora-rank needs --model: an adapter goes on a model that is kept")
     if cfg.lora_rank and not lora.adapters(model):
         lora.add_lora(
             model,
@@ -102,22 +100,24 @@ def opened(cfg, task, device, compute):
             cfg.seed,
         )
         model.to(device)
-    if cfg.lora_rank:
-        for layer in (layer for _, layer in lora.adapters(model)):
-            layer.requires_grad_(False)
-            layer.lora_A.requires_grad_(True)
-            layer.lora_B.requires_grad_(True)
     if cfg.train_only:
+        try:
+            re.compile(cfg.train_only)
+        except re.error as error:
+            raise ValueError(f"--train-only {cfg.train_only}: {error}") from error
         for key, weight in model.named_parameters():
             weight.requires_grad_(weight.requires_grad and bool(re.search(cfg.train_only, key)))
         if not any(weight.requires_grad for weight in model.parameters()):
             raise ValueError(
-                f"--train-only {cfg.train_only}: no parameter has such a name (python model.py lists them)"
+                f"--train-only {cfg.train_only}: no parameter (layers.0.attn.q_proj.weight ...) fits"
             )
+
+    if Path(base).exists():
+        base = Path(base).resolve()  # now: the link runs/latest moves when this run is saved
 
     def write(target):
         if cfg.lora_rank:
-            lora.save_lora(model, target, Path(base).resolve() if Path(base).exists() else base)
+            lora.save_lora(model, target, base)
         else:
             models.save(model, target)
         if folder:
@@ -145,8 +145,17 @@ def optimizers_of(model, cfg):
         {"params": [weight for weight in rest if weight.dim() > 1], "weight_decay": cfg.weight_decay},
         {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0},
     ]
+    if not rest:
+        return pairs
     adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, betas=(cfg.beta1, cfg.beta2))
     return [*pairs, (adamw, cfg.lr)]
+
+
+SCHEDULES = {  # shape by the share of the steps that is left, from 1 to 0
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+    "constant": lambda left: 1.0,
+}
 
 
 def schedule(step, cfg):
@@ -155,10 +164,7 @@ def schedule(step, cfg):
     if step < warmup:
         return (step + 1) / warmup
     left = 1 - (step - warmup) / max(1, cfg.steps - warmup)
-    shape = {"linear": left, "cosine": (1 + math.cos(math.pi * (1 - left))) / 2, "constant": 1.0}
-    if cfg.schedule not in shape:
-        raise ValueError(f"--schedule {cfg.schedule}: must be one of {', '.join(shape)}")
-    return cfg.final_lr + (1 - cfg.final_lr) * shape[cfg.schedule]
+    return cfg.final_lr + (1 - cfg.final_lr) * SCHEDULES[cfg.schedule](left)
 
 
 # ------------------------------------------------------------------------------------------------ one step
@@ -182,7 +188,9 @@ def rows_of(task, examples, tokenizer, cfg, chosen):
 def micro_batches(rows, micro_tokens):
     """Rows in groups of at most micro_tokens slots, padding included."""
     groups = []
-    for row in rows:  # longest first, so a group's first row is its width
+    for row in sorted(
+        rows, key=lambda row: -len(row.ids)
+    ):  # longest first, so a group's first row is its width
         if groups and len(groups[-1][0].ids) * (len(groups[-1]) + 1) <= micro_tokens:
             groups[-1].append(row)
         else:
@@ -228,21 +236,6 @@ def evaluate(task, model, tokenizer, cfg, n, device, compute):
         return task.evaluate(task.examples("test")[:n] if n else task.examples("test"), agent)
 
 
-def table(before, after):
-    """Lines that set an evaluation beside the one before training and the baseline."""
-
-    def cell(value):
-        return "-" if value is None else f"{value:.3f}"
-
-    lines = [f"{'':28}{'before':>9}{'after':>9}{'95 % interval':>18}{'baseline':>10}"]
-    for name, value in after["metrics"].items():
-        low_high = after["intervals"].get(name)
-        interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
-        was, base = before["metrics"].get(name), after["baselines"].get(name)
-        lines.append(f"{name:28}{cell(was):>9}{cell(value):>9}{interval:>18}{cell(base):>10}")
-    return [*lines, f"n = {after['n']} after, {before['n']} before"]
-
-
 def describe(say, cfg, model, tokenizer, task, examples, rows, dropped):
     """Say what people get wrong, before the first step."""
     weights = list(model.parameters())
@@ -277,11 +270,17 @@ def resumed(cfg):
     ]
     if changed:
         raise UsageError(f"--resume {cfg.resume} with other settings: {'; '.join(changed)}")
+    if "epochs" in given and "steps" not in given:
+        given["steps"] = 0
     return restore(Train, saved | given)
 
 
 def train(cfg, argv):
     """One run, from its settings to its table; the exit code."""
+    if cfg.batch < 1:
+        raise UsageError("--batch must be at least 1")
+    if cfg.schedule not in SCHEDULES:
+        raise UsageError(f"--schedule {cfg.schedule}: must be one of {', '.join(SCHEDULES)}")
     device = runs.device_of(cfg.device)
     compute = runs.dtype_of(cfg.dtype, device)
     if cfg.threads:
@@ -390,11 +389,12 @@ def train(cfg, argv):
             score = next(iter(metrics.values()))  # a task's first metric is its main one
             better = best is None or score > best
             best = score if better else best
-        if better or done == cfg.steps or stop.asked or (cfg.save_every and done % cfg.save_every == 0):
+        asked = stop.asked
+        if better or done == cfg.steps or asked or (cfg.save_every and done % cfg.save_every == 0):
             run.save(done, write, optimizers, best)
         if better:
             run.mark_best()
-        if stop.asked:
+        if asked:
             run.print(f"stopped after step {done}, saved; go on with: python train.py --resume {run.folder}")
             return 130
     run.bar.close()
@@ -403,7 +403,7 @@ def train(cfg, argv):
     for record in after.pop("records"):
         run.record("samples", record)
     runs.write_json(run.folder / "eval.json", {"format": 1, "task": cfg.task, "seed": cfg.seed, **after})
-    for line in table(before, after):
+    for line in runs.table(after, before):
         run.print(line)
     run.print(f"trained in {runs.duration(time.time() - began)}; play: python infer.py --run {run.folder}")
     return 0
@@ -435,6 +435,8 @@ def main(argv=None):
     except UsageError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1

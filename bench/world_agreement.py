@@ -2,8 +2,9 @@
 
     python bench/world_agreement.py answers.jsonl.gz [--show]
 
-The file holds {"keyword", "answers": {question: [yes count, no count]}} a line. A cell is compared where keyword
-and question are the same (case and "Is the word a ..." for "Is it a ..." aside) and the counts have a majority.
+The file holds {"keyword", "answers": {question: [yes count, no count]}} a line. A cell is compared where
+keyword and question are the same (case and "Is the word a ..." for "Is it a ..." aside) and the counts have a
+majority.
 """
 
 import collections

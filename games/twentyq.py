@@ -132,7 +132,7 @@ class TwentyQuestions(Task):
     def examples(self, split):
         """Keywords of the world; recorded games, split by keyword, where --data names some. "test" is always
         the world."""
-        if split != "test" and self.games:
+        if split != "test" and self.options.data:
             held = {
                 word for i, word in enumerate(sorted({game["keyword"] for game in self.games})) if i % 20 == 0
             }
@@ -176,7 +176,7 @@ class TwentyQuestions(Task):
             best = belief.questions()[0]
             chats.append(said(ask_prompt(turns), world.questions[best]))
             if len(turns) >= self.options.opening and rng.random() < self.options.explore:
-                best = int(rng.choice([q for q in belief.pool if q not in belief.asked]))
+                best = int(rng.choice([q for q in belief.pool if q not in belief.asked] or [best]))
             yes = bool(world.table[k, best]) ^ (rng.random() < rate)
             belief.update(best, yes)
             turns.append((world.questions[best], "yes" if yes else "no"))
@@ -184,7 +184,9 @@ class TwentyQuestions(Task):
             chats.append(said(guess_prompt(turns), world.keywords[guess]))
             if guess == k:  # a player that has not learned the table yet still needs the rounds that follow
                 last = min(last, len(turns) + 2)
-        for q in rng.choice(len(world.questions), self.options.cells, replace=False):
+        for q in rng.choice(
+            len(world.questions), min(self.options.cells, len(world.questions)), replace=False
+        ):
             chats.append(
                 said(answer_prompt(keyword, world.questions[q]), "yes" if world.table[k, q] else "no")
             )
@@ -223,7 +225,7 @@ class TwentyQuestions(Task):
                 [(turn["question"], turn["answer"]) for turn in game["turns"]] for _, game in running
             ]
             made = [[turn["question"] for turn in game["turns"]] for _, game in running]
-            asked = self.say(agent, [ask_prompt(turns) for turns in histories], made, repeats)
+            asked = self.say(agent, [ask_prompt(turns) for turns in histories], made, repeats, MAX_QUESTION)
             prompts = [
                 answer_prompt(game["example"]["keyword"], text[:MAX_QUESTION])
                 for (_, game), (text, _) in zip(running, asked)
@@ -244,7 +246,7 @@ class TwentyQuestions(Task):
                 )
                 turns.append((text[:MAX_QUESTION], answer))
             made = [[turn["guess"] for turn in game["turns"][:-1]] for _, game in running]
-            guesses = self.say(agent, [guess_prompt(turns) for turns in histories], made, repeats)
+            guesses = self.say(agent, [guess_prompt(turns) for turns in histories], made, repeats, MAX_GUESS)
             for (_, game), (guess, repeated) in zip(running, guesses):
                 game["turns"][-1] |= {"guess": guess[:MAX_GUESS], "guess_repeated": repeated}
                 keyword = game["example"]["keyword"]
@@ -252,7 +254,7 @@ class TwentyQuestions(Task):
                     game["won"] = number + 1
         return [Episode(game["example"], game["turns"], reward=reward(game["won"])) for game in games]
 
-    def say(self, agent, prompts, made, repeats):
+    def say(self, agent, prompts, made, repeats, limit):
         """What the agent says to each prompt, not among `made` if it has another idea: list of (text,
         repeated)."""
         texts = [""] * len(prompts)
@@ -261,7 +263,7 @@ class TwentyQuestions(Task):
         for n in (1,) if repeats else (1, 6, ROUNDS + 4):
             for row, replies in zip(open_rows, agent.reply([prompts[row] for row in open_rows], n)):
                 before = {plain(text) for text in made[row]}
-                said = [last_line(reply.text) for reply in replies]
+                said = [last_line(reply.text)[:limit] for reply in replies]
                 new = [text for text in said if text and plain(text) not in before]
                 texts[row] = (new or said or [""])[0]
                 fresh[row] = bool(new)

@@ -131,7 +131,7 @@ class Belief:
         gain = -np.abs(self.probabilities() @ self.yes - 0.5)
         gain[np.isin(self.pool, self.asked)] = -np.inf
         if len(self.asked) < self.opening:
-            gain[[place for place in range(self.opening) if np.isfinite(gain[place])][:1]] = 1
+            gain[[place for place in range(min(self.opening, len(gain))) if np.isfinite(gain[place])][:1]] = 1
         return self.pool[np.argsort(-gain, kind="stable")[:n]].tolist()
 
     def guesses(self, n=1):

@@ -128,7 +128,7 @@ def missed(task, agent, keyword, turns):
             belief.update(index, answer == "yes")
     rivals = [k for k in belief.guesses(4) if world.keywords[k] != known]
     k = world.keyword_index[plain(known)]
-    rank = int((belief.logp > belief.logp[k]).sum()) + 1
+    rank = int((belief.logp > belief.logp[k] + 1e-9).sum()) + 1
     chance = belief.probabilities()[k]
     yield f"By your answers it is number {rank} of all I know, with a chance of {chance:.1%}."
     apart = np.flatnonzero(world.table[k] != world.table[rivals[0]])
@@ -165,7 +165,7 @@ def model_answers(task, agent, read, show, seed):
             show(f"Taken back: {rounds.pop()[0]}" if rounds else "There is no round to take back.")
             continue
         question = line.strip()
-        if len(plain(question)) < 3:
+        if meaning or len(plain(question)) < 3:
             show("Please ask a question, such as 'Is it alive?'.")
             continue
         known = plain(question) in world.question_index

@@ -1,0 +1,315 @@
+"""Low-rank adapters: their arithmetic, their switch, and PEFT's file format."""
+
+import json
+
+import huggingface_hub
+import pytest
+import torch
+from conftest import SHAPES
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+import model as models
+from lora import (
+    TARGETS,
+    adapters,
+    add_lora,
+    load_lora,
+    merge_lora,
+    open_model,
+    save_lora,
+    without_lora,
+)
+
+families = pytest.mark.parametrize("family", SHAPES)
+IDS = torch.randint(300, (2, 9), generator=torch.Generator().manual_seed(0))
+FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+def outputs(model):
+    with torch.no_grad():
+        return model.logits(model(IDS))
+
+
+def shake(model, seed=0):
+    """Random A and B, at a size that changes the outputs plainly. Returns the model."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, layer in adapters(model):
+            for weight in (layer.lora_A, layer.lora_B):
+                weight.normal_(0, 0.2, generator=generator)
+    return model
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    """A folder with a full model in base/ and an adapter for it in adapter/."""
+    models.save(tiny(), tmp_path / "base")
+    save_lora(shake(add_lora(tiny(), rank=2)), tmp_path / "adapter", tmp_path / "base")
+    return tmp_path
+
+
+def rewrite(folder, change):
+    """Change the tensors of a saved adapter in place."""
+    state = load_file(folder / "adapter_model.safetensors")
+    change(state)
+    save_file(state, folder / "adapter_model.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------ arithmetic
+@families
+def test_a_fresh_adapter_changes_nothing(tiny, family):
+    before = outputs(tiny(family))
+    model = add_lora(tiny(family), rank=2)
+    assert len(adapters(model)) == 2 * len(TARGETS.split(","))
+    assert all(layer.lora_A.abs().max() > 0 for _, layer in adapters(model))
+    assert torch.equal(outputs(model), before)
+
+
+@families
+def test_merged_equals_unmerged(tiny, family):
+    model = shake(add_lora(tiny(family), rank=2))
+    before = outputs(model)
+    assert (before - outputs(tiny(family))).abs().max() > 0.1
+    merged = merge_lora(model)
+    assert_close(outputs(merged), before, atol=1e-5, rtol=0)
+    assert merged.state_dict().keys() == tiny(family).state_dict().keys()
+    assert all(weight.requires_grad for weight in merged.parameters())
+
+
+@pytest.mark.parametrize(
+    "settings, scale",
+    [
+        (dict(rank=4), 2.0),
+        (dict(rank=4, alpha=6), 1.5),
+        (dict(rank=4, alpha=6, rank_stabilised=True), 3.0),
+    ],
+)
+def test_the_update_is_scaled_by_alpha_over_rank_or_its_root(tiny, settings, scale):
+    model, base = shake(add_lora(tiny(), **settings)), tiny()
+    merge = merge_lora(shake(add_lora(tiny(), **settings)))
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    layer, plain = model.layers[1].mlp.up_proj, base.layers[1].mlp.up_proj
+    delta = scale * layer.lora_B @ layer.lora_A
+    assert_close(layer(x), plain(x) + x @ delta.T)
+    assert_close(merge.layers[1].mlp.up_proj.weight, plain.weight + delta)
+
+
+def test_only_the_adapters_own_weights_are_trained(tiny):
+    model = add_lora(tiny(), rank=2, targets="q_proj,up_proj")
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    layers = [f"layers.{i}.{name}" for i in range(2) for name in ("attn.q_proj", "mlp.up_proj")]
+    assert trained == {f"{layer}.lora_{side}" for layer in layers for side in "AB"}
+
+
+def test_gradients_reach_a_and_b(tiny):
+    model = shake(add_lora(tiny(), rank=2))
+    model.logits(model(IDS)).square().sum().backward()
+    for name, layer in adapters(model):
+        assert layer.lora_A.grad.abs().max() > 0 and layer.lora_B.grad.abs().max() > 0, name
+        assert layer.base.weight.grad is None
+
+
+def test_the_adapter_of_a_bfloat16_model_is_float32_and_its_output_bfloat16(tiny):
+    model = shake(add_lora(tiny().to(torch.bfloat16), rank=2))
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+    assert outputs(model).dtype == torch.bfloat16
+    assert merge_lora(model).layers[0].attn.q_proj.weight.dtype == torch.bfloat16
+
+
+def test_the_first_a_depends_on_the_seed_only(tiny):
+    first, again, other = (add_lora(tiny(seed=s), rank=2, seed=seed) for s, seed in ((0, 1), (5, 1), (0, 2)))
+    a, b, c = (model.layers[1].mlp.up_proj.lora_A for model in (first, again, other))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+# ------------------------------------------------------------------------------------------------ switches
+@families
+def test_without_lora_is_the_base_and_only_inside_the_block(tiny, family):
+    model = shake(add_lora(tiny(family), rank=2))
+    with_it = outputs(model)
+    with without_lora(model):
+        assert torch.equal(outputs(model), outputs(tiny(family)))
+    assert torch.equal(outputs(model), with_it)
+
+
+def test_without_lora_ends_after_an_exception_too(tiny):
+    model = shake(add_lora(tiny(), rank=2))
+    with_it = outputs(model)
+    with pytest.raises(KeyError), without_lora(model):
+        raise KeyError
+    assert torch.equal(outputs(model), with_it)
+
+
+def test_without_lora_nests(tiny):
+    model = shake(add_lora(tiny(), rank=2))
+    with without_lora(model):
+        with without_lora(model):
+            pass
+        assert torch.equal(outputs(model), outputs(tiny()))
+
+
+def test_train_and_eval_are_equal_without_dropout(tiny):
+    model = shake(add_lora(tiny(), rank=2))
+    assert torch.equal(outputs(model.train()), outputs(model.eval()))
+
+
+def test_dropout_acts_on_the_update_in_training_only(tiny):
+    model = shake(add_lora(tiny(), rank=2, dropout=0.5))
+    assert torch.equal(outputs(model.eval()), outputs(shake(add_lora(tiny(), rank=2))))
+    torch.manual_seed(0)
+    first, second = outputs(model.train()), outputs(model)
+    assert not torch.equal(first, second)
+    with without_lora(model):
+        assert torch.equal(outputs(model), outputs(tiny()))
+
+
+# ------------------------------------------------------------------------------------------------ files
+@families
+@pytest.mark.parametrize("settings", [{}, dict(alpha=3, targets="k_proj,down_proj", rank_stabilised=True)])
+def test_load_lora_gives_back_what_was_saved(tiny, tmp_path, family, settings):
+    model = shake(add_lora(tiny(family), rank=2, **settings))
+    save_lora(model, tmp_path / "new" / "folder", "somewhere")
+    again = load_lora(tiny(family), tmp_path / "new" / "folder")
+    assert torch.equal(outputs(again), outputs(model))
+    ours, theirs = dict(adapters(model)), dict(adapters(again))
+    assert ours.keys() == theirs.keys()
+    for name, layer in ours.items():
+        assert torch.equal(layer.lora_A, theirs[name].lora_A)
+        assert torch.equal(layer.lora_B, theirs[name].lora_B)
+
+
+def test_an_adapter_saved_again_keeps_its_settings(saved, tiny):
+    settings = dict(rank=2, alpha=3, targets="k_proj,down_proj", dropout=0.25, rank_stabilised=True)
+    save_lora(add_lora(tiny(), **settings), saved / "first", "somewhere")
+    save_lora(load_lora(tiny(), saved / "first"), saved / "second", "somewhere")
+    first, second = (json.loads((saved / n / "adapter_config.json").read_text()) for n in ("first", "second"))
+    for config in (first, second):
+        config["target_modules"] = sorted(config["target_modules"])
+    assert first == second
+
+
+def test_the_files_are_those_of_peft(tiny, tmp_path):
+    model = add_lora(tiny(), rank=2, alpha=3, targets="q_proj,down_proj", rank_stabilised=True)
+    save_lora(model, tmp_path, "owner/base")
+    state = load_file(tmp_path / "adapter_model.safetensors")
+    layers = [f"layers.{i}.{name}" for i in range(2) for name in ("self_attn.q_proj", "mlp.down_proj")]
+    assert FIRST in state and state[FIRST].shape == (2, 32)
+    assert set(state) == {f"base_model.model.model.{x}.lora_{side}.weight" for x in layers for side in "AB"}
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    expected = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": "owner/base",
+        "r": 2,
+        "lora_alpha": 3,
+        "use_rslora": True,
+        "target_modules": ["q_proj", "down_proj"],
+    }
+    assert {key: config[key] for key in expected} == expected
+
+
+def test_open_model_puts_an_adapter_on_its_base(saved, tiny):
+    model, _, base = open_model(str(saved / "adapter"))
+    assert base == str(saved / "base")
+    assert torch.equal(outputs(model), outputs(shake(add_lora(tiny(), rank=2))))
+
+
+def test_open_model_puts_a_named_adapter_on_a_named_model(saved, tiny):
+    models.save(tiny(seed=5), saved / "other")
+    model, folder, base = open_model(str(saved / "other"), lora=str(saved / "adapter"))
+    assert (str(folder), base) == (str(saved / "other"),) * 2
+    assert torch.equal(outputs(model), outputs(shake(add_lora(tiny(seed=5), rank=2))))
+
+
+def test_open_model_finds_the_tokenizer_beside_the_adapter_or_else_the_base(saved):
+    assert open_model(str(saved / "adapter"))[1] == saved / "base"
+    (saved / "adapter" / "tokenizer.json").write_text("{}")
+    assert open_model(str(saved / "adapter"))[1] == saved / "adapter"
+
+
+def test_the_revision_of_an_adapter_is_not_asked_of_its_base(saved, monkeypatch):
+    config = json.loads((saved / "adapter" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "owner/base"
+    (saved / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    asked = []
+
+    def snapshot_download(name, revision=None, **options):
+        asked.append((name, revision))
+        return str(saved / name.removeprefix("owner/"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    open_model("owner/adapter", revision="abc")
+    assert set(asked) == {("owner/adapter", "abc"), ("owner/base", None)}
+
+
+# ------------------------------------------------------------------------------------------------ errors
+@pytest.mark.parametrize("target", ["w_proj", "proj", " k_proj"])
+def test_a_target_that_no_layer_has_is_named(tiny, target):
+    with pytest.raises(ValueError, match=f"no linear layer is called '{target}'"):
+        add_lora(tiny(), rank=2, targets=f"q_proj,{target}")
+
+
+def test_a_second_adapter_is_an_error(tiny):
+    with pytest.raises(ValueError, match="has an adapter already"):
+        add_lora(add_lora(tiny(), rank=2), rank=2)
+
+
+def test_merging_nothing_is_an_error(tiny):
+    with pytest.raises(ValueError, match="no adapter to merge"):
+        merge_lora(tiny())
+
+
+def test_a_missing_tensor_is_named(saved, tiny):
+    rewrite(saved / "adapter", lambda state: state.pop(FIRST))
+    with pytest.raises(ValueError, match=r"lora_A of layers\.0\.attn\.q_proj is missing"):
+        load_lora(tiny(), saved / "adapter")
+
+
+@pytest.mark.parametrize("key", [FIRST.replace("layers.0", "layers.2"), FIRST.replace("lora_A", "lora_C")])
+def test_an_unexpected_tensor_is_named(saved, tiny, key):
+    rewrite(saved / "adapter", lambda state: state.update({key: torch.ones(2, 32)}))
+    with pytest.raises(ValueError, match=key.replace(".", r"\.")):
+        load_lora(tiny(), saved / "adapter")
+
+
+def test_a_wrong_shape_is_reported_with_both_shapes(saved, tiny):
+    rewrite(saved / "adapter", lambda state: state.update({FIRST: torch.ones(3, 32)}))
+    with pytest.raises(ValueError, match=r"q_proj\.lora_A\.weight has shape \(3, 32\), expected \(2, 32\)"):
+        load_lora(tiny(), saved / "adapter")
+
+
+def test_a_truncated_adapter_is_named(saved, tiny):
+    path = saved / "adapter" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors: truncated"):
+        load_lora(tiny(), saved / "adapter")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(use_dora=True),
+        dict(bias="all"),
+        dict(peft_type="LOHA"),
+        dict(modules_to_save=["embed_tokens"]),
+        dict(target_modules=".*_proj"),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_is_not_plain_lora_is_refused(saved, tiny, change):
+    path = saved / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        load_lora(tiny(), saved / "adapter")
+
+
+def test_an_adapter_on_an_adapter_is_an_error(saved):
+    with pytest.raises(ValueError, match="is an adapter itself"):
+        open_model(str(saved / "adapter"), lora=str(saved / "adapter"))
+
+
+def test_an_adapter_that_names_no_base_says_so(saved):
+    path = saved / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
+    with pytest.raises(ValueError, match="names no base model"):
+        open_model(str(saved / "adapter"))

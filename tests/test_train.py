@@ -1,0 +1,688 @@
+"""The training loop on a world of eight things: what it writes, that resuming and cutting the work change
+nothing, and how it fails."""
+
+import json
+import math
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import data
+import lora
+import model as models
+import runs
+import train
+from games.twentyq import TwentyQuestions
+from recipes import Train, parse
+
+ROOT = Path(train.__file__).parent
+SMALL = (
+    "--dim 32 --layers 1 --heads 2 --kv-heads 2 --mlp-dim 32 --vocab 400 --eval-n 4 --eval-few 2 --batch 2 "
+    "--cells 2 --opening 2 --explore 0 --noise 0 --no-greedy --max-new 4 --threads 1 --dtype float32 "
+    "--device cpu"
+).split()
+LINE = re.compile(
+    r"step \d+/\d+ \| loss \d+\.\d{4} \| lr \d\.\de[+-]\d\d \| grad \d+\.\d\d \| tok/s [\d,]+"
+    r" \| eta (\d+s|\d+m|\d+h\d\dm)"
+)
+
+
+class Stopped(Exception):
+    """Stands for a crash: train.main() does not catch it."""
+
+
+@pytest.fixture
+def flags(world_file, tmp_path):
+    """Flags of a small training under tmp_path/runs."""
+    return [*SMALL, "--world", str(world_file), "--runs", str(tmp_path / "runs")]
+
+
+@pytest.fixture(scope="module")
+def done(world_file, tmp_path_factory):
+    """The folder of a finished run of 4 steps."""
+    folder = tmp_path_factory.mktemp("done")
+    argv = [*SMALL, "--world", str(world_file), "--runs", str(folder), "--name", "base", "--steps", "4"]
+    assert train.main(argv) == 0
+    return folder / "base"
+
+
+def folder_of(flags, name):
+    return Path(flags[flags.index("--runs") + 1]) / name
+
+
+def train_as(flags, name, *more):
+    """Train under a name, and give the run's folder."""
+    assert train.main([*flags, "--name", name, *more]) == 0
+    return folder_of(flags, name)
+
+
+def weights(folder):
+    return {
+        f"{path.name}:{key}": tensor
+        for path in sorted((Path(folder) / "model").glob("*.safetensors"))
+        for key, tensor in load_file(path).items()
+    }
+
+
+def checkpoint(folder):
+    """(weights, optimizer tensors, state) of the newest checkpoint."""
+    state = Path(folder) / "model" / "state"
+    return weights(folder), load_file(state / "optimizer.safetensors"), models.read_json(state / "state.json")
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def rows(folder, name="metrics"):
+    return [json.loads(line) for line in (Path(folder) / f"{name}.jsonl").read_text().splitlines()]
+
+
+def crash_after(monkeypatch, step):
+    """Until the patch is undone, training crashes right after the checkpoint of a step."""
+    save = runs.Run.save
+
+    def crashing(self, done, *rest):
+        save(self, done, *rest)
+        if done == step:
+            raise Stopped
+
+    monkeypatch.setattr(runs.Run, "save", crashing)
+
+
+# ------------------------------------------------------------------------------------------- what it writes
+def test_a_run_writes_its_files(done):
+    names = {path.name for path in done.iterdir()}
+    assert {"run.json", "log.txt", "metrics.jsonl", "samples.jsonl", "eval.json", "before.json"} <= names
+    assert {"model", "step-4"} <= names and not any(name.endswith(".partial") for name in names)
+    assert os.readlink(done.parent / "latest") == "base"
+
+
+def test_the_log_has_one_line_a_step_in_the_fixed_grammar(done):
+    lines = [line for line in (done / "log.txt").read_text().splitlines() if re.match(r"step \d+/", line)]
+    assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+
+
+def test_metrics_hold_one_row_a_step(done):
+    assert [row["step"] for row in rows(done)] == [1, 2, 3, 4]
+    for row in rows(done):
+        assert set(row) == {"step", "loss", "lr", "grad", "tok/s", "tokens", "learned", "dropped"}
+        assert row["learned"] > 0 and row["tokens"] > 0 and math.isfinite(row["loss"])
+
+
+def test_run_json_says_with_what_it_was_trained(done):
+    record = models.read_json(done / "run.json")
+    assert record["values"]["steps"] == 4 and record["values"]["cells"] == 2
+    assert record["values"]["lr"] == 3e-3  # of the recipe
+    assert record["argv"][:2] == ["--dim", "32"] and record["versions"]["torch"] == torch.__version__
+
+
+def test_eval_json_has_its_format(done):
+    report = models.read_json(done / "eval.json")
+    assert set(report) == {"format", "task", "n", "seed", "metrics", "intervals", "baselines"}
+    assert (report["format"], report["task"], report["n"], report["seed"]) == (1, "20q", 4, 0)
+    low, high = report["intervals"]["win_rate@0"]
+    assert 0 <= low <= report["metrics"]["win_rate@0"] <= high <= 1
+    assert report["baselines"]["win_rate@0"] == 1
+
+
+def test_samples_hold_the_games_of_the_evaluation(done):
+    samples = rows(done, "samples")
+    assert len(samples) == 4 and all(set(row) == {"noise", "keyword", "won", "rounds"} for row in samples)
+
+
+def test_the_model_of_a_run_opens_with_its_tokenizer(done):
+    model, folder, _ = lora.open_model(str(done))
+    tokenizer = data.load_tokenizer(folder)
+    assert tokenizer.size == model.config.vocab and model.config.dim == 32
+
+
+def test_a_run_can_start_another(flags, done):
+    folder = train_as(flags, "next", "--init", str(done), "--steps", "1", "--lr", "0")
+    assert equal(weights(folder), weights(done))
+    assert models.read_json(folder / "run.json")["values"]["recipe"] == "20q-model"
+
+
+def test_a_dry_run_writes_nothing(flags, tmp_path, capsys):
+    assert train.main([*flags, "--dry-run", "--steps", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"steps: 3 of 2 .*0\.75 epochs", shown) and "Is it alive?" in shown
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_example_shown_before_training_is_the_first_one_learned(flags, monkeypatch, capsys):
+    seen = []
+    render = data.samples_of
+    monkeypatch.setattr(data, "samples_of", lambda *args: seen.append(render(*args)) or seen[-1])
+    assert train.main([*flags, "--dry-run", "--steps", "3", "--flips", "0.9", "--seed", "3"]) == 0
+    assert seen[-1] in seen[:2]  # the first two are the batch of step 1
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(flags):
+    folder = train_as(flags, "a", "--steps", "4", "--eval-every", "1", "--save-every", "1")
+    assert os.readlink(folder / "model") == "step-4" and (folder / "best" / "config.json").exists()
+    assert {path.name for path in folder.glob("step-*")} == {"step-4", os.readlink(folder / "best")}
+    assert [row["step"] for row in rows(folder) if "eval" in row] == [1, 2, 3]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(flags):
+    one, two = (train_as(flags, name, "--steps", "2") for name in "ab")
+    assert equal(weights(one), weights(two))
+    assert not equal(weights(one), weights(train_as(flags, "c", "--steps", "2", "--seed", "1")))
+
+
+# ------------------------------------------------------------------------------------------- resuming
+KINDS = {
+    "full": ["--optimizer", "adamw", "--neftune", "5"],
+    "muon": ["--recipe", "20q", "--weight-decay", "0.1"],
+    "lora": ["--lora-rank", "2", "--lora-dropout", "0.2", "--max-tokens", "512"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_three_steps_and_three_resumed_are_six(flags, done, monkeypatch, kind):
+    more = [*KINDS[kind], "--steps", "6", "--save-every", "3"]
+    more += ["--model", str(done)] if kind == "lora" else []
+    whole = train_as(flags, "whole", *more)
+    with monkeypatch.context() as patched:
+        crash_after(patched, 3)
+        with pytest.raises(Stopped):
+            train.main([*flags, "--name", "halves", *more])
+    halves = folder_of(flags, "halves")
+    assert not equal(weights(halves), weights(whole)) and checkpoint(halves)[2]["step"] == 3
+    assert train.main(["--resume", str(halves)]) == 0
+    a, b = checkpoint(whole), checkpoint(halves)
+    assert a[0] and a[1] and equal(a[0], b[0]) and equal(a[1], b[1]) and a[2] == b[2]
+    losses = [[row["loss"] for row in rows(folder)] for folder in (whole, halves)]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+    assert models.read_json(whole / "eval.json") == models.read_json(halves / "eval.json")
+
+
+def test_resuming_keeps_the_best_score(flags, monkeypatch):
+    more = ["--steps", "4", "--eval-every", "1", "--save-every", "1"]
+    with monkeypatch.context() as patched:
+        crash_after(patched, 2)
+        with pytest.raises(Stopped):
+            train.main([*flags, "--name", "a", *more])
+    folder = folder_of(flags, "a")
+    assert checkpoint(folder)[2]["best"] is not None
+    assert train.main(["--resume", str(folder)]) == 0 and checkpoint(folder)[2]["best"] is not None
+
+
+def test_a_finished_run_can_be_trained_longer(flags):
+    folder = train_as(flags, "a", "--steps", "2", "--schedule", "constant", "--optimizer", "adamw")
+    assert train.main(["--resume", str(folder), "--steps", "4"]) == 0
+    whole = train_as(flags, "b", "--steps", "4", "--schedule", "constant", "--optimizer", "adamw")
+    assert equal(weights(folder), weights(whole))
+
+
+def test_resuming_the_latest_run_by_its_link_leaves_the_link_whole(flags):
+    folder = train_as(flags, "a", "--steps", "2")
+    latest = folder.parent / "latest"
+    assert train.main(["--resume", str(latest), "--steps", "3"]) == 0
+    assert latest.resolve() == folder.resolve() and os.readlink(folder / "model") == "step-3"
+
+
+def test_an_adapter_on_the_latest_run_still_names_its_base_after_two_saves(flags, done, tmp_path):
+    base = train_as(flags, "a", "--steps", "1")
+    latest = str(base.parent / "latest")
+    folder = train_as(flags, "b", "--model", latest, "--lora-rank", "2", "--steps", "2", "--save-every", "1")
+    model, _, under = lora.open_model(str(folder))
+    assert Path(under).resolve() == (base / "model").resolve() and lora.adapters(model)
+
+
+def test_resuming_under_other_settings_is_refused_naming_them(done, capsys):
+    before = (done / "log.txt").read_text()
+    assert train.main(["--resume", str(done), "--lr", "0.5", "--batch", "7", "--cells", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "lr was 0.003, now 0.5" in said and "batch was 2, now 7" in said and "cells was 2, now 1" in said
+    assert (done / "log.txt").read_text() == before
+
+
+def test_more_epochs_make_a_run_longer(flags, done):
+    more = ["--init", str(done), "--recipe", "20q-seed-2", "--train-only", "", "--epochs", "1"]
+    folder = train_as(flags, "a", *more)  # 8 examples by 2
+    assert checkpoint(folder)[2]["step"] == 4
+    assert train.main(["--resume", str(folder), "--epochs", "2"]) == 0
+    assert checkpoint(folder)[2]["step"] == 8
+
+
+def test_resuming_with_the_same_settings_repeated_is_fine(flags):
+    folder = train_as(flags, "a", "--steps", "1")
+    assert train.main(["--resume", str(folder), "--batch", "2", "--steps", "2"]) == 0
+
+
+def test_resuming_what_is_no_run_or_has_no_checkpoint_is_an_error(flags, tmp_path, capsys, done):
+    assert train.main(["--resume", str(tmp_path / "nothing")]) == 1
+    assert "nothing" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    shutil.copy(done / "run.json", tmp_path / "empty")
+    assert train.main(["--resume", str(tmp_path / "empty")]) == 1
+    assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_a_damaged_optimizer_state_is_an_error_that_names_it(done, tmp_path, capsys):
+    shutil.copytree(done, tmp_path / "damaged", symlinks=True)
+    path = tmp_path / "damaged" / "model" / "state" / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    assert train.main(["--resume", str(tmp_path / "damaged"), "--steps", "5"]) == 1
+    assert "optimizer.safetensors" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- cutting the work
+def test_accumulation_changes_nothing(flags):
+    more = ["--steps", "3", "--batch", "6", "--max-tokens", "128", "--optimizer", "adamw", "--lr", "1e-3"]
+    large = train_as(flags, "large", *more)
+    small = train_as(flags, "small", *more, "--micro-tokens", "1")
+    for key, weight in weights(large).items():
+        assert torch.allclose(weight, weights(small)[key], rtol=0, atol=1e-6), key
+    assert not equal(weights(large), weights(train_as(flags, "other", *more, "--batch", "5")))
+
+
+def test_packing_changes_nothing_in_the_loss(flags):
+    more = ["--steps", "1", "--batch", "6", "--flips", "0"]
+    large = rows(train_as(flags, "large", *more, "--max-tokens", "4096"))[0]
+    small = rows(train_as(flags, "small", *more, "--max-tokens", "80"))[0]
+    assert large["dropped"] == small["dropped"] == 0 and large["tokens"] < small["tokens"]
+    assert large["learned"] == small["learned"]
+    assert small["loss"] == pytest.approx(large["loss"], rel=1e-5)
+    assert small["grad"] == pytest.approx(large["grad"], rel=1e-4)
+
+
+def test_micro_batches_hold_at_most_micro_tokens_padding_included():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        trees = [data.Row([1] * n, [], [], [], []) for n in rng.integers(5, 60, 20).tolist()]
+        packed = data.pack(trees, 64)
+        for group in train.micro_batches(packed, 200):
+            assert len(group) * max(len(row.ids) for row in group) <= 200
+        assert sum(map(len, train.micro_batches(packed, 200))) == len(packed)
+
+
+def test_samples_longer_than_a_row_are_dropped_and_counted(flags):
+    row = rows(train_as(flags, "a", "--steps", "1", "--max-tokens", "40"))[0]
+    assert row["dropped"] > 0 and row["learned"] > 0
+
+
+# ------------------------------------------------------------------------------------------- learning
+def test_training_lowers_the_loss(flags):
+    losses = [row["loss"] for row in rows(train_as(flags, "a", "--steps", "30"))]
+    assert np.mean(losses[-5:]) < 0.6 * losses[0]
+
+
+def test_valid_loss_is_measured_before_and_after(done):
+    before = models.read_json(done / "before.json")["metrics"]["valid_loss"]
+    after = models.read_json(done / "eval.json")["metrics"]["valid_loss"]
+    assert 0 < after < before
+
+
+def test_train_only_leaves_all_other_weights_as_they_were(flags, done):
+    pattern = r"layers\.0\.attn\.|^norm"
+    more = ["--init", str(done), "--steps", "3", "--lr", "0.01", "--weight-decay", "0.1"]
+    folder = train_as(flags, "a", *more, "--train-only", pattern)
+    before, after = (models.load(run).state_dict() for run in (str(done), str(folder)))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {key for key in before if re.search(pattern, key)} and len(changed) == 7
+
+
+def test_train_only_without_a_match_is_an_error(flags, capsys):
+    assert train.main([*flags, "--train-only", "nothing"]) == 1
+    assert "--train-only nothing" in capsys.readouterr().err
+
+
+def test_muon_trains_when_only_matrices_are_chosen(flags):
+    train_as(flags, "a", "--steps", "1", "--optimizer", "muon", "--train-only", "q_proj")
+
+
+def test_an_adapter_leaves_its_base_as_it_was(flags, done):
+    before = weights(done)
+    folder = train_as(flags, "a", "--model", str(done), "--lora-rank", "2", "--steps", "2", "--lr", "0.01")
+    assert equal(before, weights(done))
+    assert {path.name for path in (folder / "model").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    model, _, _ = lora.open_model(str(folder))
+    assert any(layer.lora_B.abs().sum() > 0 for _, layer in lora.adapters(model))
+
+
+def test_an_adapter_on_a_model_from_scratch_is_refused(flags, tmp_path, capsys):
+    assert train.main([*flags, "--lora-rank", "2", "--optimizer", "adamw", "--steps", "1"]) in (1, 2)
+    assert "--model" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def learned(flags, *more):
+    """Learned tokens, and all tokens but the first of every sample, of the first example."""
+    cfg = parse(Train, [*flags, *more])
+    task = TwentyQuestions(cfg.options)
+    tokenizer = data.train_tokenizer(task.texts(), 400)
+    packed, _ = train.rows_of(task, task.examples("train"), tokenizer, cfg, [(0, 0)])
+    items = task.items(task.examples("train")[0], np.random.default_rng([0, 0, 0]))
+    samples = data.samples_of(items, tokenizer)
+    return sum(len(row.target) for row in packed), sum(len(ids) - 1 for ids, _ in samples)
+
+
+def test_learn_all_makes_every_token_learned(flags):
+    some, every = learned(flags)
+    assert some < every / 3
+    assert learned(flags, "--learn-all") == (every, every)
+
+
+def test_every_epoch_and_every_example_is_augmented_afresh(flags):
+    cfg = parse(Train, [*flags, "--flips", "0.9", "--cells", "6"])
+    task = TwentyQuestions(cfg.options)
+    examples, tokenizer = [{"keyword": "oak"}] * 4, data.train_tokenizer(task.texts(), 400)
+    made = [train.rows_of(task, examples, tokenizer, cfg, [(i, e)])[0] for i in range(4) for e in range(4)]
+    assert len({str(packed) for packed in made}) > 10
+    assert train.rows_of(task, examples, tokenizer, cfg, [(3, 3)])[0] == made[-1]
+
+
+def test_learn_all_reaches_the_loop(flags):
+    row = rows(train_as(flags, "a", "--steps", "1", "--learn-all"))[0]
+    assert row["learned"] > 2 * rows(train_as(flags, "b", "--steps", "1"))[0]["learned"]
+
+
+def test_neftune_changes_the_loss_in_training_but_not_in_evaluation(flags):
+    plain = train_as(flags, "a", "--steps", "1", "--lr", "0", "--muon-lr", "0")
+    noisy = train_as(flags, "b", "--steps", "1", "--lr", "0", "--muon-lr", "0", "--neftune", "20")
+    assert rows(plain)[0]["loss"] != rows(noisy)[0]["loss"]
+    assert models.read_json(plain / "before.json") == models.read_json(noisy / "before.json")
+    assert models.read_json(plain / "eval.json") == models.read_json(noisy / "eval.json")
+
+
+def test_neftune_noise_stays_within_alpha_over_the_root_of_td():
+    batch = {"ids": torch.zeros(3, 50, dtype=torch.long)}
+    noise = train.neftune(batch, 5.0, 32, "cpu")
+    bound = 5 / math.sqrt(50 * 32)
+    assert noise.shape == (3, 50, 32) and 0.98 * bound < noise.abs().max() <= bound
+    assert noise.min() < 0 < noise.max()
+
+
+def test_the_gradient_is_clipped_to_its_norm(flags):
+    more = ["--steps", "1", "--optimizer", "adamw", "--beta1", "0"]
+    norms = []
+    for name, clip in (("a", "0.01"), ("b", "0")):
+        state = checkpoint(train_as(flags, name, *more, "--clip", clip))[1]
+        squares = sum(float(t.sum()) for key, t in state.items() if key.endswith("exp_avg_sq"))
+        norms.append(math.sqrt(squares / (1 - 0.95)))
+    assert norms[0] == pytest.approx(0.01, rel=1e-3)
+    assert norms[1] == pytest.approx(rows(folder_of(flags, "b"))[0]["grad"], rel=1e-3) and norms[1] > 1
+
+
+# ------------------------------------------------------------------------------------------- the schedule
+def shares(*argv):
+    cfg = parse(Train, ["--steps", "100", *argv])
+    return [train.schedule(step, cfg) for step in range(100)]
+
+
+def test_the_learning_rate_warms_up_in_equal_steps():
+    rates = shares("--warmup", "0.1", "--schedule", "constant")
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10:] == [1.0] * 90
+
+
+@pytest.mark.parametrize("shape, middle", [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])
+def test_schedules_start_at_the_peak_and_fall_to_the_end(shape, middle):
+    rates = shares("--warmup", "0", "--schedule", shape)
+    expected = {"linear": lambda x: x, "cosine": lambda x: math.sin(math.pi * x / 2) ** 2}
+    assert rates[0] == 1.0 and rates[50] == pytest.approx(middle, abs=0.02)
+    assert all(a >= b for a, b in zip(rates, rates[1:]))
+    if shape in expected:
+        by_hand = [expected[shape](1 - (step - 1) / 99) for step in range(1, 100)]
+        assert rates[1:] == pytest.approx(by_hand)
+
+
+def test_the_schedule_ends_at_final_lr():
+    rates = shares("--warmup", "0", "--schedule", "cosine", "--final-lr", "0.2")
+    assert min(rates) == rates[-1] == pytest.approx(0.2, abs=0.001) and rates[-1] > 0.2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 1000])
+@pytest.mark.parametrize("warmup", ["0", "0.01", "0.5", "1"])
+def test_no_step_has_a_rate_of_zero(steps, warmup):
+    cfg = parse(Train, ["--steps", str(steps), "--warmup", warmup, "--schedule", "linear"])
+    rates = [train.schedule(step, cfg) for step in range(steps)]
+    assert min(rates) > 0 and max(rates) == 1
+
+
+def test_the_rates_of_the_schedule_reach_the_log(flags):
+    folder = train_as(flags, "a", "--steps", "4", "--schedule", "linear", "--warmup", "0.5", "--lr", "0.004")
+    assert [row["lr"] for row in rows(folder)] == pytest.approx([0.002, 0.004, 0.004, 0.002])
+
+
+# ------------------------------------------------------------------------------------------- wrong calls
+@pytest.mark.parametrize(
+    "more, code, said",
+    [
+        (["--stepz", "3"], 2, "did you mean --steps"),
+        (["--recipe", "20q-sed-1"], 2, "20q-seed-1"),
+        (["--loss", "dpo"], 2, "--loss dpo"),
+        (["--optimizer", "sgd"], 1, "--optimizer sgd"),
+        (["--dtype", "half"], 1, "--dtype half"),
+        (["--world", "nowhere.txt"], 1, "nowhere.txt"),
+        (["--data", "nowhere.jsonl"], 1, "nowhere.jsonl"),
+        (["--model", "./nowhere"], 1, "nowhere"),
+        (["--max-tokens", "5"], 1, "--max-tokens 5"),
+        (["--schedule", "cosin", "--steps", "1"], None, "--schedule cosin"),
+        (["--device", "gpu"], None, "gpu"),
+        (["--batch", "0"], None, "--batch"),
+        (["--train-only", "("], None, "--train-only"),
+    ],
+)
+def test_a_wrong_call_ends_with_its_code_and_a_line_before_anything_is_written(
+    flags, tmp_path, capsys, more, code, said
+):
+    result = train.main([*flags, *more])
+    error = capsys.readouterr().err
+    assert result == code or (code is None and result in (1, 2))
+    assert said in error and "Traceback" not in error and not (tmp_path / "runs").exists()
+
+
+def test_a_name_taken_already_ends_with_1_and_the_way_on(flags, capsys):
+    folder = folder_of(flags, "taken")
+    folder.mkdir(parents=True)
+    assert train.main([*flags, "--name", "taken", "--steps", "1"]) == 1
+    assert f"--resume {folder}" in capsys.readouterr().err and not any(folder.iterdir())
+
+
+def test_a_broken_line_of_data_ends_with_1_and_names_file_and_line(flags, tmp_path, capsys):
+    path = tmp_path / "games.jsonl"
+    path.write_text('{"keyword": "oak", "rounds": [["Is it alive?", "yes"]]}\n{"keyword": "oak", \n')
+    assert train.main([*flags, "--data", str(path)]) == 1
+    assert f"{path}, line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", '{"keyword": "oak", "rounds": [["Is it alive?", "maybe"]]}\n'])
+def test_data_without_a_usable_game_ends_with_1(flags, tmp_path, capsys, text):
+    path = tmp_path / "games.jsonl"
+    path.write_text(text)
+    assert train.main([*flags, "--data", str(path), "--steps", "1"]) == 1
+    assert "no examples" in capsys.readouterr().err
+
+
+def test_recorded_games_train(flags, tmp_path):
+    path = tmp_path / "games.jsonl"
+    games = [{"keyword": f"thing {i}", "rounds": [["Is it alive?", "yes"]] * 3} for i in range(8)]
+    path.write_text("".join(json.dumps(game) + "\n" for game in games))
+    folder = train_as(flags, "a", "--data", str(path), "--steps", "2")
+    assert "examples: 7 kept" in (folder / "log.txt").read_text()
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_ends_with_1(flags, done, tmp_path, capsys):
+    folder = tmp_path / "small"
+    shutil.copytree(done / "model", folder)
+    config = models.read_json(folder / "config.json")
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 390}))
+    state = load_file(folder / "model.safetensors")
+    state["model.embed_tokens.weight"] = state["model.embed_tokens.weight"][:390].clone()
+    save_file(state, folder / "model.safetensors")
+    assert train.main([*flags, "--model", str(folder), "--steps", "1"]) == 1
+    assert "400 tokens, but the model has room for 390" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, monkeypatch, capsys):
+    def broken(model, batch, noise=None, calls=[0]):  # noqa: B006
+        calls[0] += 1
+        return train.sft_loss(model, batch, noise) * (math.nan if calls[0] == 4 else 1)
+
+    monkeypatch.setitem(train.OBJECTIVES, "sft", broken)  # the first call is the validation loss
+    more = ["--steps", "6", "--name", "a", "--save-every", "2"]
+    assert train.main([*flags, *more]) == 1
+    assert "step 3: loss nan" in capsys.readouterr().err
+    folder = folder_of(flags, "a")
+    assert checkpoint(folder)[2]["step"] == 2
+    assert all(torch.isfinite(weight).all() for weight in weights(folder).values())
+    monkeypatch.undo()
+    assert train.main(["--resume", str(folder)]) == 0
+    assert equal(weights(folder), weights(train_as(flags, "b", "--steps", "6", "--save-every", "2")))
+
+
+# ------------------------------------------------------------------------------------------- interruption
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_saves_and_goes_on_to_the_same_weights(flags, monkeypatch, capsys, number):
+    record = runs.Run.record
+
+    def interrupted(self, name, row):
+        record(self, name, row)
+        if row.get("step") == 3:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.Run, "record", interrupted)
+        assert train.main([*flags, "--name", "a", "--steps", "6"]) == 130
+    folder = folder_of(flags, "a")
+    assert f"--resume {folder}" in capsys.readouterr().out and checkpoint(folder)[2]["step"] == 3
+    assert train.main(["--resume", str(folder)]) == 0
+    assert equal(weights(folder), weights(train_as(flags, "b", "--steps", "6")))
+
+
+def test_a_second_interrupt_stops_at_once(capsys):
+    stop = train.Interrupt()
+    signal.raise_signal(signal.SIGINT)
+    assert stop.asked
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_hard_interrupt_ends_with_130_and_without_a_traceback(flags, monkeypatch):
+    def interrupted(self, name, row):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.Run, "record", interrupted)
+    try:
+        code = train.main([*flags, "--name", "a", "--steps", "6"])
+    except KeyboardInterrupt:
+        code = None  # it would end pytest as well
+    assert code == 130
+
+
+def test_an_interrupt_that_comes_after_the_decision_to_save_is_saved_too(flags, monkeypatch):
+    """asked turns true between the two times the loop looks at it."""
+
+    class Late(train.Interrupt):
+        looks = 0
+
+        @property
+        def asked(self):
+            self.looks += 1
+            return self.looks > 1
+
+        @asked.setter
+        def asked(self, value):
+            pass
+
+    monkeypatch.setattr(train, "Interrupt", Late)
+    assert train.main([*flags, "--name", "a", "--steps", "6"]) == 130
+    assert checkpoint(folder_of(flags, "a"))[2]["step"] in (1, 2)
+
+
+def subprocess_flags(flags, *more):
+    return [sys.executable, str(ROOT / "train.py"), *flags, *more]
+
+
+def reported(folder):
+    """The last step in metrics.jsonl, whole lines only."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return max((json.loads(line)["step"] for line in lines), default=0)
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(flags):
+    more = ["--steps", "60", "--save-every", "1"]
+    whole = train_as(flags, "whole", *more)
+    rng = np.random.default_rng(0)
+    for kill in range(8):
+        folder = folder_of(flags, f"killed-{kill}")
+        process = subprocess.Popen(
+            subprocess_flags(flags, *more, "--name", folder.name),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while reported(folder) < 2 and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.5))
+        finally:
+            process.kill()
+            process.wait()
+        step = checkpoint(folder)[2]["step"]
+        assert reported(folder) - 1 <= step <= reported(folder) + 1
+        assert lora.open_model(str(folder))[0].config.dim == 32
+        assert train.main(["--resume", str(folder)]) == 0
+        assert equal(weights(folder), weights(whole)) and checkpoint(folder)[2]["step"] == 60
+        assert list(folder.rglob("*.partial")) == []
+
+
+def limited(argv, size):
+    """Run argv where no file may grow beyond size bytes: what a full disk does to a write."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return subprocess.run(argv, preexec_fn=limit, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_leaves_the_last_checkpoint_and_ends_with_1(flags):
+    folder = train_as(flags, "a", "--steps", "2")
+    before = checkpoint(folder)
+    result = limited(subprocess_flags([], "--resume", str(folder), "--steps", "4"), 40_000)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "saving step 4 failed" in result.stderr and "last good checkpoint is step-2" in result.stderr
+    after = checkpoint(folder)
+    assert equal(before[0], after[0]) and equal(before[1], after[1]) and before[2] == after[2]
+    assert list(folder.rglob("*.partial")) == []
+    assert train.main(["--resume", str(folder), "--steps", "4"]) == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint_and_ends_with_1(flags, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(
+        path.stat().st_size for path in train_as(flags, "a", "--steps", "1").rglob("*") if path.is_file()
+    )
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={int(size * 1.5)}", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk; the test above fails the writes by RLIMIT_FSIZE")
+    try:
+        more = ["--runs", str(disk), "--name", "b", "--steps", "3", "--save-every", "1"]
+        result = subprocess.run(subprocess_flags(flags, *more), capture_output=True, text=True, timeout=120)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert "saving step 2 failed" in result.stderr and "Make room" in result.stderr
+        assert checkpoint(disk / "b")[2]["step"] == 1 and lora.open_model(str(disk / "b"))
+        assert list((disk / "b").rglob("*.partial")) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
