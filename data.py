@@ -95,7 +95,8 @@ class Tokenizer:
                 f"the tokenizer has no token {unknown[0]}, which its chat format needs; try --format"
             )
         self.stop_ids = sorted({self.control[format.close["assistant"]], *stop_ids})
-        self.encode = lru_cache(maxsize=200_000)(self._encode)
+        self.encode = lru_cache(maxsize=100_000)(self._encode)
+        self.turn = lru_cache(maxsize=100_000)(self._turn)
 
     @property
     def size(self):
@@ -118,29 +119,34 @@ class Tokenizer:
         ids = [(self.control[part],) if part in self.control else self.encode(part) for part in parts if part]
         return sum(ids, ())
 
+    def _turn(self, role, content):
+        """(ids, start, stop) of one message; ids[start:stop] are what its author says, the close included."""
+        form = self.format
+        head, after = self.mark(form.open[role]), self.mark(form.after)
+        body = self.encode(content.strip() if form.strip else content) + self.mark(form.close[role])
+        return head + body + after, len(head), len(head) + len(body)
+
     def render(self, messages, learn="replies", prompt=False):
         """Ids and loss mask (lists of equal length) of a conversation; learn as in games.task.Chat.
 
         prompt=True opens the assistant's next turn instead, for generation.
         """
-        form = self.format
+        form, spans = self.format, []
         if form.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": form.system}, *messages]
-        ids, mask = list(self.mark(form.bos)), [0] * len(self.mark(form.bos))
+        ids = list(self.mark(form.bos))
         for i, message in enumerate(messages):
-            role, content = message["role"], message["content"]
-            head, tail = self.mark(form.open[role]), self.mark(form.close[role])
-            body = self.encode(content.strip() if form.strip else content) + tail
-            wanted = role == "assistant" and (learn == "replies" or i == len(messages) - 1)
-            after = self.mark(form.after)
-            ids += head + body + after
-            mask += [0] * len(head) + [int(wanted)] * len(body) + [0] * len(after)
+            turn, start, stop = self.turn(message["role"], message["content"])
+            if message["role"] == "assistant" and (learn == "replies" or i == len(messages) - 1):
+                spans.append((len(ids) + start, len(ids) + stop))
+            ids += turn
         if prompt:
-            head = self.mark(form.open["assistant"])
-            ids += head
-            mask += [0] * len(head)
+            ids += self.mark(form.open["assistant"])
         if learn == "all":
-            mask = [0] + [1] * (len(ids) - 1)
+            spans = [(1, len(ids))]
+        mask = [0] * len(ids)
+        for start, stop in spans:
+            mask[start:stop] = [1] * (stop - start)
         return ids, mask
 
     def prompt(self, messages):
@@ -260,6 +266,18 @@ class Row:
         self.target += other.target
 
 
+def common(a, b):
+    """How many items two lists share from the start, by bisection: comparing slices is faster than a loop."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def share_prefixes(samples):
     """One Row that holds the samples (ids, mask) as a tree, in depth-first order.
 
@@ -267,20 +285,18 @@ def share_prefixes(samples):
     exactly that of the samples one by one; only the work on what they share is done once. A sample's last
     token predicts nothing and is no input."""
     row = Row([], [], [], [], [])
-    path = []  # slots of the sample just laid out
+    path, last = [], []  # slots and input ids of the sample just laid out
     for ids, mask in sorted(samples):
-        shared = 0
-        while shared < min(len(path), len(ids) - 1) and row.ids[path[shared]] == ids[shared]:
-            shared += 1
+        inputs = ids[:-1]
+        shared, first = common(last, inputs), len(row.ids)
         for slot in path[shared:]:
-            row.end[slot] = len(row.ids)
-        del path[shared:]
-        for token in ids[shared:-1]:
-            row.positions.append(len(path))
-            path.append(len(row.ids))
-            row.ids.append(token)
-            row.end.append(0)
-        for t in range(1, len(ids)):
+            row.end[slot] = first
+        row.ids += inputs[shared:]
+        row.positions += range(shared, len(inputs))
+        row.end += [0] * (len(inputs) - shared)
+        path[shared:] = range(first, len(row.ids))
+        last = inputs
+        for t in range(mask.index(1, 1) if 1 in mask[1:] else len(ids), len(ids)):
             if mask[t]:
                 row.source.append(path[t - 1])
                 row.target.append(ids[t])

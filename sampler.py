@@ -9,18 +9,12 @@ from bisect import bisect
 import numpy as np
 import torch
 
-from data import collate, share_prefixes
+from data import collate, common, share_prefixes
 from games.task import Reply
 from model import ALWAYS, KVCache
 
 
 # ------------------------------------------------------------------------------------------------ the cache
-def common(a, b):
-    """How many tokens two sequences share from the start."""
-    n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
-
-
 class Session:
     """A model's cache over one set of rows; `texts` are the ids that each row's cache holds."""
 

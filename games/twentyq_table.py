@@ -112,12 +112,14 @@ class Belief:
     def restart(self):
         self.logp = np.zeros(len(self.world.keywords))
         self.asked = []
+        self.unasked = np.ones(len(self.pool), dtype=bool)  # by place in the pool
         return self
 
     def update(self, question, yes):
         """Take in the answer to a question, given by its index."""
         self.logp += (self.log_yes if yes else self.log_no)[:, question]
         self.asked.append(question)
+        self.unasked &= self.pool != question
 
     def probabilities(self):
         p = np.exp(self.logp - self.logp.max())
@@ -128,14 +130,19 @@ class Belief:
 
         With the same EPS for every cell, the gain grows as P(yes) under the belief nears 1/2.
         """
+        first = int(self.unasked.argmax())
+        if n == 1 and len(self.asked) < self.opening and self.unasked[first]:
+            return [int(self.pool[first])]
         gain = -np.abs(self.probabilities() @ self.yes - 0.5)
-        gain[np.isin(self.pool, self.asked)] = -np.inf
+        gain[~self.unasked] = -np.inf
         if len(self.asked) < self.opening:
-            gain[[place for place in range(min(self.opening, len(gain))) if np.isfinite(gain[place])][:1]] = 1
+            gain[first] = 1
         return self.pool[np.argsort(-gain, kind="stable")[:n]].tolist()
 
     def guesses(self, n=1):
         """The n likeliest keywords, by index."""
+        if n == 1:
+            return [int(self.logp.argmax())]
         return np.argsort(-self.logp, kind="stable")[:n].tolist()
 
 
