@@ -65,7 +65,7 @@ class Train:
     # where
     seed: int = 0  # of everything random
     device: str = "auto"  # auto, cuda, mps or cpu
-    dtype: str = "auto"  # of matrix products: auto (bfloat16 on a GPU that has it), float32 or bfloat16
+    dtype: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where it is native
     threads: int = 0  # CPU threads; 0 leaves it to torch
     runs: str = "runs"  # folder of all runs
     name: str = ""  # of this run; by default task and time
@@ -95,7 +95,7 @@ class Infer:
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random
     device: str = "auto"  # auto, cuda, mps or cpu
-    dtype: str = "auto"  # of the weights: auto (bfloat16 on a GPU that has it), float32 or bfloat16
+    dtype: str = "auto"  # of the weights: float32, bfloat16, or auto: bfloat16 on a GPU that has it
     threads: int = 0  # CPU threads; 0 leaves it to torch
     runs: str = "runs"  # folder of all runs
 
@@ -118,23 +118,25 @@ SEED_20Q = dict(
     save_every=500,  # the seed saved after each epoch only
 )
 RECIPES = {
-    "20q": dict(
+    "20q": dict(  # about five minutes on two cores; what was tried is in the README
         task="20q",
+        layers=2,
         optimizer="muon",
-        steps=2000,
+        steps=1900,
         batch=16,
+        max_tokens=192,  # about one game and its answers: attention costs the square
         lr=3e-3,
         muon_lr=0.02,
         schedule="linear",
         warmup=0.01,
         max_new=8,
-        eval_every=0,
+        eval_few=50,
         save_every=500,
     ),
     "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
-    "20q-seed-1": SEED_20Q | dict(weight_decay=0.2),
-    "20q-seed-2": SEED_20Q
-    | dict(weight_decay=0.25, learn_all=True, model=""),  # chained: --init runs/<first stage>
+    "20q-seed-1": SEED_20Q | dict(name="20q-seed-1", weight_decay=0.2),
+    "20q-seed-2": SEED_20Q  # the second stage goes on from the first and learns the prompts as well
+    | dict(name="20q-seed-2", model="", init="runs/20q-seed-1", weight_decay=0.25, learn_all=True),
 }
 
 

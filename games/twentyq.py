@@ -107,11 +107,11 @@ class Options:
     world: str = str(WORLD)  # file of keywords, questions and facts
     data: str = ""  # train on recorded games instead: JSON lines {"keyword", "rounds": [[question, answer]]}
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
-    flips: float = 0.2  # training games flip up to this share of the answers
+    flips: float = 0.3  # training games flip up to this share of the answers
     explore: float = 0.15  # share of training questions asked at random: states off the teacher's path
     pool: int = 40  # separating questions the teacher asks
-    opening: int = 6  # of these asked first, in fixed order
-    cells: int = 16  # answers about the keyword taught beside each training game
+    opening: int = 10  # of these asked first, in fixed order
+    cells: int = 20  # answers about the keyword taught beside each training game
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
 
 
@@ -124,7 +124,10 @@ class TwentyQuestions(Task):
         self.seed, self.world = seed, World(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.games = list(self.read_games()) if self.options.data else []
-        self.noises = [float(share) for share in self.options.noise.split(",")]
+        try:
+            self.noises = [float(share) for share in self.options.noise.split(",")]
+        except ValueError as error:
+            raise ValueError(f"--noise {self.options.noise}: must be shares such as 0,0.1") from error
 
     read = staticmethod(read_prompt)
 
