@@ -36,7 +36,9 @@ class Session:
         device = self.model.device
         longest = max(len(prompt) - kept for prompt, kept in zip(prompts, keep))
         if not any(keep):
-            dtype = self.model.embed.weight.dtype
+            dtype = self.model.embed.weight.dtype  # of keys and values, unless autocast makes them another
+            if torch.is_autocast_enabled(device.type):
+                dtype = torch.get_autocast_dtype(device.type)
             self.cache = KVCache(self.model.config, len(prompts), longest + 32, device, dtype)
         elif (
             rows == list(range(len(self.texts)))

@@ -108,10 +108,12 @@ class Options:
     data: str = ""  # train on recorded games instead: JSON lines {"keyword", "rounds": [[question, answer]]}
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
     flips: float = 0.3  # training games flip up to this share of the answers
+    unsure: float = 0.1  # share of training games in which some answers are "unsure", as people's are
     explore: float = 0.15  # share of training questions asked at random: states off the teacher's path
     pool: int = 40  # separating questions the teacher asks
     opening: int = 10  # of these asked first, in fixed order
     cells: int = 20  # answers about the keyword taught beside each training game
+    tries: int = 24  # next best replies to look through for one not said before; fewer save time
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
 
 
@@ -174,6 +176,7 @@ class TwentyQuestions(Task):
         keyword = example["keyword"]
         world, belief, k = self.world, self.teacher.restart(), self.world.keyword_index[plain(keyword)]
         rate = 0.0 if rng.random() < 0.2 else rng.uniform(0, self.options.flips)
+        unsure = 0.15 if rng.random() < self.options.unsure else 0.0
         turns, chats, last = [], [], ROUNDS
         while len(turns) < last:
             best = belief.questions()[0]
@@ -181,10 +184,16 @@ class TwentyQuestions(Task):
             if len(turns) >= self.options.opening and rng.random() < self.options.explore:
                 best = int(rng.choice([q for q in belief.pool if q not in belief.asked] or [best]))
             yes = bool(world.table[k, best]) ^ (rng.random() < rate)
-            belief.update(best, yes)
-            turns.append((world.questions[best], "yes" if yes else "no"))
+            answer = "unsure" if rng.random() < unsure else "yes" if yes else "no"
+            belief.update(best, answer)
+            turns.append((world.questions[best], answer))
             guess = belief.guesses()[0]
-            chats.append(said(guess_prompt(turns), world.keywords[guess]))
+            likely = int(rng.choice(len(world.keywords), p=belief.probabilities()))
+            for keyword_index in {
+                guess,
+                likely,
+            }:  # the best, and by chance the others that a next guess is worth
+                chats.append(said(guess_prompt(turns), world.keywords[keyword_index]))
             if guess == k:  # a player that has not learned the table yet still needs the rounds that follow
                 last = min(last, len(turns) + 2)
         for q in rng.choice(
@@ -263,7 +272,8 @@ class TwentyQuestions(Task):
         texts = [""] * len(prompts)
         fresh = [False] * len(prompts)
         open_rows = list(range(len(prompts)))
-        for n in (1,) if repeats else (1, 6, ROUNDS + 4):
+        tries = self.options.tries
+        for n in (1,) if repeats else sorted({1, min(6, tries), tries}):
             for row, replies in zip(open_rows, agent.reply([prompts[row] for row in open_rows], n)):
                 before = {plain(text) for text in made[row]}
                 said = [last_line(reply.text)[:limit] for reply in replies]

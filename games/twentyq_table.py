@@ -115,9 +115,10 @@ class Belief:
         self.unasked = np.ones(len(self.pool), dtype=bool)  # by place in the pool
         return self
 
-    def update(self, question, yes):
-        """Take in the answer to a question, given by its index."""
-        self.logp += (self.log_yes if yes else self.log_no)[:, question]
+    def update(self, question, answer):
+        """Take in an answer ("yes", "no", or anything else for unsure) to a question, given by its index."""
+        if answer in ("yes", "no"):
+            self.logp += (self.log_yes if answer == "yes" else self.log_no)[:, question]
         self.asked.append(question)
         self.unasked &= self.pool != question
 
@@ -164,7 +165,7 @@ class TablePlayer:
         for question, answer in content:
             index = self.world.question_index.get(plain(question))
             if index is not None:
-                self.belief.update(index, answer == "yes")
+                self.belief.update(index, answer)
         if seat == "guesser":
             return [self.world.keywords[k] for k in self.belief.guesses(n)]
         return [self.world.questions[q] for q in self.belief.questions(n)]

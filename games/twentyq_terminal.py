@@ -47,9 +47,9 @@ def best_new(agent, prompt, taken, n=6):
 def model_asks(task, agent, read, show):
     """The person thinks of a keyword and answers. Returns (turns, guesses): what was said."""
     show(f"Think of a thing. I ask {ROUNDS} questions and guess after each. {HELP}")
-    turns, guesses, skipped = [], [], []
+    turns, guesses = [], []
     while len(turns) < ROUNDS:
-        taken = {plain(question) for question, _ in turns} | {plain(question) for question in skipped}
+        taken = {plain(question) for question, _ in turns}
         question = last_line(best_new(agent, ask_prompt(turns), taken)[0].text)
         show(f"\nRound {len(turns) + 1}: {question}")
         meaning = listen(read, show, HELP)
@@ -68,9 +68,7 @@ def model_asks(task, agent, read, show):
                 show("There is no answer to take back.")
         elif meaning == "top":
             show_top(agent, turns, show)
-        elif meaning == "unsure":
-            skipped.append(question)  # left out of what the model sees
-        elif meaning in ("yes", "no"):
+        elif meaning in ("yes", "no", "unsure"):
             turns.append((question, meaning))
             taken = {plain(guess) for guess in guesses}
             guesses.append(last_line(best_new(agent, guess_prompt(turns), taken)[0].text))
@@ -115,17 +113,16 @@ def missed(task, agent, keyword, turns):
     if known is None:
         yield f"My world of {len(world.keywords)} keywords does not hold it, so I could hardly find it."
         return
-    truth = [(question, answer, world.answer(known, question)) for question, answer in turns]
-    wrong = [
-        (question, answer) for question, answer, yes in truth if yes is not None and yes != (answer == "yes")
-    ]
+    facts = {True: "yes", False: "no"}
+    truth = {question: facts.get(world.answer(known, question), answer) for question, answer in turns}
+    wrong = [(question, answer) for question, answer in turns if answer not in ("unsure", truth[question])]
     for question, answer in wrong:
-        yield f"You said {answer} to '{question}'; my facts say {'no' if answer == 'yes' else 'yes'}."
+        yield f"You said {answer} to '{question}'; my facts say {truth[question]}."
     belief = Belief(world)
     for question, answer in turns:
         index = world.question_index.get(plain(question))
         if index is not None:
-            belief.update(index, answer == "yes")
+            belief.update(index, answer)
     rivals = [k for k in belief.guesses(4) if world.keywords[k] != known]
     k = world.keyword_index[plain(known)]
     rank = int((belief.logp > belief.logp[k] + 1e-9).sum()) + 1
