@@ -2,8 +2,6 @@
 too."""
 
 import sampler
-from data import printable
-from games.task import Reply
 
 
 class Model:
@@ -42,26 +40,3 @@ class Model:
         ]
         scores = sampler.score(self.model, samples)
         return [scores[i : i + len(choices)] for i in range(0, len(scores), len(choices))]
-
-
-class Human:
-    """A person at the terminal: sees the last message, types the reply."""
-
-    def reply(self, conversations, n=1):
-        return [
-            [Reply(input(f"{printable(conversation[-1]['content'])}\n> "))] for conversation in conversations
-        ]
-
-
-class Script:
-    """Replies from a list, in turn; for tests and demonstrations. The last one is repeated."""
-
-    def __init__(self, lines):
-        self.lines, self.said = list(lines), 0
-
-    def reply(self, conversations, n=1):
-        replies = []
-        for _ in conversations:
-            replies.append([Reply(self.lines[min(self.said, len(self.lines) - 1)])])
-            self.said += 1
-        return replies

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, normalizers, pre_tokenizers, trainers
 
 from games.task import Chat
 
@@ -218,7 +218,7 @@ def train_tokenizer(texts, vocab):
 
     Text is cut at line ends and after ": " only, so that merges run across spaces: a phrase the game uses
     often becomes one token, and a whole question costs a from-scratch model a single step."""
-    inner = tokenizers.Tokenizer(models.BPE())
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.normalizer = normalizers.Sequence([])
     pieces = tokenizers.Regex(r"\n|[^\n:]*: |[^\n:]+|:")
     inner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -364,11 +364,11 @@ def indices(seed, step, batch, n):
     return [(int(permutation(seed, place // n, n)[place % n]), place // n) for place in places]
 
 
-def samples_of(items, tokenizer, learn_all=False):
+def rendered(items, tokenizer, learn_all=False):
     """Rendered (ids, mask) of Chat items."""
-    rendered = []
+    samples = []
     for item in items:
         if not isinstance(item, Chat):
-            raise TypeError(f"the sft loss needs Chat items, not {type(item).__name__}")
-        rendered.append(tokenizer.render(item.messages, "all" if learn_all else item.learn))
-    return rendered
+            raise ValueError(f"the sft loss needs Chat items, not {type(item).__name__}")
+        samples.append(tokenizer.render(item.messages, "all" if learn_all else item.learn))
+    return samples

@@ -17,12 +17,21 @@ import model as models
 import runs
 from agents import Model
 from games import TASKS
-from recipes import Infer, UsageError, parse
+from recipes import Infer, UsageError, nearest, parse
 
 
 def named(cfg):
     """What a call names: --model, --run, or the newest run."""
     return cfg.model or cfg.run or str(Path(cfg.runs) / "latest")
+
+
+def as_trained(cfg):
+    """Give a run's model the chat format and the world it was trained with, where no flag says otherwise."""
+    path = Path(named(cfg)) / "run.json"
+    saved = models.read_json(path)["values"] if path.exists() else {}
+    for settings, name in ((cfg, "format"), (cfg.options, "world")):
+        if hasattr(settings, name) and name in saved and name not in cfg.origin:
+            setattr(settings, name, saved[name])
 
 
 def opened(cfg):
@@ -39,9 +48,11 @@ def opened(cfg):
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     device = runs.device_of(cfg.device)
-    dtype = (
-        runs.dtype_of(cfg.dtype, device) if device.type == "cuda" or cfg.dtype != "auto" else torch.float32
-    )
+    dtype = torch.float32 if device.type == "cpu" else None  # None keeps the file's
+    if cfg.verb == "merge":
+        dtype = None
+    elif cfg.dtype != "auto":
+        dtype = runs.dtype_of(cfg.dtype, device)
     model, folder, _ = lora.open_model(name, cfg.lora, dtype, device, cfg.revision or None)
     if lora.adapters(model):
         lora.merge_lora(model)  # one matrix product a layer instead of three
@@ -56,7 +67,8 @@ def agent_of(cfg, model, tokenizer, max_new):
 
 def new_file(name):
     if name and Path(name).exists():
-        raise FileExistsError(f"--out {name} exists and is not overwritten; move it or take another name")
+        raise FileExistsError(f"{name} exists and is not overwritten; move it or take another --out")
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
     return name
 
 
@@ -67,8 +79,10 @@ def play(cfg, task, model, tokenizer, folder):
         raise UsageError(f"--seat {cfg.seat}: must be asker (the model asks) or answerer (the model answers)")
     agent = agent_of(cfg, model, tokenizer, 24)
 
-    person = sys.stdin.isatty()
-    lines = sys.stdin if person else sys.stdin.readlines()
+    person = sys.stdin is not None and sys.stdin.isatty()
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")  # whatever the keyboard sends
+    lines = sys.stdin if person else sys.stdin.readlines() if sys.stdin else []
     typed = iter(lines)
 
     def read():
@@ -138,14 +152,19 @@ def main(argv=None):
     """Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted."""
     try:
         cfg = parse(Infer, argv)
+        if cfg.verb not in VERBS:
+            raise UsageError(f"{cfg.verb}: unknown{nearest(cfg.verb, VERBS)} (known: {', '.join(VERBS)})")
+        if cfg.n < 1:
+            raise UsageError("--n must be at least 1")
+        as_trained(cfg)
         task = TASKS[cfg.task](cfg.options, cfg.seed)
         VERBS[cfg.verb](cfg, task, *opened(cfg))
     except UsageError as error:
         print(f"infer.py: {error}", file=sys.stderr)
         return 2
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"infer.py: {error}", file=sys.stderr)
-        return 1
+        return 2 if str(error).startswith("--") else 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

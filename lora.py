@@ -111,7 +111,7 @@ def without_lora(model):
 
 
 # ------------------------------------------------------------------------------------------------ PEFT's form
-def save_lora(model, folder, base):
+def save_lora(model, folder, base, revision=None):
     """Write adapter_config.json and adapter_model.safetensors as PEFT does; `base` names the model
     underneath."""
     pairs = models.inverse(models.FAMILIES[model.config.hf["model_type"]]["rename"])
@@ -125,6 +125,7 @@ def save_lora(model, folder, base):
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": str(base),
+        "revision": revision,
         "r": settings["rank"],
         "lora_alpha": settings["alpha"],
         "lora_dropout": settings["dropout"],
@@ -193,26 +194,27 @@ def load_lora(model, folder):
 
 
 def open_model(name, lora="", dtype=None, device="cpu", revision=None):
-    """(model, folder with its tokenizer, base) of a run, folder or Hub name, full weights or adapter, plus
-    `lora`."""
+    """(model, folder with its tokenizer, (name, revision) of its base): a run, a model or adapter folder, or
+    a Hub name; `lora` names an adapter to put on a full model."""
     folder = models.resolve(name, revision)
-    base, adapter = folder, lora and models.resolve(lora)
+    base, adapter = (name, revision), models.resolve(lora) if lora else None
     if (folder / "adapter_config.json").exists():
         if adapter:
             raise ValueError(f"{name} is an adapter itself; --lora needs a full model under it")
         base, adapter = read_base(folder), folder
-    opened = models.load(base, dtype, device, revision if base is folder else None)
+    opened = models.load(base[0], dtype, device, base[1])
     if adapter:
         load_lora(opened, adapter)
-    beside = folder if (folder / "tokenizer.json").exists() else models.resolve(base)
-    return opened, beside, str(base)
+    if Path(base[0]).exists():
+        base = (str(models.resolve(base[0]).resolve()), None)  # a link such as runs/latest may move
+    return opened, folder if (folder / "tokenizer.json").exists() else models.resolve(*base), base
 
 
 def read_base(folder):
-    """The name of the model under an adapter."""
+    """(name, revision) of the model under an adapter."""
     config = models.read_json(Path(folder) / "adapter_config.json")
     if not config.get("base_model_name_or_path"):
         raise ValueError(
             f"{folder}: adapter_config.json names no base model; give it with --model and --lora"
         )
-    return config["base_model_name_or_path"]
+    return config["base_model_name_or_path"], config.get("revision")

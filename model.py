@@ -132,11 +132,17 @@ def rope_from_hf(value, where):
     rope["rope_type"] = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
     rope.pop("type", None)
     rope.setdefault("rope_theta", value.get("rope_theta", 10_000.0))
+    if any(isinstance(setting, dict) for setting in rope.values()):
+        raise ValueError(f"{where}: rope_parameters by layer type are not supported yet")
     if rope["rope_type"] not in ROPE_SCALINGS:
         known = ", ".join(ROPE_SCALINGS)
         raise ValueError(
             f"{where}: rope scaling {rope['rope_type']!r} is not supported; supported are {known}"
         )
+    try:
+        ROPE_SCALINGS[rope["rope_type"]](torch.ones(1), rope)
+    except KeyError as error:
+        raise ValueError(f"{where}: rope scaling {rope['rope_type']!r} without {error}") from error
     return rope
 
 
@@ -221,9 +227,13 @@ class Attention(nn.Module):
             k, v = cache.append(layer, k, v)  # (B, K, S, E)
         if q.device.type == "cpu":  # its bfloat16 kernel takes twice the time of float32
             q, k, v = q.float(), k.float(), v.float()
+        elif mask is not None and self.grouped:  # no fast kernel takes both a mask and grouped heads
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         with torch.autocast(q.device.type, enabled=False):
             causal = mask is None and T > 1
-            x = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=self.grouped)
+            x = F.scaled_dot_product_attention(
+                q, k, v, mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+            )
         return self.o_proj(x.to(dtype).transpose(1, 2).reshape(B, T, -1))
 
 
@@ -390,6 +400,7 @@ class Transformer(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------ loading
+UNWANTED = ["*/*", "consolidated*"]  # other formats of the same weights
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]  # of a Hub repository; never its code or pickles
 
 
@@ -409,7 +420,9 @@ def resolve(name, revision=None):
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+        )
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{name}: not a local folder, not in the Hub cache, and the Hub cannot be reached"

@@ -57,9 +57,9 @@ class Train:
     neftune: float = 0.0  # alpha of the noise on the embeddings (arXiv 2310.05914)
     # evaluation and saving
     limit: int = 0  # train on the first examples only; 0 takes all
-    eval_n: int = 400  # examples of the evaluation before and after
+    eval_n: int = 400  # examples of the evaluation after training
     eval_every: int = 0  # evaluate every so many steps as well
-    eval_few: int = 100  # examples of these evaluations
+    eval_few: int = 100  # examples of the evaluations before and during training
     save_every: int = 0  # checkpoint every so many steps; the last one always
     max_new: int = 24  # longest reply in evaluations, in tokens
     # where
@@ -95,14 +95,14 @@ class Infer:
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random
     device: str = "auto"  # auto, cuda, mps or cpu
-    dtype: str = "auto"  # of the weights: float32, bfloat16, or auto: bfloat16 on a GPU that has it
+    dtype: str = "auto"  # of the weights: float32, bfloat16, or auto: the file's on a GPU, float32 on a CPU
     threads: int = 0  # CPU threads; 0 leaves it to torch
     runs: str = "runs"  # folder of all runs
 
 
 # ------------------------------------------------------------------------------------------------ recipes
-# The seed froze all but the attention of layers 22-31, the embedding and the head: 1.47 of 8.03 billion
-# parameters.
+# Sources: KindYAK/kaggle_20q, Training.ipynb, read at its last commit. All but the attention of layers 22-31,
+# the embedding and the head is frozen: 1.47 of 8.03 billion parameters are trained.
 SEED_20Q = dict(
     task="20q",
     model="meta-llama/Llama-3.1-8B-Instruct",
@@ -110,15 +110,15 @@ SEED_20Q = dict(
     lr=1e-5,  # Training.ipynb, TrainingArguments
     schedule="linear",  # transformers' default, not overridden
     warmup=0.1,  # TrainingArguments
-    batch=25,  # per device, on one A100, no accumulation; here a batch counts games, there single samples
+    batch=1,  # a game is about 40 samples; the seed took 25 samples a step, whatever their games
+    steps=700,  # an epoch of its 17,476 snapshot samples in steps of 25; other sets came before it
     max_tokens=5000,  # max_seq_length
-    epochs=1.0,  # one per data set
     clip=1.0,  # transformers' default
     beta2=0.999,  # transformers' default
     save_every=500,  # the seed saved after each epoch only
 )
 RECIPES = {
-    "20q": dict(  # about five minutes on two cores; what was tried is in the README
+    "20q": dict(  # about five minutes on two cores
         task="20q",
         layers=2,
         optimizer="muon",
@@ -145,6 +145,10 @@ class UsageError(Exception):
     """A wrong call: exit code 2."""
 
 
+def refuse(message):
+    raise UsageError(message)
+
+
 def helps(kind):
     """Field name -> the comment behind it."""
     return dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.M))
@@ -159,22 +163,14 @@ def parse(kind, argv=None):
     """The settings of a call: an instance of kind with the game's own Options as `.options` and the origin of
     each value that is not the default as `.origin`. Raises UsageError."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    task = next(
-        (
-            word.partition("=")[2] or (argv + [""])[i + 1]
-            for i, word in enumerate(argv)
-            if word.split("=")[0] == "--task"
-        ),
-        "",
-    )
-    recipe = next(
-        (
-            word.partition("=")[2] or (argv + [""])[i + 1]
-            for i, word in enumerate(argv)
-            if word.split("=")[0] == "--recipe"
-        ),
-        "",
-    )
+    early = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False
+    )  # these two decide which flags there are
+    early.error = refuse
+    early.add_argument("--task", default="")
+    early.add_argument("--recipe", default="")
+    first, _ = early.parse_known_args(argv)
+    task, recipe = first.task, first.recipe
     if recipe and recipe not in RECIPES:
         raise UsageError(
             f"--recipe {recipe}: unknown{nearest(recipe, RECIPES)} (known: {', '.join(RECIPES)})"
@@ -188,7 +184,7 @@ def parse(kind, argv=None):
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=110, max_help_position=30),
     )
-    parser.error = lambda message: (_ for _ in ()).throw(UsageError(message))
+    parser.error = refuse
     kinds = (kind, TASKS[task].Options)
     for each in kinds:
         text = helps(each)
@@ -209,10 +205,9 @@ def parse(kind, argv=None):
         flags = [option for action in parser._actions for option in action.option_strings]
         raise UsageError(f"{rest[0]}: unknown{nearest(rest[0].split('=')[0], flags)}")
     given = vars(given)
-    if given.get("verb", "play") not in field_choices(helps(kind).get("verb", "play")):
-        raise UsageError(
-            f"{given['verb']}: unknown{nearest(given['verb'], field_choices(helps(kind)['verb']))}"
-        )
+    for name, value in given.items():
+        if isinstance(value, (int, float)) and value < 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must not be negative")
     if kind is Train and not recipe:
         recipe = f"{task}-model" if given.get("model") or given.get("init") else task
     chosen = RECIPES.get(recipe, {}) if kind is Train else {}
@@ -234,10 +229,6 @@ def restore(kind, saved):
     settings = kind(**parts[0])
     settings.options, settings.origin = task.Options(**parts[1]), dict.fromkeys(saved, "run")
     return settings
-
-
-def field_choices(help_text):
-    return re.findall(r"\w+", help_text.replace(" or ", ", "))
 
 
 def values(settings):

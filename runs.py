@@ -10,6 +10,7 @@ them are deleted."""
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -41,6 +42,9 @@ def link(name, target):
     partial.unlink(missing_ok=True)
     partial.symlink_to(target)
     os.replace(partial, name)
+    folder = os.open(Path(name).parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 class Run:
@@ -72,12 +76,21 @@ class Run:
 
     def log(self, line):
         with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(re.sub(r"\x1b\[\d*m", "", line) + "\n")
 
     def record(self, name, row):
         """Append a row to metrics.jsonl or samples.jsonl."""
         with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def rewind(self, step):
+        """Forget the rows of metrics.jsonl after a step: a resumed run writes them again."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        path.write_text(
+            "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step),
+            encoding="utf-8",
+        )
 
     # -------------------------------------------------------------------------------------------- checkpoints
     def save(self, step, write_model, optimizers, best=None):
@@ -164,23 +177,34 @@ def unpack_state(optimizers, tensors, scalars):
 
 
 def table(after, before=None):
-    """Lines that set an evaluation beside its baseline and, if given, the one before training."""
+    """Lines that set an evaluation beside the one before training, if given, and its baseline."""
 
-    def cell(value):
-        return "-" if value is None else f"{value:.3f}"
+    def cell(result, name):
+        value, interval = result["metrics"].get(name), result["intervals"].get(name)
+        text = "-" if value is None else f"{value:.3f}"
+        return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{text:21}"
 
-    head = f"{'before':>9}{'after':>9}" if before else f"{'':9}{'value':>9}"
-    lines = [f"{'':28}{head}{'95 % interval':>18}{'baseline':>10}"]
-    for name, value in after["metrics"].items():
-        low_high, base = after["intervals"].get(name), after["baselines"].get(name)
-        interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
-        was = cell(before["metrics"].get(name)) if before else ""
-        lines.append(f"{name:28}{was:>9}{cell(value):>9}{interval:>18}{cell(base):>10}")
-    return [*lines, f"n = {after['n']}" + (f" after, {before['n']} before" if before else "")]
+    lines = [
+        f"{'':28}{'before':>22}{'after':>22}{'baseline':>10}"
+        if before
+        else f"{'':28}{'':>22}{'baseline':>10}"
+    ]
+    for name in after["metrics"]:
+        columns = [cell(result, name) for result in (before, after) if result]
+        base = after["baselines"].get(name)
+        lines.append(
+            f"{name:28}" + "".join(f"{c:>22}" for c in columns) + ("" if base is None else f"{base:>10.3f}")
+        )
+    return [
+        *lines,
+        f"n = {after['n']}" + (f" after, {before['n']} before" if before else "") + "; 95 % intervals",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ the machine
 def device_of(name):
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch finds no CUDA device here")
     if name != "auto":
         try:
             return torch.device(name)
@@ -195,7 +219,7 @@ def dtype_of(name, device):
     """The dtype of matrix products: bfloat16 on a device that multiplies it natively, else float32."""
     if name == "auto":
         native = {
-            "cuda": torch.cuda.is_bf16_supported,
+            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
             "cpu": getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False),
         }
         return torch.bfloat16 if native.get(device.type, lambda: False)() else torch.float32

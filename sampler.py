@@ -20,14 +20,13 @@ class Session:
 
     def __init__(self, model):
         self.model, self.cache, self.texts = model, None, []
+        self.borrowed = False  # the cache is another session's too
 
     def fork(self):
         """A session that starts from this one's cache and leaves it as it is."""
         other = Session(self.model)
         other.cache, other.texts, other.borrowed = self.cache, self.texts, True
         return other
-
-    borrowed = False
 
     def prefill(self, prompts):
         """Bring the cache to `prompts` (lists of ids), reusing rows that begin alike; last hidden states (B,
@@ -80,12 +79,13 @@ class Session:
         return rows, keep
 
     def feed(self, tokens, alive):
-        """Append one token (B,) to each row; rows not alive (B,) take padding. Hidden states (B, D)."""
+        """Append one token (B,) to each row; rows not alive (a list) take padding. Hidden states (B, D)."""
         lengths = torch.tensor([len(text) for text in self.texts], device=tokens.device)
-        for row in alive.nonzero()[:, 0].tolist():
-            self.texts[row].append(int(tokens[row]))
-        hidden = self.model(tokens[:, None], lengths[:, None], (alive * ALWAYS)[:, None], self.cache)
-        return hidden[:, 0]
+        for text, token, live in zip(self.texts, tokens.tolist(), alive):
+            if live:
+                text.append(token)
+        end = torch.tensor(alive, device=tokens.device) * ALWAYS
+        return self.model(tokens[:, None], lengths[:, None], end[:, None], self.cache)[:, 0]
 
 
 # ------------------------------------------------------------------------------------------------ sampling
@@ -111,8 +111,9 @@ def pick(logits, uniform, temperature, top_k=0, top_p=1.0, min_p=0.0):
     if temperature == 0:
         return logits.argmax(-1)
     probs = truncate((logits / temperature).softmax(-1), top_k, top_p, min_p)
-    cumulative = probs.double().cumsum(-1)
-    return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    cumulative = probs.cpu().double().cumsum(-1)  # not every device has float64
+    tokens = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+    return tokens[:, 0].to(logits.device)
 
 
 @torch.inference_mode()
@@ -125,25 +126,21 @@ def generate(
     and untruncated. seeds: one int or list of ints a row, by default the row's number."""
     session = session or Session(model)
     hidden = session.prefill(prompts)
-    draws = [np.random.default_rng(seed).random(max_new) for seed in (seeds or range(len(prompts)))]
-    uniform = torch.from_numpy(np.stack(draws)).to(model.device) if temperature else None
-    stops = torch.tensor(stop, device=model.device)
+    if temperature:
+        draws = [np.random.default_rng(seed).random(max_new) for seed in seeds or range(len(prompts))]
+        uniform = torch.from_numpy(np.stack(draws))
     replies = [Reply("", finished=False) for _ in prompts]
-    alive = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
     for t in range(max_new):
         logits = model.logits(hidden).float()  # (B, V)
         tokens = pick(logits, uniform[:, t] if temperature else None, temperature, top_k, top_p, min_p)
         logps = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        stopped = torch.isin(tokens, stops)
-        for row, token, logp, done, live in zip(
-            replies, tokens.tolist(), logps.tolist(), stopped.tolist(), alive.tolist()
-        ):
-            if live:
-                row.ids.append(token)
-                row.logps.append(logp)
-                row.finished = done
-        alive = alive & ~stopped
-        if t + 1 == max_new or not alive.any():
+        for reply, token, logp in zip(replies, tokens.tolist(), logps.tolist()):
+            if not reply.finished:
+                reply.ids.append(token)
+                reply.logps.append(logp)
+                reply.finished = token in stop
+        alive = [not reply.finished for reply in replies]
+        if t + 1 == max_new or not any(alive):
             break
         hidden = session.feed(tokens, alive)
     return replies
@@ -151,7 +148,7 @@ def generate(
 
 @torch.inference_mode()
 def n_best(model, prompts, n, max_new, stop, session=None):
-    """The n likeliest finished replies of each prompt by beam search of width n: lists of Reply, best first.
+    """The n likeliest replies of each prompt by beam search of width n, finished ones first: lists of Reply.
 
     Beams are branches of one tree in the row's cache, kept apart by the mask: nothing is copied when they
     fork."""
@@ -203,6 +200,9 @@ def n_best(model, prompts, n, max_new, stop, session=None):
         own = torch.cat((own, itself), dim=2)
         mask = torch.cat((prefix.expand(-1, n, -1), own), dim=2)[:, None]  # (B, 1, W, S)
         hidden = model(fed, (lengths + t).expand(-1, n), torch.zeros_like(fed), cache, mask)
+    for row, beams in enumerate(live):  # none ended in time: the best that did not
+        cut = [Reply("", list(ids), list(logps), finished=False) for ids, logps in beams]
+        done[row] = done[row] or cut
     return done
 
 
@@ -229,7 +229,7 @@ def score(model, samples, rows=16, max_tokens=1024):
         batch = collate([share_prefixes([samples[i] for i in group]) for group in chunk], model.device)
         hidden = model(batch["ids"], batch["positions"], batch["end"])
         logits = model.logits(hidden.flatten(0, 1)[batch["source"]]).float()
-        logp = logits.log_softmax(-1).gather(1, batch["target"][:, None])[:, 0].double().cpu()
+        logp = logits.log_softmax(-1).gather(1, batch["target"][:, None])[:, 0].cpu().double()
         owner = [i for group in chunk for i in group for learned in samples[i][1][1:] if learned]
         for i, value in zip(owner, logp.tolist()):
             totals[i] += value

@@ -1,8 +1,9 @@
 """Train a model to play: python train.py --task 20q
 
-The whole loop stands in main(): examples -> items -> packed rows -> model -> loss -> step -> log, evaluate,
-save. A step's examples, their augmentation and every dropout follow from (seed, step), and losses are summed
-and divided by a weight known before the first backward, so how the work is cut changes nothing."""
+The whole loop stands in train(): examples -> items -> packed rows -> model -> loss -> step -> log, evaluate,
+save. A step's examples, their augmentation and its dropout follow from (seed, step); losses are summed and
+divided by a weight known before the first backward, so how the work is cut changes nothing (dropout and
+NEFTune excepted: they draw by micro-batch)."""
 
 import math
 import re
@@ -40,6 +41,9 @@ MAY_CHANGE = (
 )
 
 
+VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch that training never reaches
+
+
 # ------------------------------------------------------------------------------------------------ set-up
 def scratch(cfg, task):
     """A new model and the tokenizer for it, both small: (model, tokenizer)."""
@@ -70,7 +74,7 @@ def scratch(cfg, task):
 def opened(cfg, task, device, compute):
     """(model, tokenizer, write): the model to train, its trainable parameters marked, and write(folder) to
     save it."""
-    name, base = cfg.resume or cfg.init or cfg.model, ""
+    name, base = cfg.resume or cfg.init or cfg.model, ("", None)
     if name:
         frozen = compute if cfg.lora_rank else torch.float32
         model, folder, base = lora.open_model(
@@ -104,7 +108,7 @@ def opened(cfg, task, device, compute):
         try:
             re.compile(cfg.train_only)
         except re.error as error:
-            raise ValueError(f"--train-only {cfg.train_only}: {error}") from error
+            raise UsageError(f"--train-only {cfg.train_only}: {error}") from error
         for key, weight in model.named_parameters():
             weight.requires_grad_(weight.requires_grad and bool(re.search(cfg.train_only, key)))
         if not any(weight.requires_grad for weight in model.parameters()):
@@ -112,12 +116,9 @@ def opened(cfg, task, device, compute):
                 f"--train-only {cfg.train_only}: no parameter (layers.0.attn.q_proj.weight ...) fits"
             )
 
-    if Path(base).exists():
-        base = Path(base).resolve()  # now: the link runs/latest moves when this run is saved
-
     def write(target):
         if cfg.lora_rank:
-            lora.save_lora(model, target, base)
+            lora.save_lora(model, target, *base)
         else:
             models.save(model, target)
         if folder:
@@ -140,7 +141,7 @@ def optimizers_of(model, cfg):
     elif cfg.optimizer in ("adamw", "muon"):
         rest, pairs = [weight for _, weight in named], []
     else:
-        raise ValueError(f"--optimizer {cfg.optimizer}: must be adamw or muon")
+        raise UsageError(f"--optimizer {cfg.optimizer}: must be adamw or muon")
     groups = [
         {"params": [weight for weight in rest if weight.dim() > 1], "weight_decay": cfg.weight_decay},
         {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0},
@@ -171,7 +172,7 @@ def schedule(step, cfg):
 def samples_of(task, examples, tokenizer, cfg, index, epoch):
     """What example `index` teaches in an epoch: rendered samples (ids, mask)."""
     items = task.items(examples[index], np.random.default_rng([cfg.seed, epoch, index]))
-    return data.samples_of(items, tokenizer, cfg.learn_all)
+    return data.rendered(items, tokenizer, cfg.learn_all)
 
 
 def rows_of(task, examples, tokenizer, cfg, chosen):
@@ -264,9 +265,9 @@ def resumed(cfg):
     saved = models.read_json(Path(cfg.resume) / "run.json")["values"]
     given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
     changed = [
-        f"{name} was {saved[name]!r}, now {value!r}"
+        f"{name} was {saved.get(name)!r}, now {value!r}"
         for name, value in given.items()
-        if name not in MAY_CHANGE and saved[name] != value
+        if name not in MAY_CHANGE and saved.get(name) != value
     ]
     if changed:
         raise UsageError(f"--resume {cfg.resume} with other settings: {'; '.join(changed)}")
@@ -305,8 +306,9 @@ def train(cfg, argv):
     rows, dropped = prepare(0)
     if not rows:
         raise ValueError(f"every sample of the first step is longer than --max-tokens {cfg.max_tokens}")
-    valid = task.examples("valid")[:64]
-    valid_rows, _ = rows_of(task, valid, tokenizer, cfg, [(i, 0) for i in range(len(valid))])
+    valid = task.examples("valid")
+    places = np.random.default_rng([cfg.seed, 22]).permutation(len(valid))[:VALID]
+    valid_rows, _ = rows_of(task, valid, tokenizer, cfg, [(int(i), NO_EPOCH) for i in places])
 
     def measured(n):
         result = evaluate(task, model, tokenizer, cfg, n, device, compute)
@@ -325,11 +327,13 @@ def train(cfg, argv):
         start, best = state["step"], state["best"]
         runs.unpack_state(optimizers, tensors, state["scalars"])
         before = models.read_json(run.folder / "before.json")
+        run.rewind(start)
         run.print(f"resumed after step {start}")
     else:
         start, best = 0, None
-        versions = {"python": sys.version.split()[0], "torch": torch.__version__}
-        runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__}
+    runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
+    if not cfg.resume:
         before = measured(cfg.eval_few)
         before.pop("records")
         runs.write_json(run.folder / "before.json", before)
@@ -354,7 +358,8 @@ def train(cfg, argv):
             with autocast(device, compute):
                 loss = objective(model, batch, noise) / weight
             loss.backward()
-            total += float(loss.detach())
+            total += loss.detach()
+        total = float(total)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf))
         if not math.isfinite(total + norm):
             run.save(step, write, optimizers, best)
@@ -398,8 +403,10 @@ def train(cfg, argv):
             run.print(f"stopped after step {done}, saved; go on with: python train.py --resume {run.folder}")
             return 130
     run.bar.close()
+    stop.over()
 
     after = measured(cfg.eval_n)
+    (run.folder / "samples.jsonl").unlink(missing_ok=True)
     for record in after.pop("records"):
         run.record("samples", record)
     runs.write_json(run.folder / "eval.json", {"format": 1, "task": cfg.task, "seed": cfg.seed, **after})
@@ -410,12 +417,16 @@ def train(cfg, argv):
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second one stops at once."""
+    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second one, or one after the loop, stops at
+    once."""
 
     def __init__(self):
         self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.ask)
+        self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def over(self):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def ask(self, number, frame):
         if self.asked:
@@ -436,10 +447,11 @@ def main(argv=None):
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("train.py: interrupted; what was saved goes on with --resume RUN", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"train.py: {error}", file=sys.stderr)
-        return 1
+        return 2 if str(error).startswith("--") else 1
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 Nothing here or in any game knows torch. An *example* is a plain dict, a *message* is {"role", "content"}, a
 *conversation* is a list of messages that ends with the user's. An *agent* is anything with
 
-    reply(conversations, n=1) -> for each conversation a list of at most n Replies, best or first sampled
-    first choose(conversations, choices) -> for each conversation the log-probability of each choice, a list
-    of floats"""
+    reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first
+    choose(conversations, choices) -> for each conversation the log-probability of each choice
+"""
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,8 +71,8 @@ class Reply:
 
 @dataclass
 class Episode:
-    """One game played: the example, its turns as dicts, and the sampled tokens behind a reward (0..1, or the
-    game's own)."""
+    """One game played: the example, its turns as dicts, for each reply of the agent the ids it sampled and
+    their log-probabilities, and the reward."""
 
     example: dict
     turns: list
@@ -84,16 +85,14 @@ class Task:
     """A game. Subclasses give `examples` and `items`; the rest has a default for games of one prompt and one
     reply."""
 
-    name = ""
     loss = "sft"
-    labels = 0  # size of a classification head, if the game has one
 
     @dataclass
     class Options:
         """The game's own command-line flags."""
 
-    def __init__(self, options=None):
-        self.options = options or self.Options()
+    def __init__(self, options=None, seed=0):
+        self.options, self.seed = options or self.Options(), seed
         self.dropped = {}  # reason -> rows of the user's data that were left out
 
     def examples(self, split):
@@ -126,8 +125,13 @@ class Task:
         for example, (reply, *_) in zip(examples, replies):
             result = self.score(example, reply.text)
             turns = [{"reply": reply.text, **result}]
-            episodes.append(Episode(example, turns, reply.ids, reply.logps, result["score"]))
+            episodes.append(Episode(example, turns, [reply.ids], [reply.logps], result["score"]))
         return episodes
+
+    def interact(self, agent, read, show, seat, seed):
+        """Play with a person: read() gives the line typed or None at the end, show(line) prints; read is None
+        where nobody is there."""
+        raise NotImplementedError
 
     def evaluate(self, examples, agent):
         """{"n", "metrics", "intervals", "baselines", "records"} of an agent on examples."""
@@ -159,14 +163,22 @@ def read_jsonl(path):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
-            yield number, row
+    number = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, parsed(line, f"{path}, line {number}")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}, after line {number}: not readable as text ({error})") from error
+
+
+def parsed(line, where):
+    """The object of one line of JSON."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected an object, found {type(row).__name__}")
+    return row

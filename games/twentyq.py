@@ -6,11 +6,11 @@ are not shown to the asker: measured, they cost wins (a player that reads its ow
 trust them)."""
 
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from games.task import Chat, Episode, Task, read_jsonl, wilson
+from games.task import Chat, Episode, Reply, Task, read_jsonl, wilson
 from games.twentyq_table import WORLD, Belief, TablePlayer, World, plain
 
 ROUNDS = 20
@@ -118,12 +118,11 @@ class Options:
 
 
 class TwentyQuestions(Task):
-    name = "20q"
     Options = Options
 
     def __init__(self, options=None, seed=0):
-        super().__init__(options)
-        self.seed, self.world = seed, World(self.options.world)
+        super().__init__(options, seed)
+        self.world = World(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.games = list(self.read_games()) if self.options.data else []
         try:
@@ -157,11 +156,11 @@ class TwentyQuestions(Task):
                     isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:2])
                 ):
                     raise ValueError(f'{where}: a round must be [question, "yes" or "no"], found {turn!r}')
-                turns.append((turn[0], yes_or_no(turn[1])))
+                turns.append((turn[0], plain(turn[1])))
             if len(turns) > ROUNDS or not turns:
                 self.drop("more than 20 rounds" if turns else "no rounds")
-            elif any(answer is None for _, answer in turns):
-                self.drop("an answer that is neither yes nor no")
+            elif any(answer not in ("yes", "no", "unsure") for _, answer in turns):
+                self.drop("an answer other than yes, no and unsure")
             else:
                 yield {"keyword": row["keyword"], "turns": turns}
 
@@ -207,7 +206,9 @@ class TwentyQuestions(Task):
     def recorded_items(self, keyword, turns):
         """Questions and the final guess of somebody's game, and its answers as the answerer's lessons."""
         chats = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(len(turns))]
-        chats += [said(answer_prompt(keyword, question), answer) for question, answer in turns]
+        chats += [
+            said(answer_prompt(keyword, question), answer) for question, answer in turns if answer != "unsure"
+        ]
         return [*chats, said(guess_prompt(turns), keyword)]
 
     def texts(self):
@@ -227,7 +228,7 @@ class TwentyQuestions(Task):
         game, round). repeats=False: a question or guess already made in a game is replaced by the agent's
         next best."""
         answerer = answerer or self.table_player()
-        games = [{"example": example, "turns": [], "won": None} for example in examples]
+        games = [{"example": example, "turns": [], "replies": [], "won": None} for example in examples]
         draws = np.stack([np.random.default_rng([self.seed, i]).random(ROUNDS) for i in range(len(games))])
         for number in range(ROUNDS):
             running = [(i, game) for i, game in enumerate(games) if game["won"] is None]
@@ -239,53 +240,54 @@ class TwentyQuestions(Task):
             made = [[turn["question"] for turn in game["turns"]] for _, game in running]
             asked = self.say(agent, [ask_prompt(turns) for turns in histories], made, repeats, MAX_QUESTION)
             prompts = [
-                answer_prompt(game["example"]["keyword"], text[:MAX_QUESTION])
-                for (_, game), (text, _) in zip(running, asked)
+                answer_prompt(game["example"]["keyword"], question.text)
+                for (_, game), (question, _) in zip(running, asked)
             ]
             answers = [yes_or_no(replies[0].text) or "no" for replies in answerer.reply(prompts)]
-            for (i, game), turns, (text, repeated), answer in zip(running, histories, asked, answers):
+            for (i, game), turns, (question, repeated), answer in zip(running, histories, asked, answers):
                 flipped = bool(draws[i, number] < noise)
                 answer = {"yes": "no", "no": "yes"}[answer] if flipped else answer
-                known = plain(text) in self.world.question_index
-                game["turns"].append(
-                    {
-                        "question": text[:MAX_QUESTION],
-                        "answer": answer,
-                        "flipped": flipped,
-                        "repeated": repeated,
-                        "known": known,
-                    }
-                )
-                turns.append((text[:MAX_QUESTION], answer))
+                turn = {"question": question.text, "answer": answer, "flipped": flipped, "repeated": repeated}
+                game["turns"].append(turn | {"known": plain(question.text) in self.world.question_index})
+                game["replies"].append(question)
+                turns.append((question.text, answer))
             made = [[turn["guess"] for turn in game["turns"][:-1]] for _, game in running]
             guesses = self.say(agent, [guess_prompt(turns) for turns in histories], made, repeats, MAX_GUESS)
             for (_, game), (guess, repeated) in zip(running, guesses):
-                game["turns"][-1] |= {"guess": guess[:MAX_GUESS], "guess_repeated": repeated}
+                game["turns"][-1] |= {"guess": guess.text, "guess_repeated": repeated}
+                game["replies"].append(guess)
                 keyword = game["example"]["keyword"]
-                if correct(guess[:MAX_GUESS], keyword, self.world.alternates.get(keyword, ())):
+                if correct(guess.text, keyword, self.world.alternates.get(keyword, ())):
                     game["won"] = number + 1
-        return [Episode(game["example"], game["turns"], reward=reward(game["won"])) for game in games]
+        return [
+            Episode(
+                game["example"],
+                game["turns"],
+                [reply.ids for reply in game["replies"]],
+                [reply.logps for reply in game["replies"]],
+                reward(game["won"]),
+            )
+            for game in games
+        ]
 
     def say(self, agent, prompts, made, repeats, limit):
-        """What the agent says to each prompt, not among `made` if it has another idea: list of (text,
-        repeated)."""
-        texts = [""] * len(prompts)
-        fresh = [False] * len(prompts)
-        open_rows = list(range(len(prompts)))
-        tries = self.options.tries
+        """The agent's Reply to each prompt, cut to its last line and `limit` characters, and whether it
+        repeats what was `made` before: the best one that does not, among the --tries best. List of (Reply,
+        bool)."""
+        chosen, open_rows = [(Reply(""), True)] * len(prompts), list(range(len(prompts)))
+        tries = max(1, self.options.tries)
         for n in (1,) if repeats else sorted({1, min(6, tries), tries}):
             for row, replies in zip(open_rows, agent.reply([prompts[row] for row in open_rows], n)):
                 before = {plain(text) for text in made[row]}
-                said = [last_line(reply.text)[:limit] for reply in replies]
-                new = [text for text in said if text and plain(text) not in before]
-                texts[row] = (new or said or [""])[0]
-                fresh[row] = bool(new)
-            open_rows = [
-                row for row in open_rows if not fresh[row] and texts[row]
-            ]  # "": it does not end its replies
+                cut = [replace(reply, text=last_line(reply.text)[:limit]) for reply in replies]
+                new = [reply for reply in cut if reply.text and plain(reply.text) not in before]
+                if new or cut:
+                    chosen[row] = (new or cut)[0], not new
+            # an empty reply means that the model does not end its replies: looking further is no use
+            open_rows = [row for row in open_rows if chosen[row][1] and chosen[row][0].text]
             if not open_rows:
                 break
-        return list(zip(texts, [not is_fresh for is_fresh in fresh]))
+        return chosen
 
     def interact(self, agent, read, show, seat, seed):
         """Play with a person (games.twentyq_terminal); a scripted game where nobody is there (read is

@@ -116,8 +116,10 @@ class Belief:
         return self
 
     def update(self, question, answer):
-        """Take in an answer ("yes", "no", or anything else for unsure) to a question, given by its index."""
-        if answer in ("yes", "no"):
+        """Take in the answer, "yes", "no" or "unsure", to a question, given by its index."""
+        if answer not in ("yes", "no", "unsure"):
+            raise ValueError(f"an answer must be yes, no or unsure, not {answer!r}")
+        if answer != "unsure":
             self.logp += (self.log_yes if answer == "yes" else self.log_no)[:, question]
         self.asked.append(question)
         self.unasked &= self.pool != question

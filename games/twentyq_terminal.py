@@ -7,7 +7,16 @@ import math
 
 import numpy as np
 
-from games.twentyq import ROUNDS, answer_prompt, ask_prompt, correct, guess_prompt, last_line
+from games.twentyq import (
+    MAX_GUESS,
+    MAX_QUESTION,
+    ROUNDS,
+    answer_prompt,
+    ask_prompt,
+    correct,
+    guess_prompt,
+    last_line,
+)
 from games.twentyq_table import Belief, plain
 
 YES = {"y", "yes", "yeah", "yep", "yup", "ja", "true", "1", "sure", "ok"}
@@ -161,7 +170,7 @@ def model_answers(task, agent, read, show, seed):
         if meaning == "undo":
             show(f"Taken back: {rounds.pop()[0]}" if rounds else "There is no round to take back.")
             continue
-        question = line.strip()
+        question = line.strip()[:MAX_QUESTION]
         if meaning or len(plain(question)) < 3:
             show("Please ask a question, such as 'Is it alive?'.")
             continue
@@ -176,7 +185,9 @@ def model_answers(task, agent, read, show, seed):
             + ("" if known else "; I never learned this question, so do not trust me")
         )
         show("Your guess:")
-        guess = (read() or "").strip()
+        guess = (read() or "").strip()[:MAX_GUESS]
+        if understood(guess) == "quit":
+            break
         rounds.append((question, answer, guess))
         if guess and correct(guess, keyword, world.alternates[keyword]):
             show(f"Right, in round {len(rounds)}: {keyword}. Kaggle's reward: {ROUNDS + 1 - len(rounds)}.")

@@ -20,7 +20,7 @@ from data import (
     load_tokenizer,
     pack,
     printable,
-    samples_of,
+    rendered,
     share_prefixes,
     train_tokenizer,
     trees,
@@ -496,9 +496,9 @@ def test_the_order_depends_on_seed_and_step_only():
     assert [i for i, _ in sum(first[:20], [])] != [i for i, _ in sum(first[20:40], [])], "epochs repeat"
 
 
-def test_samples_of_renders_each_chat_as_it_wants_to_be_learned(tokenizer):
+def test_rendered_renders_each_chat_as_it_wants_to_be_learned(tokenizer):
     items = [Chat(CHAT), Chat(CHAT, learn="last")]
-    assert samples_of(items, tokenizer) == [tokenizer.render(CHAT), tokenizer.render(CHAT, "last")]
-    assert samples_of(items, tokenizer, learn_all=True) == [tokenizer.render(CHAT, "all")] * 2
-    with pytest.raises(TypeError, match="not Label"):
-        samples_of([Label(CHAT, 1)], tokenizer)
+    assert rendered(items, tokenizer) == [tokenizer.render(CHAT), tokenizer.render(CHAT, "last")]
+    assert rendered(items, tokenizer, learn_all=True) == [tokenizer.render(CHAT, "all")] * 2
+    with pytest.raises(ValueError, match="not Label"):
+        rendered([Label(CHAT, 1)], tokenizer)

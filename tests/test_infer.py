@@ -183,6 +183,10 @@ def test_the_newest_run_is_taken(all_runs, world_file, capsys):
     assert shown[0] == shown[1]
 
 
+def test_a_misspelt_verb_is_a_wrong_call_that_suggests_the_right_one(capsys):
+    assert infer.main(["evl"]) == 2 and "did you mean eval" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "more, code, said",
     [
@@ -190,7 +194,7 @@ def test_the_newest_run_is_taken(all_runs, world_file, capsys):
         (["--model", "./nowhere"], 1, "nowhere"),
         (["--limt", "3"], 2, "--limit"),
         (["--task", "20qs"], 2, "did you mean 20q"),
-        (["--dtype", "half"], 1, "--dtype half"),
+        (["--dtype", "half"], 2, "--dtype half"),
         (["--world", "nowhere.txt"], 1, "nowhere.txt"),
         (["--device", "gpu"], None, "gpu"),
     ],

@@ -170,7 +170,9 @@ def test_a_question_over_the_limit_is_still_recognised_as_a_repeat(task):
 
 # ------------------------------------------------------------------------------------------------ prompts
 def test_play_hands_agents_the_prompts_of_training(world_file):
-    task = TwentyQuestions(Options(world=str(world_file), cells=6, opening=2, flips=0.0, explore=0.0, unsure=0.0))
+    task = TwentyQuestions(
+        Options(world=str(world_file), cells=6, opening=2, flips=0.0, explore=0.0, unsure=0.0)
+    )
     for example in task.examples("test"):
         chats = task.items(example, np.random.default_rng(0))
         trained = [chat.messages[:-1] for chat in chats]
@@ -263,7 +265,7 @@ def test_belief_asks_the_question_nearest_to_half_and_never_one_twice(task):
     seen = []
     for _ in task.world.questions:
         seen += belief.questions()
-        belief.update(seen[-1], True)
+        belief.update(seen[-1], "yes")
     assert sorted(seen) == list(range(6))
 
 
@@ -272,7 +274,7 @@ def test_belief_asks_the_opening_first_and_in_order(task):
     belief, order = Belief(world, opening=3), world.separating(6)
     for expected in order[:3]:
         assert belief.questions() == [expected]
-        belief.update(expected, False)
+        belief.update(expected, "no")
 
 
 def test_separating_picks_the_questions_that_tell_all_apart(tmp_path):
@@ -409,7 +411,7 @@ def recorded(world_file, path):
     return TwentyQuestions(Options(world=str(world_file), data=str(path)))
 
 
-GAME = {"keyword": "eagle", "rounds": [["Is it alive?", "yes"], ["Can it swim?", "Not at all"]]}
+GAME = {"keyword": "eagle", "rounds": [["Is it alive?", "yes"], ["Can it swim?", " No."]]}
 
 
 @pytest.mark.parametrize("name", ["games.jsonl", "games.jsonl.gz"])
@@ -454,7 +456,7 @@ def test_games_that_break_the_rules_are_dropped_and_counted(world_file, tmp_path
     full = {"keyword": "oak", "rounds": [["Is it alive?", "yes"]] * 20}
     task = recorded(world_file, games_file(tmp_path, [GAME, bad, bad, long, full]))
     assert [game["keyword"] for game in task.games] == ["eagle", "oak"]
-    assert task.dropped == {"an answer that is neither yes nor no": 2, "more than 20 rounds": 1}
+    assert task.dropped == {"an answer other than yes, no and unsure": 2, "more than 20 rounds": 1}
 
 
 def test_the_valid_split_shares_no_keyword_with_train(world_file, tmp_path):
