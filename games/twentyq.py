@@ -134,8 +134,7 @@ class TwentyQuestions(Task):
 
     # -------------------------------------------------------------------------------------------- training
     def examples(self, split):
-        """Keywords of the world; recorded games, split by keyword, where --data names some. "test" is always
-        the world."""
+        """Keywords of the world, or recorded games split by keyword; "test" is always the world."""
         if split != "test" and self.options.data:
             held = {
                 word for i, word in enumerate(sorted({game["keyword"] for game in self.games})) if i % 20 == 0
@@ -168,8 +167,7 @@ class TwentyQuestions(Task):
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def items(self, example, rng):
-        """One Chat per phase and round of a game about the keyword: the recorded one, or a fresh one by the
-        teacher."""
+        """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""
         if "turns" in example:
             return self.recorded_items(example["keyword"], example["turns"])
         keyword = example["keyword"]
@@ -187,20 +185,15 @@ class TwentyQuestions(Task):
             belief.update(best, answer)
             turns.append((world.questions[best], answer))
             guess = belief.guesses()[0]
-            likely = int(rng.choice(len(world.keywords), p=belief.probabilities()))
-            for keyword_index in {
-                guess,
-                likely,
-            }:  # the best, and by chance the others that a next guess is worth
-                chats.append(said(guess_prompt(turns), world.keywords[keyword_index]))
+            # beside the best guess one drawn from the belief: the next best must be worth making too
+            drawn = int(rng.choice(len(world.keywords), p=belief.probabilities()))
+            chats += [said(guess_prompt(turns), world.keywords[taught]) for taught in sorted({guess, drawn})]
             if guess == k:  # a player that has not learned the table yet still needs the rounds that follow
                 last = min(last, len(turns) + 2)
-        for q in rng.choice(
-            len(world.questions), min(self.options.cells, len(world.questions)), replace=False
-        ):
-            chats.append(
-                said(answer_prompt(keyword, world.questions[q]), "yes" if world.table[k, q] else "no")
-            )
+        cells = min(self.options.cells, len(world.questions))
+        for q in rng.choice(len(world.questions), cells, replace=False):
+            truth = "yes" if world.table[k, q] else "no"
+            chats.append(said(answer_prompt(keyword, world.questions[q]), truth))
         return chats
 
     def recorded_items(self, keyword, turns):
@@ -212,9 +205,8 @@ class TwentyQuestions(Task):
         return [*chats, said(guess_prompt(turns), keyword)]
 
     def texts(self):
-        """All that is ever said in this world, for a tokenizer: fixed prompts, questions, keywords,
-        answers."""
-        fixed = [ASKER, FIRST, ANSWERER, "Keyword: ", "yes", "no", f"\n{GUESS}"]
+        """All that is ever said in this world, for a tokenizer, often enough to become one token each."""
+        fixed = [ASKER, FIRST, ANSWERER, "Keyword: ", "yes", "no", "unsure", f"\n{GUESS}"]
         return [text for text in fixed + self.world.questions + self.world.keywords for _ in range(4)]
 
     # -------------------------------------------------------------------------------------------- play
