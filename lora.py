@@ -196,18 +196,19 @@ def load_lora(model, folder):
 def open_model(name, lora="", dtype=None, device="cpu", revision=None):
     """(model, folder with its tokenizer, (name, revision) of its base): a run, a model or adapter folder, or
     a Hub name; `lora` names an adapter to put on a full model."""
-    folder = models.resolve(name, revision)
+    folder = under = models.resolve(name, revision)
     base, adapter = (name, revision), models.resolve(lora) if lora else None
     if (folder / "adapter_config.json").exists():
         if adapter:
             raise ValueError(f"{name} is an adapter itself; --lora needs a full model under it")
         base, adapter = read_base(folder), folder
-    opened = models.load(base[0], dtype, device, base[1])
+        under = models.resolve(*base)
+    opened = models.load(under, dtype, device)
     if adapter:
         load_lora(opened, adapter)
     if Path(base[0]).exists():
-        base = (str(models.resolve(base[0]).resolve()), None)  # a link such as runs/latest may move
-    return opened, folder if (folder / "tokenizer.json").exists() else models.resolve(*base), base
+        base = (str(under.resolve()), None)  # a link such as runs/latest may move
+    return opened, folder if (folder / "tokenizer.json").exists() else under, base
 
 
 def read_base(folder):

@@ -27,20 +27,7 @@ from agents import Model
 from games import TASKS
 from recipes import Train, UsageError, parse, restore, values
 
-MAY_CHANGE = (
-    "resume",
-    "device",
-    "threads",
-    "steps",
-    "epochs",
-    "eval_every",
-    "save_every",
-    "dry_run",
-    "name",
-    "runs",
-)
-
-
+MAY_CHANGE = "resume device threads steps epochs eval_every save_every dry_run name runs".split()
 VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch that training never reaches
 
 
@@ -189,9 +176,7 @@ def rows_of(task, examples, tokenizer, cfg, chosen):
 def micro_batches(rows, micro_tokens):
     """Rows in groups of at most micro_tokens slots, padding included."""
     groups = []
-    for row in sorted(
-        rows, key=lambda row: -len(row.ids)
-    ):  # longest first, so a group's first row is its width
+    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):  # a group's first row is its width
         if groups and len(groups[-1][0].ids) * (len(groups[-1]) + 1) <= micro_tokens:
             groups[-1].append(row)
         else:
@@ -343,10 +328,11 @@ def train(cfg, argv):
     run.bar = tqdm(total=cfg.steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
     ahead = ThreadPoolExecutor(1)
     waiting = ahead.submit(prepare, start)
-    began = time.time()
+    began, left_out = time.time(), 0
     for step in range(start, cfg.steps):
         clock = time.time()
         rows, dropped = waiting.result()
+        left_out += dropped
         if step + 1 < cfg.steps:
             waiting = ahead.submit(prepare, step + 1)  # the next step's rows, while this one computes
         torch.manual_seed(int(np.random.SeedSequence([cfg.seed, step]).generate_state(1)[0]))
@@ -404,6 +390,8 @@ def train(cfg, argv):
             return 130
     run.bar.close()
     stop.over()
+    if left_out:
+        run.print(f"{left_out} samples longer than --max-tokens {cfg.max_tokens} were left out")
 
     after = measured(cfg.eval_n)
     (run.folder / "samples.jsonl").unlink(missing_ok=True)
