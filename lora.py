@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import model as models
+from families import inverse, names_of, rename, row_of
 
 TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 PEFT_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -114,10 +115,10 @@ def without_lora(model):
 def save_lora(model, folder, base, revision=None):
     """Write adapter_config.json and adapter_model.safetensors as PEFT does; `base` names the model
     underneath."""
-    pairs = models.inverse(models.FAMILIES[model.config.hf["model_type"]]["rename"])
+    pairs = inverse(names_of(row_of(model.config)))
     state = {}
     for name, layer in adapters(model):
-        key = f"base_model.model.{models.rename(name, pairs)}"
+        key = f"base_model.model.{rename(name, pairs)}"
         state[f"{key}.lora_A.weight"] = layer.lora_A.detach().cpu().contiguous()
         state[f"{key}.lora_B.weight"] = layer.lora_B.detach().cpu().contiguous()
     settings = model.lora
@@ -159,7 +160,7 @@ def load_lora(model, folder):
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: truncated, damaged or missing ({error})") from error
-    pairs = models.FAMILIES[model.config.hf["model_type"]]["rename"]
+    pairs = names_of(row_of(model.config))
     targets = config["target_modules"]
     if isinstance(targets, str):
         raise ValueError(
@@ -177,7 +178,7 @@ def load_lora(model, folder):
     left = {(name, side) for name in layers for side in "AB"}
     for key, tensor in state.items():
         match = PEFT_KEY.fullmatch(key)
-        name, side = (models.rename(match[1], pairs), match[2]) if match else (key, "")
+        name, side = (rename(match[1], pairs), match[2]) if match else (key, "")
         if (name, side) not in left:
             raise ValueError(f"{path}: {key} belongs to no adapted layer of this model")
         weight = getattr(layers[name], f"lora_{side}")

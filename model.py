@@ -1,9 +1,8 @@
 """The models: one configurable Transformer that reads and writes Hugging Face checkpoints.
 
-Read in order: Config and FAMILIES (what a checkpoint may look like), the layers, KVCache, Transformer, load
-and save. A family differs from Llama by one row of FAMILIES; its name occurs nowhere else. Attention follows
-one rule for padding, packing, shared prefixes and caching alike: query slot i sees key slot j when j <= i <
-end[j].
+Read families.py first (what a checkpoint may look like), then the layers, KVCache, Transformer, load and
+save. Attention follows one rule for padding, packing, shared prefixes and caching alike: query slot i sees
+key slot j when j <= i < end[j].
 
 Shapes, in every file: B batch, T query length, S key length, D model width, H query heads, K key/value heads,
 E head width, V vocabulary, N examples, G group.
@@ -12,8 +11,8 @@ E head width, V vocabulary, N examples, G group.
 import json
 import math
 import os
+import re
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,131 +21,15 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from families import FAMILIES, config_from_hf, inverse, names_of, rename, row_of, set_labels
+
 ALWAYS = 1 << 30  # an `end` beyond every slot: the token stays visible
+BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")  # of old checkpoints, computed here
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
 
-# ------------------------------------------------------------------------------------------------ configurati
-@dataclass
-class Config:
-    """A checkpoint's shape in our words; `hf` keeps its config.json, which saving writes back."""
-
-    vocab: int
-    dim: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int  # need not be dim / heads (qwen3)
-    mlp_dim: int
-    eps: float  # of every RMSNorm
-    activation: str = "silu"
-    qkv_bias: bool = False
-    o_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False  # RMSNorm of each query and key head before the rotation
-    tied: bool = False  # the head is the embedding
-    rope_theta: float = 10_000.0
-    rope_scaling: dict = field(default_factory=lambda: {"rope_type": "default"})
-    hf: dict = field(default_factory=dict, repr=False)
-
-
-# A row states how a family differs from Llama: `defaults` stand under the file's values, `config` translates
-# what is special, `rename` turns the file's names into ours, whole dotted components only, so that it inverts
-# for saving.
-LLAMA_NAMES = [
-    ("model.embed_tokens", "embed"),
-    ("model.layers", "layers"),
-    ("model.norm", "norm"),
-    ("lm_head", "head"),
-    ("self_attn", "attn"),
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "mlp_norm"),
-]
-FAMILIES = {
-    "llama": dict(rename=LLAMA_NAMES),
-    "qwen2": dict(rename=LLAMA_NAMES, config=lambda hf: dict(qkv_bias=True)),
-    "qwen3": dict(rename=LLAMA_NAMES, config=lambda hf: dict(qk_norm=True), defaults=dict(head_dim=128)),
-}
-IGNORED = ("rotary_emb.inv_freq",)  # buffers of old checkpoints, computed here
-
-
-def config_from_hf(hf, where="config.json"):
-    """Translate a config.json (a dict) to a Config, or raise ValueError naming what is not supported."""
-    name = hf.get("model_type")
-    if name not in FAMILIES:
-        raise ValueError(
-            f"{where}: model_type {name!r} is not supported; supported are {', '.join(FAMILIES)}"
-        )
-    family = FAMILIES[name]
-    value = {**family.get("defaults", {}), **{k: v for k, v in hf.items() if v is not None}}
-    missing = [
-        k
-        for k in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-        )
-        if k not in value
-    ]
-    if missing:
-        raise ValueError(f"{where}: {', '.join(missing)} missing; every {name} config.json states them")
-    if value.get("use_sliding_window"):
-        raise ValueError(f"{where}: use_sliding_window is not supported yet")
-    rope = rope_from_hf(value, where)
-    heads = value["num_attention_heads"]
-    bias = bool(value.get("attention_bias", False))
-    common = dict(
-        vocab=value["vocab_size"],
-        dim=value["hidden_size"],
-        layers=value["num_hidden_layers"],
-        heads=heads,
-        kv_heads=value.get("num_key_value_heads", heads),
-        head_dim=value.get("head_dim", value["hidden_size"] // heads),
-        mlp_dim=value["intermediate_size"],
-        eps=value.get("rms_norm_eps", 1e-6),
-        activation=value.get("hidden_act", "silu"),
-        qkv_bias=bias,
-        o_bias=bias,
-        mlp_bias=bool(value.get("mlp_bias", False)),
-        tied=bool(value.get("tie_word_embeddings", False)),
-        rope_theta=float(rope.pop("rope_theta", 10_000.0)),
-        rope_scaling=rope,
-        hf=hf,
-    )
-    config = Config(**common | family.get("config", lambda hf: {})(value))
-    if config.activation not in ACTIVATIONS:
-        raise ValueError(f"{where}: hidden_act {config.activation!r} is not one of {', '.join(ACTIVATIONS)}")
-    if config.heads % config.kv_heads:
-        raise ValueError(
-            f"{where}: {config.heads} heads are no multiple of {config.kv_heads} key/value heads"
-        )
-    return config
-
-
-def rope_from_hf(value, where):
-    """The rotary settings of either dialect: rope_theta + rope_scaling, or transformers 5's
-    rope_parameters."""
-    rope = dict(value.get("rope_parameters") or value.get("rope_scaling") or {})
-    rope["rope_type"] = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
-    rope.pop("type", None)
-    rope.setdefault("rope_theta", value.get("rope_theta", 10_000.0))
-    if any(isinstance(setting, dict) for setting in rope.values()):
-        raise ValueError(f"{where}: rope_parameters by layer type are not supported yet")
-    if rope["rope_type"] not in ROPE_SCALINGS:
-        known = ", ".join(ROPE_SCALINGS)
-        raise ValueError(
-            f"{where}: rope scaling {rope['rope_type']!r} is not supported; supported are {known}"
-        )
-    try:
-        ROPE_SCALINGS[rope["rope_type"]](torch.ones(1), rope)
-    except KeyError as error:
-        raise ValueError(f"{where}: rope scaling {rope['rope_type']!r} without {error}") from error
-    return rope
-
-
-# ------------------------------------------------------------------------------------------------ rotary posi
+# ------------------------------------------------------------------------------------------------ rotary
+# positions
 def llama3_scaling(frequencies, rope):
     """Llama 3.1's rule: long wavelengths slow down by `factor`, short ones stay, those between are
     blended."""
@@ -157,21 +40,23 @@ def llama3_scaling(frequencies, rope):
     return (1 - blend) * frequencies / rope["factor"] + blend * frequencies
 
 
-ROPE_SCALINGS = {
-    "default": lambda frequencies, rope: frequencies,
-    "linear": lambda frequencies, rope: frequencies / rope["factor"],
-    "llama3": llama3_scaling,
-}
+def rotary(rope, head_dim, positions):
+    """cos and sin, each (B, 1, T, E), of positions (B, T); angles in float32 whatever the model's dtype.
 
-
-def rotary(config, positions):
-    """cos and sin, each (B, 1, T, E), of positions (B, T); angles in float32 whatever the model's dtype."""
-    exponents = (
-        torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
-    )
-    frequencies = ROPE_SCALINGS[config.rope_scaling["rope_type"]](
-        config.rope_theta**-exponents, config.rope_scaling
-    )
+    Dynamic scaling raises the base of a row that is longer than the model was trained for, by its own length,
+    so that a batch means what its rows mean alone; keys in a cache keep the base they were rotated with."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    base, kind = rope["rope_theta"], rope["rope_type"]
+    if kind == "dynamic":
+        longest = rope["max_position_embeddings"]
+        excess = ((positions.amax(1) + 1) / longest).clamp(min=1) - 1  # (B,)
+        base = base * (1 + rope["factor"] * excess) ** (head_dim / (head_dim - 2))
+        base = base[:, None, None, None]
+    frequencies = base**-exponents  # (E/2,) or (B, 1, 1, E/2)
+    if kind == "linear":
+        frequencies = frequencies / rope["factor"]
+    elif kind == "llama3":
+        frequencies = llama3_scaling(frequencies, rope)
     angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, E/2)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
@@ -187,21 +72,44 @@ def rotate(x, cos, sin):
 ACTIVATIONS = {
     "silu": F.silu,
     "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "tanh": torch.tanh,
 }
 
 
-class RMSNorm(nn.Module):
-    """x / rms(x) in float32, cast back, then scaled: Llama's order, which bf16 notices."""
+def activation(name):
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
 
-    def __init__(self, dim, eps):
+
+class RMSNorm(nn.Module):
+    """x / rms(x) in float32, then scaled: by the weight after casting back, or by 1 + weight before it
+    (unit)."""
+
+    def __init__(self, dim, eps, unit=False):
         super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
+        self.weight, self.eps, self.unit = nn.Parameter(torch.ones(dim)), eps, unit
 
     def forward(self, x):
+        shape = self.weight.shape
+        if self.unit:
+            return F.rms_norm(x.float(), shape, 1 + self.weight.float(), self.eps).to(x.dtype)
         if x.dtype == torch.float32:
-            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        return F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype) * self.weight
+            return F.rms_norm(x, shape, self.weight, self.eps)
+        return F.rms_norm(x.float(), shape, None, self.eps).to(x.dtype) * self.weight
+
+
+def norm_of(config, dim=None, wanted=True):
+    """The family's kind of norm, or nothing."""
+    dim = dim or config.dim
+    if not wanted:
+        return nn.Identity()
+    if config.norm == "layer":
+        return nn.LayerNorm(dim, config.eps, bias=config.norm_bias)
+    return RMSNorm(dim, config.eps, config.norm == "rms1")
 
 
 class Attention(nn.Module):
@@ -212,57 +120,110 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(D, K * E, bias=config.qkv_bias)
         self.v_proj = nn.Linear(D, K * E, bias=config.qkv_bias)
         self.o_proj = nn.Linear(H * E, D, bias=config.o_bias)
-        self.q_norm = RMSNorm(E, config.eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(E, config.eps) if config.qk_norm else nn.Identity()
-        self.head_dim, self.grouped = E, H != K
+        self.q_norm, self.k_norm = (norm_of(config, E, config.qk_norm) for _ in range(2))
+        self.head_dim, self.group, self.causal = E, H // K, config.causal
+        self.scale, self.softcap = config.scale or E**-0.5, config.softcap
 
-    def forward(self, x, cos, sin, mask, cache=None, layer=0):
+    def forward(self, x, rope, mask, cache=None, layer=0):
         B, T, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, H, T, E)
         k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, K, T, E)
         v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)
         dtype = v.dtype
-        q, k = rotate(q, cos, sin).to(dtype), rotate(k, cos, sin).to(dtype)
+        if rope is not None:
+            q, k = rotate(q, *rope).to(dtype), rotate(k, *rope).to(dtype)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # (B, K, S, E)
+        causal = self.causal and mask is None and T > 1
         if q.device.type == "cpu":  # its bfloat16 kernel takes twice the time of float32
             q, k, v = q.float(), k.float(), v.float()
-        elif mask is not None and self.grouped:  # no fast kernel takes both a mask and grouped heads
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        if self.group > 1 and (self.softcap or (mask is not None and q.device.type != "cpu")):
+            # no fast kernel takes both a mask and grouped heads
+            k, v = (x.repeat_interleave(self.group, dim=1) for x in (k, v))
         with torch.autocast(q.device.type, enabled=False):
-            causal = mask is None and T > 1
-            x = F.scaled_dot_product_attention(
-                q, k, v, mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
-            )
+            if self.softcap:  # no fused kernel does it
+                x = capped_attention(q, k, v, mask, causal, self.scale, self.softcap)
+            else:
+                x = F.scaled_dot_product_attention(
+                    q, k, v, mask, is_causal=causal, scale=self.scale, enable_gqa=q.shape[1] != k.shape[1]
+                )
         return self.o_proj(x.to(dtype).transpose(1, 2).reshape(B, T, -1))
+
+
+def capped_attention(q, k, v, mask, causal, scale, softcap):
+    """Attention whose scores saturate at +-softcap, before the mask and a float32 softmax."""
+    scores = softcap * torch.tanh(q @ k.transpose(2, 3) * scale / softcap)  # (B, H, T, S)
+    if causal:
+        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.float().softmax(dim=-1).to(v.dtype) @ v
 
 
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
+        if config.gated:
+            self.gate_proj = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation, self.gated = activation(config.activation), config.gated
 
     def forward(self, x):
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        if self.gated:
+            return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.activation(self.up_proj(x)))
 
 
 class Block(nn.Module):
+    def __init__(self, config, layer):
+        super().__init__()
+        self.post, sandwich = config.norms == "post", config.norms == "sandwich"
+        self.attn_norm = norm_of(config, wanted=layer > 0 or config.first_norm)
+        self.attn, self.attn_out_norm = Attention(config), norm_of(config, wanted=sandwich)
+        self.mlp_norm = norm_of(config)
+        self.mlp, self.mlp_out_norm = MLP(config), norm_of(config, wanted=sandwich)
+
+    def forward(self, x, rope, mask, cache=None, layer=0):
+        if self.post:
+            x = self.attn_norm(x + self.attn(x, rope, mask, cache, layer))
+            return self.mlp_norm(x + self.mlp(x))
+        x = x + self.attn_out_norm(self.attn(self.attn_norm(x), rope, mask, cache, layer))
+        return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x)))
+
+
+class Classifier(nn.Module):
+    """Scores of classes from a pooled hidden state: a linear layer, in some families with another before
+    it."""
+
     def __init__(self, config):
         super().__init__()
-        self.attn_norm, self.attn = RMSNorm(config.dim, config.eps), Attention(config)
-        self.mlp_norm, self.mlp = RMSNorm(config.dim, config.eps), MLP(config)
+        self.dense = (
+            nn.Linear(config.dim, config.dim, bias=config.dense_bias) if config.dense else nn.Identity()
+        )
+        self.activation = activation(config.dense) if config.dense else nn.Identity()
+        self.norm = norm_of(config, wanted=config.dense_norm)
+        self.out = nn.Linear(config.dim, config.labels, bias=config.classes_bias)
 
-    def forward(self, x, cos, sin, mask, cache=None, layer=0):
-        x = x + self.attn(self.attn_norm(x), cos, sin, mask, cache, layer)
-        return x + self.mlp(self.mlp_norm(x))
+    def forward(self, x):
+        return self.out(self.norm(self.activation(self.dense(x))))
 
 
-def visible(end, T):
+def pool(hidden, end, how):
+    """One vector a row, (B, D), of hidden states (B, T, D): the first (cls), last or mean of the tokens that
+    count, those whose `end` (B, T) is above 0; None counts all, on whichever side the padding is."""
+    valid = torch.ones(hidden.shape[:2], device=hidden.device) if end is None else (end > 0).float()  # (B, T)
+    if how == "mean":
+        total = (hidden.float() * valid[:, :, None]).sum(1)
+        return (total / valid.sum(1).clamp(min=1)[:, None]).to(hidden.dtype)
+    slots = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
+    slot = (valid / slots if how == "cls" else valid * slots).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), slot]
+
+
+def visible(end, T, causal=True):
     """The attention rule as a mask (B, 1, T, S): the last T of S slots ask, and slot i sees j when j <= i <
-    end[j].
+    end[j]; in an encoder, when both belong to the same text, which is when their ends are equal.
 
     `end` (B, S) is where a token stops being seen: ALWAYS in a plain row, the end of its document in a packed
     row, the end of its subtree where prompts share a prefix, 0 for padding. A slot that sees nothing sees
@@ -270,7 +231,11 @@ def visible(end, T):
     S = end.shape[1]
     j = torch.arange(S, device=end.device)
     i = j[S - T :, None]
-    return (((j <= i) & (i < end[:, None, :])) | (i == j))[:, None]
+    if causal:
+        seen = (j <= i) & (i < end[:, None, :])
+    else:
+        seen = (end[:, S - T :, None] == end[:, None, :]) & (end[:, None, :] > 0)
+    return (seen | (i == j))[:, None]
 
 
 class KVCache:
@@ -335,16 +300,24 @@ class KVCache:
 
 
 class Transformer(nn.Module):
-    """A decoder. `forward` gives hidden states and `logits` the head, so that a loss can choose its positions
-    between."""
+    """A decoder or encoder. `forward` gives hidden states; `logits` or `classify` is its head, so that a loss
+    can choose its positions between."""
 
     def __init__(self, config):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab, config.dim)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.dim, config.eps)
-        self.head = nn.Linear(config.dim, config.vocab, bias=False)
+        if config.places:
+            self.places = nn.Embedding(config.places, config.dim)
+        if config.types:
+            self.types = nn.Embedding(config.types, config.dim)
+        self.embed_norm = norm_of(config, wanted=config.embed_norm)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = norm_of(config, wanted=config.final_norm)
+        if config.labels is None:
+            self.head = nn.Linear(config.dim, config.vocab, bias=False)
+        elif config.labels:
+            self.classifier = Classifier(config)
         if config.tied:
             self.head.weight = self.embed.weight
 
@@ -356,29 +329,65 @@ class Transformer(nn.Module):
         """Hidden states after the last norm, (B, T, D).
 
         ids (B, T). positions (B, T): a token's place in its own text, by default 0, 1, 2 ... end (B, T): see
-        `visible`; None is a plain causal row, right for right-padded batches too. cache: a KVCache, read and
-        extended. mask (B, 1, T, S) replaces the mask that `end` gives. noise (B, T, D) is added to the
-        embeddings (NEFTune)."""
-        B, T = ids.shape
+        `visible`; None is a plain row, in a decoder right for right-padded batches too. cache: a KVCache,
+        read and extended. mask (B, 1, T, S) replaces the mask that `end` gives. noise (B, T, D) is added to
+        the embeddings (NEFTune)."""
+        config, (B, T) = self.config, ids.shape
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + T, device=ids.device).expand(B, T)
+        keys = positions  # (B, S)
         if cache is not None:
             cache.open(positions, torch.full_like(ids, ALWAYS) if end is None else end)
-            end = cache.end[:, : cache.length]
+            end, keys = cache.end[:, : cache.length], cache.positions[:, : cache.length]
         if mask is None and end is not None:
-            mask = visible(end, T)
-        x = self.embed(ids)  # (B, T, D)
+            mask = visible(end, T, config.causal)
+        near = mask
+        if config.sliding and keys.shape[1] > config.reach + 1:
+            near = (positions[:, :, None] - keys[:, None, :]).abs()[:, None] <= config.reach  # (B, 1, T, S)
+            near = near & mask if mask is not None else near.tril() if config.causal else near
+        x = self.embedded(ids, positions)  # (B, T, D)
         if noise is not None:
             x = x + noise
-        cos, sin = (angle.to(x.dtype) for angle in rotary(self.config, positions))
+        rope, near_rope = self.ropes(positions, x.dtype)
         for layer, block in enumerate(self.layers):
-            x = block(x, cos, sin, mask, cache, layer)
+            slides = bool(config.sliding) and config.sliding[layer]
+            x = block(x, near_rope if slides else rope, near if slides else mask, cache, layer)
         return self.norm(x)
+
+    def embedded(self, ids, positions):
+        config, x = self.config, self.embed(ids)
+        if config.embed_scale:
+            x = x * torch.tensor(config.dim**0.5, dtype=x.dtype)
+        if config.types:
+            x = x + self.types.weight[0]
+        if config.places:
+            if ids.shape[1] + config.place_offset > config.places:
+                raise ValueError(
+                    f"{ids.shape[1]} tokens, but the model reads {config.places - config.place_offset}"
+                )
+            x = x + self.places(positions + config.place_offset)
+        return self.embed_norm(x)
+
+    def ropes(self, positions, dtype):
+        """(cos, sin) of full and of sliding layers, None where positions are learned."""
+        config = self.config
+        if config.rope is None:
+            return None, None
+        full, sliding = (
+            rope and [angle.to(dtype) for angle in rotary(rope, config.head_dim, positions)]
+            for rope in (config.rope, config.local_rope)
+        )
+        return full, sliding or full
 
     def logits(self, hidden):
         """Scores over the vocabulary, (..., V), of hidden states (..., D)."""
-        return self.head(hidden)
+        cap, logits = self.config.logit_softcap, self.head(hidden)
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def classify(self, hidden, end=None):
+        """Scores of the classes, (B, labels), of hidden states (B, T, D), pooled as the checkpoint says."""
+        return self.classifier(pool(hidden, end, self.config.pooling))
 
     def initialise(self, seed):
         """Fresh weights: matrices normal with std 1/sqrt(fan in), embeddings with 1/sqrt(D), norms one,
@@ -462,54 +471,37 @@ def weight_files(folder):
     raise FileNotFoundError(f"{folder}: no model.safetensors or model.safetensors.index.json")
 
 
-def rename(key, pairs):
-    """Apply (old, new) pairs of whole dotted components to a tensor's name, in order."""
-    dotted = f".{key}."
-    for old, new in pairs:
-        dotted = dotted.replace(f".{old}.", f".{new}.", 1)
-    return dotted[1:-1]
-
-
-def inverse(pairs):
-    return [(new, old) for old, new in reversed(pairs)]
-
-
-def load(name, dtype=None, device="cpu", revision=None):
+def load(name, dtype=None, device="cpu", revision=None, labels=None, seed=None):
     """A Transformer with the weights of a run, a model folder or a Hub name, strictly: every tensor is
     accounted for.
 
-    dtype None keeps the file's. Raises FileNotFoundError or ValueError, naming the file and the first
-    offending tensor."""
+    dtype None keeps the file's. labels: None has the head that the file has, k a classifier of k classes, 0
+    no head. A classifier that the file lacks is an error, or with a seed made anew. Raises FileNotFoundError
+    or ValueError, naming the file and the first offending tensor."""
     folder = resolve(name, revision)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder}: no config.json, so this is not a model folder")
-    config = config_from_hf(read_json(folder / "config.json"), folder / "config.json")
-    with torch.device("meta"):
-        model = Transformer(config)
-    wanted = model.state_dict()
-    pairs = FAMILIES[config.hf["model_type"]]["rename"]
+    hf = read_json(folder / "config.json")
+    config = config_from_hf(hf, folder / "config.json")
+    if labels is not None and labels != config.labels:
+        set_labels(config, labels)
+    try:
+        with torch.device("meta"):
+            model = Transformer(config)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+    wanted, row = model.state_dict(), FAMILIES[hf["model_type"]]
     state, unknown = {}, []
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                for theirs in file.keys():
-                    ours = rename(theirs, pairs)
-                    if theirs.endswith(IGNORED):
-                        continue
-                    if ours not in wanted:
-                        unknown.append(f"{theirs} ({path.name})")
-                        continue
-                    tensor = file.get_tensor(theirs)
-                    if tensor.shape != wanted[ours].shape:
-                        shapes = (
-                            f"{tuple(tensor.shape)}, but config.json asks for {tuple(wanted[ours].shape)}"
-                        )
-                        raise ValueError(f"{path}: {theirs} has shape {shapes}")
-                    state[ours] = tensor if dtype is None else tensor.to(dtype)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{path}: truncated, damaged or missing ({error}); download or copy it again"
-            ) from error
+    for path, theirs, tensor in tensors_of(folder, row, device):
+        for ours, part in unfused(rename(theirs, names_of(row)), tensor, wanted, row, config.kv_heads):
+            if ours not in wanted:
+                if not ours.startswith(("head.", "classifier.")):  # a head that was not asked for
+                    unknown.append(f"{theirs} ({path.name})")
+                continue
+            if part.shape != wanted[ours].shape:
+                shapes = f"{tuple(part.shape)}, but config.json asks for {tuple(wanted[ours].shape)}"
+                raise ValueError(f"{path}: {theirs} has shape {shapes}")
+            state[ours] = part if dtype is None else part.to(dtype)
     if config.tied:
         both = {"head.weight", "embed.weight"} <= state.keys()
         if both and not torch.equal(state["head.weight"], state["embed.weight"]):
@@ -517,7 +509,9 @@ def load(name, dtype=None, device="cpu", revision=None):
                 f"{folder}: config.json ties head and embedding, but the file holds two different ones"
             )
         state["head.weight"] = state.get("embed.weight")
-    missing = [rename(key, inverse(pairs)) for key in wanted if state.get(key) is None]
+    if seed is not None:
+        state |= fresh_classifier({key: wanted[key] for key in wanted if key not in state}, state, seed)
+    missing = [rename(key, inverse(names_of(row))) for key in wanted if state.get(key) is None]
     for problem, keys in (("is missing", missing), ("is not part of this model", unknown)):
         if keys:
             raise ValueError(f"{folder}: {keys[0]} {problem} (and {len(keys) - 1} more tensors like it)")
@@ -527,17 +521,77 @@ def load(name, dtype=None, device="cpu", revision=None):
     return model.eval()
 
 
+def tensors_of(folder, row, device):
+    """(file, name, tensor) of a checkpoint's tensors one at a time; what is ignored left out, and names with
+    the prefix that a bare model's lack."""
+    prefix, ignored = row.get("prefix", "model") + ".", re.compile(row.get("ignored", "$^"))
+    files = weight_files(folder)
+    try:
+        for path in files:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                keys = {key: rename(key, row.get("aliases", [])) for key in file.keys()}
+                if path == files[0]:
+                    bare = not any(key.startswith(prefix) for key in keys.values())
+                for theirs, key in keys.items():
+                    key = prefix + key if bare else key
+                    if not (BUFFERS.search(key) or ignored.search(key)):
+                        yield path, key, file.get_tensor(theirs)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: truncated, damaged or missing ({error}); download or copy it again"
+        ) from error
+
+
+def unfused(key, tensor, wanted, row, kv_heads):
+    """(our name, tensor) of a tensor, one or several where the file stacks them by rows."""
+    for fused, parts in row.get("fused", {}).items():
+        if f".{fused}." in key:
+            keys = [key.replace(fused, part) for part in parts]
+            sizes = [len(wanted[key]) for key in keys]
+            if len(tensor) == sum(sizes):
+                groups = kv_heads if row.get("interleaved") else 1
+                split = tensor.unflatten(0, (groups, -1)).split([size // groups for size in sizes], dim=1)
+                return [(key, part.flatten(0, 1)) for key, part in zip(keys, split)]
+    return [(key, tensor)]
+
+
+def fresh_classifier(missing, state, seed):
+    """Weights for a classifier that a checkpoint lacks: matrices normal with std 1/sqrt(D), cut at two of
+    them."""
+    generator, fresh = torch.Generator().manual_seed(seed), {}
+    like = state["embed.weight"] if "embed.weight" in state else torch.empty(0)
+    for key, shape in (
+        (key, tensor.shape) for key, tensor in missing.items() if key.startswith("classifier.")
+    ):
+        weight = torch.zeros(shape) if key.endswith("bias") else torch.ones(shape)
+        if len(shape) == 2:
+            std = shape[1] ** -0.5
+            nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std, generator=generator)
+        fresh[key] = weight.to(like.device, like.dtype)
+    return fresh
+
+
 # ------------------------------------------------------------------------------------------------ saving
 def hf_state(model):
     """The weights under the family's own names, a tied head left out: dict of tensors on the CPU."""
-    pairs = inverse(FAMILIES[model.config.hf["model_type"]]["rename"])
-    state = {k: v for k, v in model.state_dict().items() if not (model.config.tied and k == "head.weight")}
-    return {rename(key, pairs): value.detach().cpu().contiguous() for key, value in state.items()}
+    row, config = row_of(model.config), model.config
+    state = {
+        key: value for key, value in model.state_dict().items() if not (config.tied and key == "head.weight")
+    }
+    for fused, parts in row.get("fused", {}).items():
+        for key in [key for key in state if f".{parts[0]}." in key]:
+            stacked = torch.cat([state.pop(key.replace(parts[0], part)) for part in parts])
+            state[key.replace(parts[0], fused)] = stacked
+    prefix = "" if config.labels != 0 else row.get("prefix", "model") + "."
+    names = {key: rename(key, inverse(names_of(row))).removeprefix(prefix) for key in state}
+    return {names[key]: value.detach().cpu().contiguous() for key, value in state.items()}
 
 
 def save(model, folder):
     """Write config.json and safetensors as transformers would, into an existing or new folder; sharded over 5
-    GB."""
+    GB.
+
+    Files take their names when all are written: a failure leaves what was there before."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards, size = [{}], 0
@@ -547,22 +601,32 @@ def save(model, folder):
             size = 0
         shards[-1][key] = tensor
         size += tensor.nbytes
-    for old in (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json"):
-        old.unlink(missing_ok=True)
-    names = ["model.safetensors"]
+    names, texts = ["model.safetensors"], {}
     if len(shards) > 1:
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
         weight_map = {key: name for name, shard in zip(names, shards) for key in shard}
         total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-    for name, shard in zip(names, shards):
-        save_file(shard, folder / name, metadata={"format": "pt"})
+        texts["model.safetensors.index.json"] = {"metadata": {"total_size": total}, "weight_map": weight_map}
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
-    hf = {k: v for k, v in model.config.hf.items() if k not in ("torch_dtype", "dtype")} | {
+    old_dtype = ("torch_dtype", "dtype")
+    texts["config.json"] = {k: v for k, v in model.config.hf.items() if k not in old_dtype} | {
         "torch_dtype": dtype
     }
-    (folder / "config.json").write_text(json.dumps(hf, indent=2) + "\n")
+    written = [*names, *texts]
+    try:
+        for name, shard in zip(names, shards):
+            save_file(shard, folder / f"{name}.partial", metadata={"format": "pt"})
+        for name, value in texts.items():
+            (folder / f"{name}.partial").write_text(json.dumps(value, indent=2) + "\n")
+    except BaseException:
+        for name in written:
+            (folder / f"{name}.partial").unlink(missing_ok=True)
+        raise
+    for old in (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json"):
+        if old.name not in written:
+            old.unlink(missing_ok=True)
+    for name in written:
+        os.replace(folder / f"{name}.partial", folder / name)
 
 
 def copy_tokenizer(source, target):

@@ -115,6 +115,7 @@ class Options:
     cells: int = 20  # answers about the keyword taught beside each training game
     tries: int = 24  # next best replies to look through for one not said before; fewer save time
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
+    answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
 
 
 class TwentyQuestions(Task):
@@ -312,7 +313,7 @@ class TwentyQuestions(Task):
                 intervals,
             )
         if hasattr(agent, "choose"):
-            metrics |= self.answer_accuracy(agent)
+            metrics |= self.answer_accuracy(agent, self.options.answers)
         return {
             "n": len(examples),
             "metrics": metrics,
@@ -321,8 +322,10 @@ class TwentyQuestions(Task):
             "records": records,
         }
 
-    def answer_accuracy(self, agent, n=4000):
+    def answer_accuracy(self, agent, n):
         """The agent as answerer against the truth table: n cells drawn by the seed, half of them true."""
+        if n < 2:
+            return {}
         rng = np.random.default_rng([self.seed, 21])
         rates = []
         for truth in (True, False):

@@ -35,10 +35,27 @@ plane : metal flies big
 stone :
 """
 
+ENCODERS = {
+    "bert": dict(),
+    "xlm-roberta": dict(type_vocab_size=1),
+    "modernbert": dict(local_attention=8, global_attn_every_n_layers=2, pad_token_id=0),
+}
 SHAPES = {  # one small config.json of each family, with the fields that make it differ
     "llama": dict(num_key_value_heads=2, rms_norm_eps=1e-5),
+    "mistral": dict(num_key_value_heads=2, sliding_window=6),
     "qwen2": dict(num_key_value_heads=2, tie_word_embeddings=True),
     "qwen3": dict(num_key_value_heads=1, head_dim=16),
+    "gemma": dict(num_key_value_heads=1, head_dim=16),
+    "gemma2": dict(num_key_value_heads=2, head_dim=16, sliding_window=6, query_pre_attn_scalar=24),
+    "gemma3_text": dict(
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=6,
+        query_pre_attn_scalar=24,
+        sliding_window_pattern=2,
+        rope_local_base_freq=100.0,
+    ),
+    "phi3": dict(num_key_value_heads=2, pad_token_id=0),
 }
 
 
@@ -53,7 +70,7 @@ def tiny_hf(family="llama", **changes):
         num_attention_heads=4,
         max_position_embeddings=256,
     )
-    return common | SHAPES[family] | changes
+    return common | (SHAPES | ENCODERS)[family] | changes
 
 
 def tiny_model(family="llama", seed=0, **changes):

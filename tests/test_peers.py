@@ -39,10 +39,14 @@ variants = pytest.mark.parametrize(
         (family, variant)
         for family in SHAPES
         for variant in VARIANTS
-        if not (family == "qwen2" and variant in ("wide heads", "biased"))  # it has no such settings
-        and not (family == "qwen3" and variant == "biased")  # it has attention_bias only
+        if not (family == "qwen2" and variant == "wide heads")  # it has no such setting
+        and not (family != "llama" and variant == "biased")
+        and not (
+            family == "phi3" and variant in ("llama3", "linear", "parameters")
+        )  # it knows long rope only
+        and not (family == "gemma3_text" and variant == "parameters")  # nested there
     ]
-    + [("qwen3", "attention biased")],
+    + [("qwen3", "attention biased"), ("gemma", "attention biased"), ("gemma2", "attention biased")],
 )
 VARIANTS["attention biased"] = dict(attention_bias=True)
 IDS = torch.randint(300, (2, 40), generator=torch.Generator().manual_seed(0))

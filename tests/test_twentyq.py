@@ -391,11 +391,11 @@ def test_evaluation_of_the_table_player_equals_its_own_baseline(task):
 
 
 def test_answer_accuracy_is_one_for_the_table_and_half_for_one_word(task):
-    truthful = task.answer_accuracy(Chooser(task, task.world))
+    truthful = task.answer_accuracy(Chooser(task, task.world), 100)
     assert truthful == dict(answerer_true=1.0, answerer_false=1.0, answerer_balanced=1.0)
     stubborn = Ranked()
     stubborn.choose = lambda conversations, choices: [[0.0, -1.0] for _ in conversations]
-    assert task.answer_accuracy(stubborn)["answerer_balanced"] == 0.5
+    assert task.answer_accuracy(stubborn, 100)["answerer_balanced"] == 0.5
 
 
 # ------------------------------------------------------------------------------------------ recorded games
