@@ -16,32 +16,48 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import model as models
-from families import inverse, names_of, rename, row_of
+from families import config_from_hf, inverse, names_of, rename, row_of
 
 TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
-PEFT_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
 
 class LoRALinear(nn.Module):
-    """A frozen Linear and its low-rank update. Dropout falls on the update's input, as in the paper."""
+    """A frozen Linear and its low-rank update. Dropout falls on the update's input, as in the paper.
 
-    def __init__(self, base, rank, scale, dropout=0.0):
+    With DoRA (arXiv 2402.09353) the sum's rows are scaled to learned lengths, `magnitude` (out,); their own
+    lengths count as constants in the gradient (section 4.3)."""
+
+    def __init__(self, base, rank, scale, dropout=0.0, dora=False):
         super().__init__()
         self.base, self.rank, self.scale, self.dropout, self.enabled = base, rank, scale, dropout, True
         where = dict(device=base.weight.device, dtype=torch.float32)  # bf16 would round small steps away
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, **where))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **where))
+        self.magnitude = nn.Parameter(base.weight.detach().float().norm(dim=1)) if dora else None
 
     def forward(self, x):
         y = self.base(x)
         if not self.enabled:
             return y
         x = F.dropout(x, self.dropout, self.training).to(self.lora_A.dtype)
-        return y + (self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)).to(y.dtype)
+        update = (self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)).to(y.dtype)
+        if self.magnitude is None:
+            return y + update
+        with torch.no_grad():
+            lengths = (self.base.weight.float() + self.delta()).norm(dim=1)
+        bias = 0 if self.base.bias is None else self.base.bias
+        return (self.magnitude / lengths).to(y.dtype) * (y - bias + update) + bias
 
     def delta(self):
         """The update as a matrix (out, in), float32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+    def merged(self):
+        """The weight with its update, (out, in), float32."""
+        weight = self.base.weight.float() + self.delta()
+        if self.magnitude is None:
+            return weight
+        return weight * (self.magnitude / weight.norm(dim=1))[:, None]
 
 
 def adapters(model):
@@ -49,37 +65,48 @@ def adapters(model):
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoRALinear)]
 
 
-def add_lora(model, rank, alpha=None, targets=TARGETS, dropout=0.0, rank_stabilised=False, seed=0):
-    """Freeze the model and put an adapter on every Linear whose last name is in `targets` (comma-separated).
+def linears(model):
+    """(name, Linear) of every linear layer, the one under an adapter by the adapter's name."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    return [(name.removesuffix(".base"), layer) for name, layer in layers]
+
+
+def adapt(model, name, *settings):
+    """Put a LoRALinear on the layer of that name and return it."""
+    parent, _, last = name.rpartition(".")
+    layer = LoRALinear(model.get_submodule(name), *settings)
+    setattr(model.get_submodule(parent), last, layer)
+    return layer
+
+
+def add_lora(model, rank, alpha=None, targets="", dropout=0.0, rank_stabilised=False, dora=False, seed=0):
+    """Freeze the model, but for a classifier, and put an adapter on every Linear of a block whose last name
+    is in `targets` (comma-separated; empty is all of a block).
 
     The update is scaled by alpha / rank, or alpha / sqrt(rank) if rank-stabilised (arXiv 2312.03732); alpha
-    None is 2 * rank. Returns the model, which remembers its settings as `model.lora`."""
+    None is 2 * rank. Returns the model, which remembers what its adapter's file needs as `model.lora`."""
     if adapters(model):
         raise ValueError("the model has an adapter already; merge it before adding another")
     alpha = 2 * rank if alpha is None else alpha
     scale = alpha / rank**0.5 if rank_stabilised else alpha / rank
-    names = targets.split(",")
-    chosen = [
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in names
-    ]
-    absent = [target for target in names if not any(name.rpartition(".")[2] == target for name in chosen)]
-    if absent:
+    last = {name: name.rpartition(".")[2] for name, _ in linears(model) if name.startswith("layers.")}
+    names = targets.split(",") if targets else TARGETS.split(",")
+    chosen = [name for name in last if last[name] in names]
+    absent = [target for target in names if target not in last.values()]
+    if targets and absent:
         raise ValueError(f"--lora-targets: no linear layer is called {absent[0]!r}")
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name in chosen:
-        parent, _, last = name.rpartition(".")
-        layer = LoRALinear(getattr(model.get_submodule(parent), last), rank, scale, dropout)
+        layer = adapt(model, name, rank, scale, dropout, dora)
         bound = layer.base.in_features**-0.5  # kaiming_uniform with a = sqrt(5), as in the reference code
         fresh = torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
             layer.lora_A.copy_(fresh)
-        setattr(model.get_submodule(parent), last, layer)
-    model.lora = dict(
-        rank=rank, alpha=alpha, targets=targets, dropout=dropout, rank_stabilised=rank_stabilised
-    )
+    for key, weight in model.named_parameters():
+        if key.startswith("classifier."):
+            weight.requires_grad_(True)
+    model.lora = dict(dropout=dropout, rank_stabilised=rank_stabilised, dora=dora)
     return model
 
 
@@ -90,7 +117,7 @@ def merge_lora(model):
         raise ValueError("the model has no adapter to merge")
     for name, layer in adapters(model):
         with torch.no_grad():
-            layer.base.weight.copy_(layer.base.weight.float() + layer.delta())
+            layer.base.weight.copy_(layer.merged())
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.base)
     del model.lora
@@ -112,91 +139,191 @@ def without_lora(model):
 
 
 # ------------------------------------------------------------------------------------------------ PEFT's form
+def peft_name(name, config):
+    """A layer's name in transformers, where several of ours may be one."""
+    row = row_of(config)
+    for fused, parts in row.get("fused", {}).items():
+        for part in parts:
+            name = re.sub(rf"(^|\.){re.escape(part)}$", rf"\g<1>{fused}", name)
+    prefix = row.get("prefix", "model") + "." if config.labels == 0 else ""
+    return rename(name, inverse(names_of(row))).removeprefix(prefix)
+
+
+def peft_modules(model):
+    """Name in transformers -> our linear layers that it is."""
+    modules = {}
+    for name, _ in linears(model):
+        modules.setdefault(peft_name(name, model.config), []).append(name)
+    return modules
+
+
 def save_lora(model, folder, base, revision=None):
     """Write adapter_config.json and adapter_model.safetensors as PEFT does; `base` names the model
-    underneath."""
-    pairs = inverse(names_of(row_of(model.config)))
-    state = {}
-    for name, layer in adapters(model):
-        key = f"base_model.model.{rename(name, pairs)}"
-        state[f"{key}.lora_A.weight"] = layer.lora_A.detach().cpu().contiguous()
-        state[f"{key}.lora_B.weight"] = layer.lora_B.detach().cpu().contiguous()
-    settings = model.lora
+    underneath.
+
+    Layers that transformers fuses are written as one of the summed rank, which is the same update. Parameters
+    that are trained themselves, such as a classifier, are saved whole (PEFT's modules_to_save)."""
+    settings, modules, adapted = model.lora, peft_modules(model), dict(adapters(model))
+    state, ranks, alphas, saved = {}, {}, {}, set()
+    for theirs, names in modules.items():
+        parts = [model.get_submodule(name) for name in names]
+        own = [part for part in parts if isinstance(part, LoRALinear)]
+        if not own:
+            continue
+        if len({part.scale for part in own}) > 1:
+            raise ValueError(f"{theirs}: the adapters of {', '.join(names)} must have one scale")
+        ranks[theirs] = sum(part.rank for part in own)
+        alphas[theirs] = round(own[0].scale * ranks[theirs] ** (0.5 if settings["rank_stabilised"] else 1), 9)
+        key = f"base_model.model.{theirs}.lora_"
+        state[f"{key}A.weight"] = torch.cat([part.lora_A for part in own])
+        blocks = [part.lora_B if part in own else part.weight[:, :0].float() for part in parts]
+        state[f"{key}B.weight"] = torch.block_diag(*blocks)
+        if settings["dora"]:
+            lengths = [part.magnitude if part in own else part.weight.float().norm(dim=1) for part in parts]
+            state[f"{key}magnitude_vector"] = torch.cat(lengths)
+    inner = {f"{name}.{side}" for name in adapted for side in ("lora_A", "lora_B", "magnitude")}
+    for key, weight in model.named_parameters():
+        if weight.requires_grad and key not in inner:
+            theirs = peft_name(key, model.config)
+            state[f"base_model.model.{theirs}"] = weight
+            module = theirs.rpartition(".")[0]
+            saved.add("classifier" if module.startswith("classifier.") else module)
+    rank, alpha = (max(found.values(), key=list(found.values()).count) for found in (ranks, alphas))
+    last = {theirs: theirs.rpartition(".")[2] for theirs in ranks}
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": {None: "CAUSAL_LM", 0: "FEATURE_EXTRACTION"}.get(model.config.labels, "SEQ_CLS"),
         "base_model_name_or_path": str(base),
         "revision": revision,
-        "r": settings["rank"],
-        "lora_alpha": settings["alpha"],
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {last[theirs]: r for theirs, r in ranks.items() if r != rank},
+        "alpha_pattern": {last[theirs]: a for theirs, a in alphas.items() if a != alpha},
         "lora_dropout": settings["dropout"],
         "use_rslora": settings["rank_stabilised"],
-        "target_modules": settings["targets"].split(","),
+        "use_dora": settings["dora"],
+        "target_modules": targets_of(modules, ranks),
+        "modules_to_save": sorted(saved) or None,
         "bias": "none",
         "inference_mode": True,
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.detach().float().cpu().contiguous() for key, value in state.items()}
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def targets_of(modules, chosen):
+    """The names by which PEFT finds the chosen modules: their last components, where these select no
+    other."""
+    short = sorted({theirs.rpartition(".")[2] for theirs in chosen})
+    there = [*modules, "pooler.dense"]  # it has this one even where we have no classifier
+    return short if sorted(expected(short, there)) == sorted(chosen) else sorted(chosen)
 
 
 def load_lora(model, folder):
     """Put a PEFT LoRA adapter on a model, strictly: every tensor fits and none is missing. Returns the
     model."""
     folder = Path(folder)
-    config = models.read_json(folder / "adapter_config.json")
-    odd = {
-        k: config[k]
-        for k in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
-        if config.get(k)
-    }
-    if config.get("peft_type") != "LORA" or odd or config.get("bias", "none") != "none":
-        raise ValueError(
-            f"{folder / 'adapter_config.json'}: only plain LoRA is supported, not {odd or config}"
-        )
-    path = folder / "adapter_model.safetensors"
+    where, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    config = models.read_json(where)
+    others = [k for k in ("layers_to_transform", "exclude_modules", "target_parameters") if config.get(k)]
+    if config.get("peft_type") != "LORA" or others or config.get("bias", "none") != "none":
+        raise ValueError(f"{where}: only LoRA is supported, and without {', '.join(others) or 'biases'}")
+    if adapters(model):
+        raise ValueError("the model has an adapter already; merge it before adding another")
+    dora, root, dropout = (config.get(key, False) for key in ("use_dora", "use_rslora", "lora_dropout"))
+    modules, prefix = peft_modules(model), row_of(model.config).get("prefix", "model") + "."
+    update, whole = {}, {}
+    for key, tensor in adapter_tensors(path).items():
+        theirs, _, side = re.sub(r"\.lora_(A|B|magnitude_vector)(\.weight)?$", r":\1", key).partition(":")
+        theirs = theirs if theirs in modules or not side else prefix + theirs
+        if side and theirs not in modules:
+            raise ValueError(f"{path}: {key} belongs to no layer of this model")
+        update.setdefault(theirs, {})[side] = tensor
+        if not side:
+            whole[key] = update.pop(key)[""]
+    sides = {"A", "B", "magnitude_vector"} if dora else {"A", "B"}
+    for theirs in sorted({*update, *expected(config["target_modules"], modules)}):
+        for side in sorted(sides ^ update.get(theirs, {}).keys()):
+            what = "is missing" if side in sides else "has no place without use_dora"
+            raise ValueError(f"{path}: {theirs}.lora_{side} {what}")
+    model.requires_grad_(False)
+    for theirs, found in update.items():
+        names = modules[theirs]
+        linear = [model.get_submodule(name) for name in names]
+        rank = patterned(config.get("rank_pattern"), theirs, config["r"])
+        alpha = patterned(config.get("alpha_pattern"), theirs, config["lora_alpha"])
+        sizes = [layer.out_features for layer in linear]
+        shapes = {"A": (rank, linear[0].in_features), "B": (sum(sizes), rank)}
+        for side, tensor in found.items():
+            shape = shapes.get(side, (sum(sizes),))
+            if tensor.shape != shape:
+                found_shape = f"{tuple(tensor.shape)}, expected {shape}"
+                raise ValueError(f"{path}: {theirs}.lora_{side} has shape {found_shape}")
+        rows = [found[side].split(sizes) for side in sorted(sides - {"A"})]
+        for name, *own in zip(names, *rows):
+            layer = adapt(model, name, rank, alpha / (rank**0.5 if root else rank), dropout, dora)
+            with torch.no_grad():
+                layer.lora_A.copy_(found["A"])
+                for weight, tensor in zip((layer.lora_B, layer.magnitude), own):
+                    weight.copy_(tensor)
+    load_whole(model, whole, config.get("modules_to_save") or [], path)
+    model.lora = dict(dropout=dropout, rank_stabilised=root, dora=dora)
+    return model
+
+
+def adapter_tensors(path):
+    """The tensors of an adapter file by their names in transformers."""
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: truncated, damaged or missing ({error})") from error
-    pairs = names_of(row_of(model.config))
-    targets = config["target_modules"]
+    return {key.removeprefix("base_model.model."): tensor for key, tensor in state.items()}
+
+
+def expected(targets, modules):
+    """Which modules an adapter's target_modules (names, or a pattern) select."""
     if isinstance(targets, str):
-        raise ValueError(
-            f"{folder / 'adapter_config.json'}: target_modules is a pattern; list the layer names instead"
-        )
-    add_lora(
-        model,
-        config["r"],
-        config["lora_alpha"],
-        ",".join(sorted(targets)),
-        config.get("lora_dropout", 0.0),
-        config.get("use_rslora", False),
-    )
-    layers = dict(adapters(model))
-    left = {(name, side) for name in layers for side in "AB"}
-    for key, tensor in state.items():
-        match = PEFT_KEY.fullmatch(key)
-        name, side = (rename(match[1], pairs), match[2]) if match else (key, "")
-        if (name, side) not in left:
-            raise ValueError(f"{path}: {key} belongs to no adapted layer of this model")
-        weight = getattr(layers[name], f"lora_{side}")
-        if weight.shape != tensor.shape:
-            shapes = f"{tuple(tensor.shape)}, expected {tuple(weight.shape)}"
-            raise ValueError(f"{path}: {key} has shape {shapes}")
-        left.remove((name, side))
+        return [theirs for theirs in modules if re.fullmatch(targets, theirs)]
+    return [theirs for theirs in modules if any(f".{theirs}".endswith(f".{target}") for target in targets)]
+
+
+def patterned(pattern, name, default):
+    """The value of the first key of `pattern`, a regular expression for the end of a name, that fits."""
+    fits = (value for key, value in (pattern or {}).items() if re.fullmatch(rf"(.*\.)?({key})", name))
+    return next(fits, default)
+
+
+def load_whole(model, whole, promised, path):
+    """Copy an adapter's whole tensors over the model's own, strictly: all of the modules that are `promised`
+    are there, and a classifier that neither the adapter nor the base has is an error."""
+    row, parameters = row_of(model.config), dict(model.named_parameters())
+    for theirs, tensor in whole.items():
+        ours = rename(theirs, names_of(row))
+        if ours not in parameters:
+            ours = rename(f"{row.get('prefix', 'model')}.{theirs}", names_of(row))
+        if ours not in parameters or parameters[ours].shape != tensor.shape:
+            own = tuple(parameters[ours].shape) if ours in parameters else "no such parameter"
+            raise ValueError(f"{path}: {theirs} has shape {tuple(tensor.shape)}, this model {own}")
         with torch.no_grad():
-            weight.copy_(tensor)
-    if left:
-        name, side = min(left)
-        raise ValueError(f"{path}: lora_{side} of {name} is missing (and {len(left) - 1} more like it)")
-    return model
+            parameters[ours].copy_(tensor)
+        parameters[ours].requires_grad_(True)
+        model.fresh.discard(ours)
+    for key in parameters:
+        theirs = peft_name(key, model.config)
+        if theirs not in whole and any(f".{module}." in f".{theirs}" for module in promised):
+            raise ValueError(f"{path}: {theirs} is missing, which modules_to_save promises")
+    if model.fresh:
+        missing = peft_name(min(model.fresh), model.config)
+        raise ValueError(f"{path}: {missing} is missing, and the base model has none either")
 
 
-def open_model(name, lora="", dtype=None, device="cpu", revision=None):
+def open_model(name, lora="", dtype=None, device="cpu", revision=None, labels=None, seed=None):
     """(model, folder with its tokenizer, (name, revision) of its base): a run, a model or adapter folder, or
-    a Hub name; `lora` names an adapter to put on a full model."""
+    a Hub name; `lora` names an adapter to put on a full model. labels and seed as in model.load, for a full
+    model; under an adapter they are the adapter's."""
     folder = under = models.resolve(name, revision)
     base, adapter = (name, revision), models.resolve(lora) if lora else None
     if (folder / "adapter_config.json").exists():
@@ -204,12 +331,30 @@ def open_model(name, lora="", dtype=None, device="cpu", revision=None):
             raise ValueError(f"{name} is an adapter itself; --lora needs a full model under it")
         base, adapter = read_base(folder), folder
         under = models.resolve(*base)
-    opened = models.load(under, dtype, device)
     if adapter:
+        opened = models.load(under, dtype, device, **head_of(adapter, under))
         load_lora(opened, adapter)
+    else:
+        opened = models.load(under, dtype, device, labels=labels, seed=seed)
     if Path(base[0]).exists():
         base = (str(under.resolve()), None)  # a link such as runs/latest may move
     return opened, folder if (folder / "tokenizer.json").exists() else under, base
+
+
+def head_of(adapter, under):
+    """labels and seed for models.load: the head that an adapter was made for."""
+    task = models.read_json(adapter / "adapter_config.json").get("task_type")
+    if task != "SEQ_CLS":
+        return dict(labels=0) if task == "FEATURE_EXTRACTION" else {}
+    config = config_from_hf(models.read_json(under / "config.json"), under / "config.json")
+    path = adapter / "adapter_model.safetensors"
+    for key, tensor in adapter_tensors(path).items():
+        if rename(key, names_of(row_of(config))) == "classifier.out.weight":
+            return dict(labels=len(tensor), seed=0)  # what is made anew is overwritten, or load_lora objects
+    if not config.labels:
+        missing = peft_name("classifier.out.weight", config)
+        raise ValueError(f"{path}: {missing} is missing, and the base model has none either")
+    return {}
 
 
 def read_base(folder):

@@ -306,6 +306,7 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
+        self.fresh = set()  # names of a classifier's weights that no file held
         self.embed = nn.Embedding(config.vocab, config.dim)
         if config.places:
             self.places = nn.Embedding(config.places, config.dim)
@@ -509,13 +510,15 @@ def load(name, dtype=None, device="cpu", revision=None, labels=None, seed=None):
                 f"{folder}: config.json ties head and embedding, but the file holds two different ones"
             )
         state["head.weight"] = state.get("embed.weight")
+    fresh = [key for key in wanted if key.startswith("classifier.") and key not in state]
     if seed is not None:
-        state |= fresh_classifier({key: wanted[key] for key in wanted if key not in state}, state, seed)
+        state |= fresh_classifier(model, fresh, state, seed)
     missing = [rename(key, inverse(names_of(row))) for key in wanted if state.get(key) is None]
     for problem, keys in (("is missing", missing), ("is not part of this model", unknown)):
         if keys:
             raise ValueError(f"{folder}: {keys[0]} {problem} (and {len(keys) - 1} more tensors like it)")
     model.load_state_dict(state, strict=True, assign=True)
+    model.fresh = set(fresh)
     if config.tied:
         model.head.weight = model.embed.weight
     return model.eval()
@@ -555,19 +558,17 @@ def unfused(key, tensor, wanted, row, kv_heads):
     return [(key, tensor)]
 
 
-def fresh_classifier(missing, state, seed):
+def fresh_classifier(model, keys, state, seed):
     """Weights for a classifier that a checkpoint lacks: matrices normal with std 1/sqrt(D), cut at two of
     them."""
     generator, fresh = torch.Generator().manual_seed(seed), {}
-    like = state["embed.weight"] if "embed.weight" in state else torch.empty(0)
-    for key, shape in (
-        (key, tensor.shape) for key, tensor in missing.items() if key.startswith("classifier.")
-    ):
+    for key in keys:
+        shape = model.get_parameter(key).shape
         weight = torch.zeros(shape) if key.endswith("bias") else torch.ones(shape)
         if len(shape) == 2:
             std = shape[1] ** -0.5
             nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std, generator=generator)
-        fresh[key] = weight.to(like.device, like.dtype)
+        fresh[key] = weight.to(state["embed.weight"])
     return fresh
 
 

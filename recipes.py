@@ -35,6 +35,7 @@ class Train:
     lora_targets: str = ""  # layers that get an adapter (q_proj,v_proj ...), by default all of a block
     lora_dropout: float = 0.0  # dropout on the adapter's input
     rslora: bool = False  # scale by alpha / sqrt(rank)
+    dora: bool = False  # learn the length of each weight row as well (arXiv 2402.09353)
     train_only: str = ""  # train only parameters whose name this regular expression finds
     # how
     loss: str = ""  # objective, by default the task's

@@ -85,9 +85,10 @@ def opened(cfg, task, device, compute):
             model,
             cfg.lora_rank,
             cfg.lora_alpha or None,
-            cfg.lora_targets or lora.TARGETS,
+            cfg.lora_targets,
             cfg.lora_dropout,
             cfg.rslora,
+            cfg.dora,
             cfg.seed,
         )
         model.to(device)

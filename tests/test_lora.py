@@ -1,15 +1,17 @@
 """Low-rank adapters: their arithmetic, their switch, and PEFT's file format."""
 
 import json
+import re
 
 import huggingface_hub
 import pytest
 import torch
-from conftest import SHAPES
+from conftest import ENCODERS, SHAPES
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import model as models
+from families import FAMILIES
 from lora import (
     TARGETS,
     adapters,
@@ -72,7 +74,7 @@ def test_merged_equals_unmerged(tiny, family):
     before = outputs(model)
     assert (before - outputs(tiny(family))).abs().max() > 0.1
     merged = merge_lora(model)
-    assert_close(outputs(merged), before, atol=1e-5, rtol=0)
+    assert_close(outputs(merged), before, atol=2e-5, rtol=2e-5)
     assert merged.state_dict().keys() == tiny(family).state_dict().keys()
     assert all(weight.requires_grad for weight in merged.parameters())
 
@@ -171,6 +173,8 @@ def test_load_lora_gives_back_what_was_saved(tiny, tmp_path, family, settings):
     model = shake(add_lora(tiny(family), rank=2, **settings))
     save_lora(model, tmp_path / "new" / "folder", "somewhere")
     again = load_lora(tiny(family), tmp_path / "new" / "folder")
+    if FAMILIES[family].get("fused"):  # one layer there: the same update, its ranks summed
+        return assert_close(outputs(again), outputs(model), atol=2e-5, rtol=2e-5)
     assert torch.equal(outputs(again), outputs(model))
     ours, theirs = dict(adapters(model)), dict(adapters(again))
     assert ours.keys() == theirs.keys()
@@ -203,7 +207,7 @@ def test_the_files_are_those_of_peft(tiny, tmp_path):
         "r": 2,
         "lora_alpha": 3,
         "use_rslora": True,
-        "target_modules": ["q_proj", "down_proj"],
+        "target_modules": ["down_proj", "q_proj"],
     }
     assert {key: config[key] for key in expected} == expected
 
@@ -242,6 +246,62 @@ def test_the_revision_of_an_adapter_is_not_asked_of_its_base(saved, monkeypatch)
     assert set(asked) == {("owner/adapter", "abc"), ("owner/base", None)}
 
 
+# ------------------------------------------------------------------------------------------------ DoRA, heads
+def test_dora_scales_the_rows_of_the_sum_to_learned_lengths(tiny):
+    layer = shake(add_lora(tiny("qwen2"), rank=2, dora=True)).layers[0].attn.q_proj
+    with torch.no_grad():
+        layer.magnitude.mul_(torch.linspace(0.5, 2, 32))
+    weight = layer.base.weight + layer.delta()
+    weight = weight / weight.norm(dim=1, keepdim=True) * layer.magnitude[:, None]
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    assert_close(layer(x), x @ weight.T + layer.base.bias)
+
+
+@families
+def test_dora_starts_as_nothing_merges_and_survives_its_file(tiny, tmp_path, family):
+    assert_close(
+        outputs(add_lora(tiny(family), rank=2, dora=True)), outputs(tiny(family)), atol=2e-5, rtol=2e-5
+    )
+    model = shake(add_lora(tiny(family), rank=2, targets="q_proj,up_proj", dora=True))
+    with torch.no_grad():
+        for _, layer in adapters(model):
+            layer.magnitude.mul_(1.5)
+    before = outputs(model)
+    save_lora(model, tmp_path, "somewhere")
+    again = load_lora(tiny(family), tmp_path)
+    assert_close(outputs(again), before, atol=2e-5, rtol=2e-5)
+    assert_close(outputs(merge_lora(again)), before, atol=2e-5, rtol=2e-5)
+
+
+def classified(model):
+    with torch.no_grad():
+        return model.classify(model(IDS))
+
+
+@pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])
+def test_a_trained_classifier_travels_with_its_adapter(tiny, tmp_path, family):
+    models.save(tiny(family, architectures=["Model"]), tmp_path / "base")
+    model = shake(add_lora(models.load(tmp_path / "base", labels=3, seed=1), rank=2))
+    heads = [key for key, weight in model.named_parameters() if weight.requires_grad and "lora" not in key]
+    assert "classifier.out.weight" in heads and all(key.startswith("classifier.") for key in heads)
+    save_lora(model, tmp_path / "adapter", tmp_path / "base")
+    again, _, _ = open_model(str(tmp_path / "adapter"))
+    assert_close(classified(again), classified(model), atol=2e-5, rtol=2e-5)
+    assert classified(again).shape == (2, 3)
+
+
+def test_a_classifier_that_is_missing_is_never_made_up(tiny, tmp_path):
+    models.save(tiny("bert"), tmp_path / "base")
+    model = add_lora(models.load(tmp_path / "base", labels=3, seed=1), rank=2)
+    save_lora(model, tmp_path / "adapter", tmp_path / "base")
+    rewrite(tmp_path / "adapter", lambda state: state.pop("base_model.model.bert.pooler.dense.weight"))
+    with pytest.raises(ValueError, match=r"bert\.pooler\.dense\.weight is missing"):
+        open_model(str(tmp_path / "adapter"))
+    rewrite(tmp_path / "adapter", lambda state: state.pop("base_model.model.classifier.weight"))
+    with pytest.raises(ValueError, match=r"classifier\.weight"):
+        open_model(str(tmp_path / "adapter"))
+
+
 # ------------------------------------------------------------------------------------------------ errors
 @pytest.mark.parametrize("target", ["w_proj", "proj", " k_proj"])
 def test_a_target_that_no_layer_has_is_named(tiny, target):
@@ -261,20 +321,20 @@ def test_merging_nothing_is_an_error(tiny):
 
 def test_a_missing_tensor_is_named(saved, tiny):
     rewrite(saved / "adapter", lambda state: state.pop(FIRST))
-    with pytest.raises(ValueError, match=r"lora_A of layers\.0\.attn\.q_proj is missing"):
+    with pytest.raises(ValueError, match=r"layers\.0\.self_attn\.q_proj\.lora_A is missing"):
         load_lora(tiny(), saved / "adapter")
 
 
 @pytest.mark.parametrize("key", [FIRST.replace("layers.0", "layers.2"), FIRST.replace("lora_A", "lora_C")])
 def test_an_unexpected_tensor_is_named(saved, tiny, key):
     rewrite(saved / "adapter", lambda state: state.update({key: torch.ones(2, 32)}))
-    with pytest.raises(ValueError, match=key.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=re.escape(key.removeprefix("base_model.model."))):
         load_lora(tiny(), saved / "adapter")
 
 
 def test_a_wrong_shape_is_reported_with_both_shapes(saved, tiny):
     rewrite(saved / "adapter", lambda state: state.update({FIRST: torch.ones(3, 32)}))
-    with pytest.raises(ValueError, match=r"q_proj\.lora_A\.weight has shape \(3, 32\), expected \(2, 32\)"):
+    with pytest.raises(ValueError, match=r"q_proj\.lora_A has shape \(3, 32\), expected \(2, 32\)"):
         load_lora(tiny(), saved / "adapter")
 
 
@@ -286,20 +346,21 @@ def test_a_truncated_adapter_is_named(saved, tiny):
 
 
 @pytest.mark.parametrize(
-    "change",
+    "change, message",
     [
-        dict(use_dora=True),
-        dict(bias="all"),
-        dict(peft_type="LOHA"),
-        dict(modules_to_save=["embed_tokens"]),
-        dict(target_modules=".*_proj"),
+        (dict(use_dora=True), "lora_magnitude_vector is missing"),
+        (dict(bias="all"), "only LoRA is supported"),
+        (dict(peft_type="LOHA"), "only LoRA is supported"),
+        (dict(layers_to_transform=[1]), "without layers_to_transform"),
+        (dict(modules_to_save=["embed_tokens"]), "model.embed_tokens.weight is missing"),
+        (dict(target_modules=".*_proj|lm_head"), "lm_head.lora_A is missing"),
     ],
-    ids=lambda change: next(iter(change)),
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
-def test_what_is_not_plain_lora_is_refused(saved, tiny, change):
+def test_what_an_adapter_promises_and_does_not_hold_is_an_error(saved, tiny, change, message):
     path = saved / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+    with pytest.raises(ValueError, match=message):
         load_lora(tiny(), saved / "adapter")
 
 

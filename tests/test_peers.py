@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from conftest import SHAPES, tiny_hf
+from conftest import ENCODERS, SHAPES, tiny_hf
 from torch.testing import assert_close
 
 from data import PLAIN_TEMPLATE, load_tokenizer
-from lora import adapters, add_lora, load_lora, save_lora
+from lora import adapters, add_lora, load_lora, open_model, save_lora
 from model import ALWAYS, load, save
 from sampler import generate
 
@@ -168,7 +168,7 @@ def test_the_plain_template_renders_as_we_do(tokenizer, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ peft
-SETTINGS = [{}, dict(alpha=3, targets="k_proj,o_proj,down_proj", rank_stabilised=True)]
+SETTINGS = [{}, dict(dora=True), dict(alpha=3, targets="k_proj,o_proj,down_proj", rank_stabilised=True)]
 
 
 @pytest.fixture
@@ -195,11 +195,15 @@ def test_peft_opens_the_adapter_that_we_save(tiny, tmp_path, peft, family, setti
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_we_open_the_adapter_that_peft_saves(tiny, tmp_path, peft, family, settings):
     save(tiny(family), tmp_path / "base")
+    targets = settings.get("targets", "q_proj,v_proj,gate_proj")
+    if family == "phi3":
+        targets = "qkv_proj,o_proj,down_proj" if settings else "qkv_proj,gate_up_proj"
     config = peft.LoraConfig(
         r=3,
         lora_alpha=settings.get("alpha", 6),
-        target_modules=settings.get("targets", "q_proj,v_proj,gate_proj").split(","),
+        target_modules=targets.split(","),
         use_rslora=settings.get("rank_stabilised", False),
+        use_dora=settings.get("dora", False),
         init_lora_weights=False,
         task_type="CAUSAL_LM",
     )
@@ -209,3 +213,49 @@ def test_we_open_the_adapter_that_peft_saves(tiny, tmp_path, peft, family, setti
     model = load_lora(tiny(family), tmp_path / "adapter")
     assert (ours(model) - ours(tiny(family))).abs().max() > 0.01
     near(ours(model), theirs(peer))
+
+
+@pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_adapters_with_a_trained_head_go_both_ways(tiny, tmp_path, peft, family, dora):
+    """PEFT saves a DoRA adapter of a classifier, we read it, write it, and PEFT reads that."""
+    save(tiny(family, architectures=["Model"], pad_token_id=0), tmp_path / "bare")
+    save(load(tmp_path / "bare", labels=3, seed=1), tmp_path / "base")
+    classes = transformers.AutoModelForSequenceClassification
+
+    def base():
+        return classes.from_pretrained(tmp_path / "base", dtype=torch.float32, attn_implementation="eager")
+
+    names = [n.rpartition(".")[2] for n, m in base().named_modules() if isinstance(m, torch.nn.Linear)]
+    targets = sorted(
+        {"q_proj", "down_proj", "qkv_proj", "query", "Wqkv", "Wo", "intermediate.dense"} & {*names}
+    )
+    targets += ["intermediate.dense"] if "query" in targets else []
+    config = peft.LoraConfig(
+        r=3,
+        lora_alpha=4,
+        target_modules=targets,
+        use_dora=dora,
+        use_rslora=dora,
+        init_lora_weights=False,
+        task_type="SEQ_CLS",
+    )
+    torch.manual_seed(0)
+    peer = peft.get_peft_model(base(), config).eval()
+    peer.base_model.model.config.pad_token_id = 0
+    ids = IDS.clamp(min=3)
+    with torch.no_grad():
+        for name, weight in peer.named_parameters():
+            if "modules_to_save" in name or "magnitude" in name:
+                weight.add_(torch.randn(weight.shape) * 0.3)
+        expected = peer(input_ids=ids).logits
+        peer.save_pretrained(tmp_path / "theirs")
+        path = tmp_path / "theirs" / "adapter_config.json"
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "base")})
+        )
+        model, _, _ = open_model(str(tmp_path / "theirs"))
+        near(model.classify(model(ids)), expected)
+        save_lora(model, tmp_path / "ours", tmp_path / "base")
+        again = peft.PeftModel.from_pretrained(base(), tmp_path / "ours").eval()
+        near(again(input_ids=ids).logits, expected)
