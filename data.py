@@ -18,19 +18,25 @@ from tokenizers import decoders, normalizers, pre_tokenizers, trainers
 from games.task import Chat
 
 
-# ------------------------------------------------------------------------------------------------ chat format
+# ------------------------------------------------------------------------------------------------ chats
 @dataclass
 class Format:
-    """How a conversation is written. A message is open[role] + content + close[role] + after; a reply is
-    learned with its close, which also ends generation."""
+    """How a conversation is written. A message is open[role] + lead + content + close[role] + after; a reply
+    is learned with its close, which also ends generation."""
 
     open: dict
     close: dict
     bos: str = ""
+    lead: str = ""  # stands before every content and belongs to it
     after: str = ""
     strip: bool = False  # content is stripped before it is written
     system: str = ""  # written when the conversation brings no system message
-    sign: str = ""  # a text that occurs in the chat_template of checkpoints that use this format
+    preamble: str = ""  # stands before every system message's content, and alone where there is none
+    into: str = ""  # no system turn: its content becomes part of the "first" or "last" user message
+    wrap: str = "{}\n\n"  # how it does
+    thinks: bool = False  # replies may begin with <think>...</think>, which all but the last one lose
+    no_thought: str = ""  # opens a last reply that has none
+    sign: str = ""  # a regular expression that finds its checkpoints by their own chat template
 
 
 ROLES = ("system", "user", "assistant")
@@ -39,32 +45,78 @@ CHATML = dict(
     close=dict.fromkeys(ROLES, "<|im_end|>"),
     after="\n",
 )
-# The first format whose sign occurs in a checkpoint's own chat template is taken.
+LLAMA3 = dict(
+    bos="<|begin_of_text|>",
+    open={role: f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in ROLES},
+    close=dict.fromkeys(ROLES, "<|eot_id|>"),
+    strip=True,
+)
+MISTRAL = dict(
+    bos="<s>", close={"user": "[/INST]", "assistant": "</s>"}, open={"user": "[INST]", "assistant": ""}
+)
+# The first format whose sign its own chat template has is taken.
 FORMATS = {
     "plain": Format(  # parlor's own, for models trained from scratch: two control tokens a round
         bos="<|begin|>",
         open={"system": "", "user": "", "assistant": "<|assistant|>"},
         close={"system": "<|end|>", "user": "", "assistant": "<|end|>"},
-        sign="<|begin|>",
+        sign=r"<\|begin\|>",
     ),
-    "llama3": Format(
-        bos="<|begin_of_text|>",
-        open={role: f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in ROLES},
-        close=dict.fromkeys(ROLES, "<|eot_id|>"),
+    "llama3.1": Format(
+        **LLAMA3,
+        preamble="Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
+        sign="Cutting Knowledge Date",
+    ),
+    "llama3": Format(**LLAMA3, sign=r"<\|start_header_id\|>"),
+    "llama2": Format(
+        open={"user": "<s>[INST]", "assistant": ""},
+        close={"user": " [/INST]", "assistant": " </s>"},
+        lead=" ",
         strip=True,
-        sign="<|start_header_id|>",
+        into="first",
+        wrap="<<SYS>>\n{}\n<</SYS>>\n\n",
+        sign="<<SYS>>",
+    ),
+    "mistral-nemo": Format(**MISTRAL, into="last", sign=r"[\"']\[INST\][\"']"),
+    "mistral": Format(**MISTRAL, into="last", lead=" ", sign=r"\[INST\]"),
+    "gemma": Format(
+        bos="<bos>",
+        open={"user": "<start_of_turn>user\n", "assistant": "<start_of_turn>model\n"},
+        close=dict.fromkeys(ROLES, "<end_of_turn>"),
+        after="\n",
+        strip=True,
+        into="first",
+        sign="<start_of_turn>",
+    ),
+    "phi3": Format(
+        open={role: f"<|{role}|>\n" for role in ROLES},
+        close=dict.fromkeys(ROLES, "<|end|>"),
+        after="\n",
+        sign=r"<\|user\|>.*<\|end\|>",
+    ),
+    "deepseek-r1": Format(
+        bos="<｜begin▁of▁sentence｜>",
+        open={"system": "", "user": "<｜User｜>", "assistant": "<｜Assistant｜>"},
+        close={"system": "", "user": "", "assistant": "<｜end▁of▁sentence｜>"},
+        thinks=True,
+        sign="<｜Assistant｜>",
     ),
     "smollm2": Format(
         **CHATML,
         system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
         sign="named SmolLM",
     ),
+    "qwen3": Format(
+        **CHATML, thinks=True, no_thought="<think>\n\n</think>\n\n", sign="reasoning_content|enable_thinking"
+    ),
     "qwen2.5": Format(
         **CHATML,
         system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
         sign="You are Qwen",
     ),
-    "chatml": Format(**CHATML, sign="<|im_start|>"),
+    "qwen2": Format(**CHATML, system="You are a helpful assistant.", sign="You are a helpful assistant"),
+    "internlm2": Format(**CHATML, bos="<s>", sign=r"bos_token.*<\|im_start\|>"),
+    "chatml": Format(**CHATML, sign=r"<\|im_start\|>"),
 }
 PLAIN_TEMPLATE = (  # the plain format in the Hub's language, for those who open our folders with other tools
     "{{ '<|begin|>' }}{% for m in messages %}"
@@ -75,7 +127,7 @@ PLAIN_TEMPLATE = (  # the plain format in the Hub's language, for those who open
 
 
 # ------------------------------------------------------------------------------------------------ tokenizer
-CONTROL = r"<[^<>\n]+>"  # how control tokens are spelled in the marks above
+CONTROL = r"<[^<>\n]+>|\[/?INST\]"  # how control tokens are spelled in the marks above
 
 
 class Tokenizer:
@@ -86,15 +138,23 @@ class Tokenizer:
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True  # "<|im_end|>" inside a message is text
-        marks = {format.bos, *format.open.values(), *format.close.values()}
+        self.space = no_prepending(inner)  # what stands before a text after a control token
+        marks = {format.bos, format.no_thought, *format.open.values(), *format.close.values()}
+        marks |= {"<think></think>"} if format.thinks else set()
         names = sorted({name for mark in marks for name in re.findall(CONTROL, mark)})
         self.control = {name: inner.token_to_id(name) for name in names}
         unknown = [name for name, token in self.control.items() if token is None]
-        if unknown:
-            raise ValueError(
-                f"the tokenizer has no token {unknown[0]}, which its chat format needs; try --format"
-            )
-        self.stop_ids = sorted({self.control[format.close["assistant"]], *stop_ids})
+        for name in unknown:
+            if name[0] == "<" and "think" not in name:
+                raise ValueError(
+                    f"the tokenizer has no token {name}, which its chat format needs; try --format"
+                )
+            del self.control[name]  # it is plain text there
+        added = inner.get_added_tokens_decoder()
+        self.eaters = {
+            i for i in self.control.values() if i in added and added[i].rstrip
+        }  # of the next space
+        self.stop_ids = sorted({self.control[re.findall(CONTROL, format.close["assistant"])[-1]], *stop_ids})
         self.encode = lru_cache(maxsize=100_000)(self._encode)
         self.turn = lru_cache(maxsize=100_000)(self._turn)
 
@@ -112,19 +172,59 @@ class Tokenizer:
             ids = [i for part in parts for i in self.inner.encode(part, add_special_tokens=False).ids]
         return tuple(ids)
 
-    @lru_cache(maxsize=100)  # noqa: B019  (a handful of marks a format)
-    def mark(self, text):
-        """Ids of a format's own marks, in which control tokens do count: a tuple."""
-        parts = re.split(f"({CONTROL})", text)
-        ids = [(self.control[part],) if part in self.control else self.encode(part) for part in parts if part]
-        return sum(ids, ())
+    def join(self, *parts, after=-1):
+        """Ids of marks, in which control tokens count, and of contents, given as (content,), in which none
+        does.
 
-    def _turn(self, role, content):
+        What stands between two control tokens is encoded as one text, as it is when a whole conversation is.
+        after: the id of the control token before, -1 for any, None where text stands before."""
+        ids, text = [], ""
+
+        def flush():
+            nonlocal text
+            text = text.lstrip() if after in self.eaters else text
+            if text and after is not None and not (self.space == "once" and text[0] == " "):
+                text = self.space and " " + text or text
+            ids.extend(self.encode(text) if text else ())
+            text = ""
+
+        for part in parts:
+            for piece in re.split(f"({CONTROL})", part) if isinstance(part, str) else part:
+                if isinstance(part, str) and piece in self.control:
+                    flush()
+                    after = self.control[piece]
+                    ids.append(after)
+                else:
+                    text += piece
+        flush()
+        return tuple(ids)
+
+    def _turn(self, role, content, last=True):
         """(ids, start, stop) of one message; ids[start:stop] are what its author says, the close included."""
         form = self.format
-        head, after = self.mark(form.open[role]), self.mark(form.after)
-        body = self.encode(content.strip() if form.strip else content) + self.mark(form.close[role])
-        return head + body + after, len(head), len(head) + len(body)
+        content = content.strip() if form.strip else content
+        if role != "assistant":
+            before = form.preamble if role == "system" else ""
+            return (
+                self.join(form.open[role], form.lead, (before + content,), form.close[role], form.after),
+                0,
+                0,
+            )
+        opening, parts = form.open[role], [form.lead, (content,)]
+        thought, ended, answer = content.rpartition("</think>")
+        if form.thinks and ended:
+            parts = [(answer.lstrip("\n"),)]
+            if last:
+                thought = thought.rpartition("<think>")[2].strip("\n")
+                parts = ["<think>\n", (thought,), "\n</think>\n\n", *parts]
+        elif last:
+            opening += form.no_thought
+        head, close = self.join(opening), self.join(form.close[role])
+        before = re.split(f"({CONTROL})", opening or form.close.get("user", ""))
+        follows = not before[-1] and len(before) > 1 and before[-2] in self.control
+        body = self.join(*parts, form.close[role], after=-1 if follows else None)
+        tail = self.join(form.close[role], form.after)[len(close) :]
+        return head + body + tail, len(head), len(head) + len(body)
 
     def render(self, messages, learn="replies", prompt=False):
         """Ids and loss mask (lists of equal length) of a conversation; learn as in games.task.Chat.
@@ -132,22 +232,41 @@ class Tokenizer:
         prompt=True opens the assistant's next turn instead, for generation.
         """
         form, spans = self.format, []
-        if form.system and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": form.system}, *messages]
-        ids = list(self.mark(form.bos))
+        messages = self.with_system(messages)
+        ids = list(self.join(form.bos))
         for i, message in enumerate(messages):
-            turn, start, stop = self.turn(message["role"], message["content"])
-            if message["role"] == "assistant" and (learn == "replies" or i == len(messages) - 1):
+            last = i == len(messages) - 1
+            turn, start, stop = self.turn(message["role"], message["content"], last)
+            if message["role"] == "assistant" and (learn == "replies" or last):
                 spans.append((len(ids) + start, len(ids) + stop))
             ids += turn
         if prompt:
-            ids += self.mark(form.open["assistant"])
+            ids += self.join(form.open["assistant"] + form.no_thought)
         if learn == "all":
             spans = [(1, len(ids))]
         mask = [0] * len(ids)
         for start, stop in spans:
             mask[start:stop] = [1] * (stop - start)
         return ids, mask
+
+    def with_system(self, messages):
+        """The messages with a system message as the format has it."""
+        form = self.format
+        if messages[0]["role"] == "system":
+            system, *rest = messages
+        elif form.system or form.preamble:
+            system, rest = {"role": "system", "content": form.system}, messages
+        else:
+            return messages
+        if not form.into:
+            return [system, *rest]
+        users = [i for i, message in enumerate(rest) if message["role"] == "user"]
+        if not users:
+            raise ValueError("this chat format puts the system message into a user's, and there is none")
+        place = users[0 if form.into == "first" else -1]
+        content = rest[place]["content"].strip() if form.strip else rest[place]["content"]
+        joined = {"role": "user", "content": form.wrap.format(system["content"]) + content}
+        return [*rest[:place], joined, *rest[place + 1 :]]
 
     def prompt(self, messages):
         """Ids that end where the assistant's reply begins."""
@@ -156,7 +275,8 @@ class Tokenizer:
     def decode(self, ids):
         """The text of ids, control tokens left out."""
         control = set(self.control.values())
-        return self.inner.decode([i for i in ids if i not in control], skip_special_tokens=True)
+        text = self.inner.decode([i for i in ids if i not in control], skip_special_tokens=True)
+        return text.removeprefix(self.format.lead)
 
     def coloured(self, ids, mask):
         """Ids as terminal text, what is learned in green and the rest dim."""
@@ -181,6 +301,36 @@ class Tokenizer:
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+FROM_SENTENCEPIECE = (
+    "from transformers import LlamaTokenizerFast as T; T.from_pretrained('{0}').save_pretrained('{0}')"
+)
+
+
+def no_prepending(inner):
+    """Switch off the space that sentencepiece-like tokenizers put before every text, and say how they did:
+    "" not at all or at the very start only, "always", or "once" where the text does not begin with one.
+
+    Tokenizer.join puts it where it stands in a whole conversation: after control tokens."""
+    space = ""
+    for owner, kind, key in (
+        ("normalizer", normalizers, "normalizers"),
+        ("pre_tokenizer", pre_tokenizers, "pretokenizers"),
+    ):
+        step = getattr(inner, owner)
+        state = json.loads(step.__getstate__()) if step else {}
+        steps = state.get(key, [state])
+        schemes = {one.get("prepend_scheme", "never") for one in steps}
+        kept = [one for one in steps if one.get("type") != "Prepend"]
+        if schemes == {"never"} and kept == steps:
+            continue
+        space = "always" if kept != steps else "once" if "always" in schemes else space
+        kept = [one | {"prepend_scheme": "never"} if "prepend_scheme" in one else one for one in kept]
+        changed = kind.Sequence([])
+        changed.__setstate__(json.dumps({"type": "Sequence", key: kept}).encode())
+        setattr(inner, owner, changed)
+    return space
+
+
 def load_tokenizer(folder, format="", vocab=None):
     """The Tokenizer of a model folder; its chat format is recognised by the chat template unless named.
 
@@ -188,6 +338,12 @@ def load_tokenizer(folder, format="", vocab=None):
     """
     folder = Path(folder)
     path = folder / "tokenizer.json"
+    if not path.exists() and (folder / "tokenizer.model").exists():
+        raise FileNotFoundError(
+            f"{folder}: only a sentencepiece tokenizer.model, no tokenizer.json; make one once with:\n"
+            "pip install transformers sentencepiece protobuf\n"
+            f'python -c "{FROM_SENTENCEPIECE.format(folder)}"'
+        )
     if not path.exists():
         raise FileNotFoundError(f"{folder}: no tokenizer.json (save one with transformers' fast tokenizer)")
     try:
@@ -206,7 +362,7 @@ def load_tokenizer(folder, format="", vocab=None):
     if (folder / "chat_template.jinja").exists():
         template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if not format:
-        format = next((name for name, form in FORMATS.items() if form.sign in template), "")
+        format = next((name for name, form in FORMATS.items() if re.search(form.sign, template, re.S)), "")
     if format not in FORMATS:
         what = f"{format!r} is unknown" if format else "its chat template is not one of ours"
         raise ValueError(f"{folder}: chat format: {what}; name one with --format {'|'.join(FORMATS)}")

@@ -1,6 +1,7 @@
 """Tokenizer, chat formats, masks, prefix sharing, packing and order."""
 
 import json
+import re
 
 import pytest
 import tokenizers
@@ -33,8 +34,18 @@ CONTROL = {
     "chatml": ["<|im_start|>", "<|im_end|>"],
     "smollm2": ["<|im_start|>", "<|im_end|>"],
     "qwen2.5": ["<|im_start|>", "<|im_end|>"],
+    "qwen2": ["<|im_start|>", "<|im_end|>"],
+    "qwen3": ["<think>", "</think>", "<|im_start|>", "<|im_end|>"],
+    "internlm2": ["<s>", "<|im_start|>", "<|im_end|>"],
     "llama3": ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+    "llama2": ["<s>", "</s>"],
+    "mistral": ["<s>", "[INST]", "[/INST]", "</s>"],
+    "mistral-nemo": ["<s>", "[INST]", "[/INST]", "</s>"],
+    "gemma": ["<bos>", "<start_of_turn>", "<end_of_turn>"],
+    "phi3": ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+    "deepseek-r1": ["<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"],
 }
+CONTROL["llama3.1"] = CONTROL["llama3"]
 END = {name: tokens[-1] for name, tokens in CONTROL.items()}
 formats = pytest.mark.parametrize("name", CONTROL)
 CHAT = [
@@ -58,7 +69,32 @@ GOLDEN = {
     "<|start_header_id|>user<|end_header_id|>\n\nCan it fly?\nAnswer.<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\nNo<|eot_id|>",
 }
-GOLDEN["smollm2"] = GOLDEN["qwen2.5"] = GOLDEN["chatml"]
+GOLDEN |= {
+    "smollm2": GOLDEN["chatml"],
+    "qwen2": GOLDEN["chatml"],
+    "qwen2.5": GOLDEN["chatml"],
+    "qwen3": "<think>\n\n</think>\n\nNo".join(GOLDEN["chatml"].rsplit("No", 1)),
+    "internlm2": "<s>" + GOLDEN["chatml"],
+    "llama3.1": GOLDEN["llama3"].replace(
+        "Play fair.", "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nPlay fair."
+    ),
+    "llama2": "<s>[INST] <<SYS>>\nPlay fair.\n<</SYS>>\n\nIs it alive? [/INST] Yes: it lives 🐙 </s>"
+    "<s>[INST] Can it fly?\nAnswer. [/INST] No </s>",
+    "mistral": "<s>[INST] Is it alive?[/INST] Yes: it lives 🐙</s>"
+    "[INST] Play fair.\n\nCan it fly?\nAnswer.[/INST] No</s>",
+    "mistral-nemo": "<s>[INST]Is it alive?[/INST]Yes: it lives 🐙</s>"
+    "[INST]Play fair.\n\nCan it fly?\nAnswer.[/INST]No</s>",
+    "gemma": "<bos><start_of_turn>user\nPlay fair.\n\nIs it alive?<end_of_turn>\n"
+    "<start_of_turn>model\nYes: it lives 🐙<end_of_turn>\n"
+    "<start_of_turn>user\nCan it fly?\nAnswer.<end_of_turn>\n"
+    "<start_of_turn>model\nNo<end_of_turn>\n",
+    "phi3": "<|system|>\nPlay fair.<|end|>\n<|user|>\nIs it alive?<|end|>\n"
+    "<|assistant|>\nYes: it lives 🐙<|end|>\n<|user|>\nCan it fly?\nAnswer.<|end|>\n"
+    "<|assistant|>\nNo<|end|>\n",
+    "deepseek-r1": "<｜begin▁of▁sentence｜>Play fair.<｜User｜>Is it alive?"
+    "<｜Assistant｜>Yes: it lives 🐙<｜end▁of▁sentence｜>"
+    "<｜User｜>Can it fly?\nAnswer.<｜Assistant｜>No<｜end▁of▁sentence｜>",
+}
 
 
 def byte_tokenizer(control, special=True):
@@ -118,6 +154,19 @@ def test_a_conversation_is_written_as_the_format_says(name):
         ("chatml", "<|im_start|>user\nIs it"),
         ("llama3", "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nIs it"),
         ("plain", "<|begin|>Is it"),
+        ("qwen2", "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nIs it"),
+        ("qwen3", "<|im_start|>user\nIs it"),
+        ("internlm2", "<s><|im_start|>user\nIs it"),
+        (
+            "llama3.1",
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+            "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nIs it",
+        ),
+        ("gemma", "<bos><start_of_turn>user\nIs it"),
+        ("phi3", "<|user|>\nIs it"),
+        ("mistral-nemo", "<s>[INST]Is it"),
+        ("deepseek-r1", "<｜begin▁of▁sentence｜><｜User｜>Is it"),
     ],
 )
 def test_a_conversation_without_system_message_gets_the_formats_own(name, start):
@@ -130,7 +179,8 @@ def test_a_conversation_without_system_message_gets_the_formats_own(name, start)
 @formats
 def test_exactly_the_replies_and_their_end_are_learned(name):
     tokenizer = chat_tokenizer(name)
-    expected = ["Yes: it lives 🐙" + END[name], "No" + END[name]]
+    space, end = FORMATS[name].lead, FORMATS[name].close["assistant"]
+    expected = [f"{space}Yes: it lives 🐙{end}", f"{space}No{end}"]
     assert learned(tokenizer, *tokenizer.render(CHAT)) == expected
     assert learned(tokenizer, *tokenizer.render(CHAT, learn="last")) == expected[1:]
 
@@ -150,11 +200,69 @@ def test_a_prompt_is_where_the_reply_begins(name):
     assert mask.index(1) == len(prompt)
 
 
-def test_only_llama3_strips_content():
-    padded = [{"role": "user", "content": "  a \n"}]
+def test_some_formats_strip_content():
+    padded, strip = [{"role": "user", "content": "  a \n"}], {"llama2", "llama3", "llama3.1", "gemma"}
     for name in CONTROL:
         text = spell(chat_tokenizer(name), chat_tokenizer(name).render(padded)[0])
-        assert ("  a \n" in text) == (name != "llama3") and "a" in text
+        assert ("  a \n" in text) == (name not in strip) and "a" in text
+
+
+def test_a_system_message_without_a_user_to_carry_it_is_an_error():
+    with pytest.raises(ValueError, match="puts the system message into a user's"):
+        chat_tokenizer("gemma").render([CHAT[0], CHAT[2]])
+
+
+def test_only_the_last_reply_keeps_its_thoughts():
+    thought = {"role": "assistant", "content": "<think>\nHm, hm.\n</think>\n\nNo"}
+    tokenizer = chat_tokenizer("qwen3")
+    ids, mask = tokenizer.render([*CHAT[:2], thought, CHAT[3], thought])
+    first, last = learned(tokenizer, ids, mask)
+    assert (first, last) == ("No<|im_end|>", "<think>\nHm, hm.\n</think>\n\nNo<|im_end|>")
+    plain = {"role": "assistant", "content": "a </think> b"}
+    assert learned(chat_tokenizer("chatml"), *chat_tokenizer("chatml").render([CHAT[1], plain])) == [
+        "a </think> b<|im_end|>"
+    ]
+
+
+def merging_tokenizer(name, style):
+    """A BPE with merges, trained on the golden texts, that treats spaces as a family of tokenizers does."""
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    if style == "byte level":
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    elif style == "prepend":
+        steps = [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+        inner.normalizer = tokenizers.normalizers.Sequence(steps)
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=style)
+    pieces = [word for text in GOLDEN.values() for word in re.findall(r" ?[^\s<>\[\]]+", text)]
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>"], initial_alphabet=list("▁\n"), show_progress=False
+    )
+    inner.train_from_iterator(pieces, trainer)
+    tokens = [tokenizers.AddedToken(c, special=True, normalized=False) for c in CONTROL[name]]
+    inner.add_special_tokens(tokens)
+    return inner
+
+
+@formats
+@pytest.mark.parametrize("style", ["byte level", "prepend", "first", "always"])
+def test_ids_are_those_of_the_whole_text(name, style):
+    """Control tokens cut a text; what lies between is encoded in one piece, with the space that its tokenizer
+    puts there. A merge across the place where a reply begins is the one exception, and none is here."""
+    expected = merging_tokenizer(name, style).encode(GOLDEN[name], add_special_tokens=False)
+    tokenizer = Tokenizer(merging_tokenizer(name, style), FORMATS[name])
+    ids, mask = tokenizer.render(CHAT)
+    assert [tokenizer.inner.id_to_token(i) for i in ids] == expected.tokens
+    assert tokenizer.prompt(CHAT[:4]) == ids[: mask.index(1, mask.index(0, mask.index(1)))]
+
+
+def test_a_control_token_that_takes_the_next_space_does_so():
+    """Phi-3's <|user|> swallows the line end after it."""
+    tokens = [tokenizers.AddedToken(c, special=True, normalized=False, rstrip=True) for c in CONTROL["phi3"]]
+    inner = byte_tokenizer([])
+    inner.add_special_tokens(tokens)
+    tokenizer = Tokenizer(inner, FORMATS["phi3"])
+    assert spell(tokenizer, tokenizer.render(CHAT)[0]) == GOLDEN["phi3"].replace(">\n", ">")
 
 
 @formats
@@ -288,6 +396,16 @@ TEMPLATES = {
     "qwen2.5": "{{- 'You are Qwen, created by Alibaba Cloud.' }}" + CHATML_TEMPLATE,
     "llama3": "{{- bos_token }}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}",
     "plain": data.PLAIN_TEMPLATE,
+    "qwen2": "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}" + CHATML_TEMPLATE,
+    "qwen3": "{%- if enable_thinking is false %}{{ message.reasoning_content }}" + CHATML_TEMPLATE,
+    "internlm2": "{{ bos_token }}" + CHATML_TEMPLATE,
+    "llama3.1": "{{ '<|start_header_id|>system<|end_header_id|>' }}{{ 'Cutting Knowledge Date' }}",
+    "llama2": "{{ '<<SYS>>\n' + system_message }}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}",
+    "mistral": "{{- '[INST] ' + message['content'] + '[/INST]' }}",
+    "mistral-nemo": '{{- "[INST]" + message["content"] + "[/INST]" }}',
+    "gemma": "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}",
+    "phi3": "{{'<|user|>' + '\n' + message['content'] + '<|end|>' + '\n'}}",
+    "deepseek-r1": "{{'<｜User｜>' + message['content']}}{{'<｜Assistant｜>' + content}}",
 }
 
 
@@ -313,19 +431,25 @@ def test_stop_ids_of_the_generation_config_count(tmp_path, eos):
 
 
 def test_a_template_of_no_known_format_is_an_error_that_lists_them(tmp_path):
-    write(tmp_path, "chatml", "{{ '[INST]' }}")
-    with pytest.raises(ValueError, match="plain.llama3.smollm2.qwen2.5.chatml"):
+    write(tmp_path, "chatml", "{{ '### Human: ' }}")
+    with pytest.raises(ValueError, match="plain.llama3.*smollm2.*chatml"):
         load_tokenizer(tmp_path)
 
 
 def test_an_unknown_format_is_named(tmp_path):
     write(tmp_path, "chatml", TEMPLATES["chatml"])
-    with pytest.raises(ValueError, match="'mistral' is unknown"):
-        load_tokenizer(tmp_path, "mistral")
+    with pytest.raises(ValueError, match="'vicuna' is unknown"):
+        load_tokenizer(tmp_path, "vicuna")
 
 
 def test_a_folder_without_tokenizer_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_sentencepiece_tokenizer_is_told_how_to_become_a_json(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.model.*(?s:.)*LlamaTokenizerFast"):
         load_tokenizer(tmp_path)
 
 
