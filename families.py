@@ -106,15 +106,15 @@ ROBERTA_NAMES = [(old.replace("bert.", "roberta."), new) for old, new in BERT_NA
     ("classifier.out_proj", "classifier.out"),
 ]
 MODERNBERT_NAMES = [
+    ("classifier", "classifier.out"),
+    ("head.dense", "classifier.dense"),
+    ("head.norm", "classifier.dense_norm"),
     ("model.embeddings.tok_embeddings", "embed"),
     ("model.embeddings.norm", "embed_norm"),
     ("model.layers", "layers"),
     ("model.final_norm", "norm"),
     ("attn.Wo", "attn.o_proj"),
     ("mlp.Wo", "mlp.down_proj"),
-    ("classifier", "classifier.out"),
-    ("head.dense", "classifier.dense"),
-    ("head.norm", "classifier.norm"),
 ]
 INTERNLM2_NAMES = [
     ("model.tok_embeddings", "embed"),
@@ -134,14 +134,18 @@ QKV, GATE_UP = ("attn.q_proj", "attn.k_proj", "attn.v_proj"), ("mlp.gate_proj", 
 
 
 def gemma(hf):
-    act = hf.get("hidden_activation") or hf["hidden_act"]
-    act = "gelu_pytorch_tanh" if act == "gelu" else act  # what the first files meant
+    act = (
+        "gelu_pytorch_tanh" if hf["hidden_act"] == "gelu" else hf["hidden_act"]
+    )  # what the first files meant
     return dict(norm="rms1", embed_scale=True, activation=act)
 
 
 def gemma2(hf):
-    return gemma(hf) | dict(
+    return dict(
+        norm="rms1",
         norms="sandwich",
+        embed_scale=True,
+        activation=hf["hidden_activation"],
         scale=hf["query_pre_attn_scalar"] ** -0.5,
         softcap=hf.get("attn_logit_softcapping"),
         logit_softcap=hf.get("final_logit_softcapping"),

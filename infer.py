@@ -3,6 +3,7 @@
 Without a verb it plays, with the newest run. Each verb is one function below; main() gives it a model and a
 task."""
 
+import hashlib
 import os
 import shutil
 import sys
@@ -129,18 +130,28 @@ def sample(cfg, task, model, tokenizer, folder):
 
 
 def merge(cfg, task, model, tokenizer, folder):
-    """Write the model with its adapter merged, tokenizer beside it, to the new folder --out."""
+    """Write the model with its adapter merged, tokenizer and settings beside it, to the new folder --out.
+
+    merged.json there says what went in, so that the same adapter is not added twice."""
     if not cfg.out:
         raise UsageError("merge needs --out FOLDER")
-    if not cfg.lora and not (models.resolve(named(cfg)) / "adapter_config.json").exists():
+    name = models.resolve(cfg.lora or named(cfg))
+    if not (name / "adapter_config.json").exists():
         raise ValueError(
-            f"{named(cfg)} is no adapter: there is nothing to merge (an adapter for it goes with --lora)"
+            f"{name} is no adapter: there is nothing to merge (an adapter for it goes with --lora)"
         )
+    adapter = hashlib.sha256((name / "adapter_model.safetensors").read_bytes()).hexdigest()
+    base = models.resolve(cfg.model if cfg.lora else lora.read_base(name)[0])
+    before = models.read_json(base / "merged.json") if (base / "merged.json").exists() else []
+    if adapter in [entry["sha256"] for entry in before]:
+        raise ValueError(f"{base}: the adapter {name} is merged into it already (merged.json)")
     out = Path(new_file(cfg.out))
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     models.save(model, partial)
-    models.copy_tokenizer(folder, partial)
+    for source in (base, folder):
+        models.copy_tokenizer(source, partial)
+    runs.write_json(partial / "merged.json", [*before, {"adapter": str(name), "sha256": adapter}])
     os.replace(partial, out)
     print(f"written: {out}")
 

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -202,11 +203,11 @@ class Classifier(nn.Module):
             nn.Linear(config.dim, config.dim, bias=config.dense_bias) if config.dense else nn.Identity()
         )
         self.activation = activation(config.dense) if config.dense else nn.Identity()
-        self.norm = norm_of(config, wanted=config.dense_norm)
+        self.dense_norm = norm_of(config, wanted=config.dense_norm)
         self.out = nn.Linear(config.dim, config.labels, bias=config.classes_bias)
 
     def forward(self, x):
-        return self.out(self.norm(self.activation(self.dense(x))))
+        return self.out(self.dense_norm(self.activation(self.dense(x))))
 
 
 def pool(hidden, end, how):
@@ -410,7 +411,7 @@ class Transformer(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------ loading
-UNWANTED = ["*/*", "consolidated*"]  # other formats of the same weights
+UNWANTED = ["[!0-9]*/*", "consolidated*"]  # other formats of the same weights; 1_Pooling/ is wanted
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]  # of a Hub repository; never its code or pickles
 
 
@@ -451,7 +452,7 @@ def read_json(path):
 
 def inside(folder, name):
     """The path of a file named by another file, which must not lead out of its folder."""
-    if Path(name).name != name:
+    if Path(name).name != name or name in ("", ".."):
         raise ValueError(f"{folder}: the index names {name!r}, which is not a plain file name in that folder")
     return folder / name
 
@@ -492,11 +493,12 @@ def load(name, dtype=None, device="cpu", revision=None, labels=None, seed=None):
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
     wanted, row = model.state_dict(), FAMILIES[hf["model_type"]]
+    unasked = {"head", "classifier"} - {key.split(".")[0] for key in wanted}  # passed over
     state, unknown = {}, []
     for path, theirs, tensor in tensors_of(folder, row, device):
         for ours, part in unfused(rename(theirs, names_of(row)), tensor, wanted, row, config.kv_heads):
             if ours not in wanted:
-                if not ours.startswith(("head.", "classifier.")):  # a head that was not asked for
+                if ours.split(".")[0] not in unasked:
                     unknown.append(f"{theirs} ({path.name})")
                 continue
             if part.shape != wanted[ours].shape:
@@ -528,15 +530,15 @@ def tensors_of(folder, row, device):
     """(file, name, tensor) of a checkpoint's tensors one at a time; what is ignored left out, and names with
     the prefix that a bare model's lack."""
     prefix, ignored = row.get("prefix", "model") + ".", re.compile(row.get("ignored", "$^"))
-    files = weight_files(folder)
+    files, aliases, bare = weight_files(folder), row.get("aliases", []), True
     try:
+        for path in files:  # the first may hold a head alone
+            with safe_open(path, framework="pt") as file:
+                bare = bare and not any(rename(key, aliases).startswith(prefix) for key in file.keys())
         for path in files:
             with safe_open(path, framework="pt", device=str(device)) as file:
-                keys = {key: rename(key, row.get("aliases", [])) for key in file.keys()}
-                if path == files[0]:
-                    bare = not any(key.startswith(prefix) for key in keys.values())
-                for theirs, key in keys.items():
-                    key = prefix + key if bare else key
+                for theirs in file.keys():
+                    key = prefix * bare + rename(theirs, aliases)
                     if not (BUFFERS.search(key) or ignored.search(key)):
                         yield path, key, file.get_tensor(theirs)
     except (SafetensorError, OSError) as error:
@@ -550,8 +552,8 @@ def unfused(key, tensor, wanted, row, kv_heads):
     for fused, parts in row.get("fused", {}).items():
         if f".{fused}." in key:
             keys = [key.replace(fused, part) for part in parts]
-            sizes = [len(wanted[key]) for key in keys]
-            if len(tensor) == sum(sizes):
+            sizes = [len(wanted[key]) for key in keys if key in wanted]
+            if len(sizes) == len(parts) and len(tensor) == sum(sizes):
                 groups = kv_heads if row.get("interleaved") else 1
                 split = tensor.unflatten(0, (groups, -1)).split([size // groups for size in sizes], dim=1)
                 return [(key, part.flatten(0, 1)) for key, part in zip(keys, split)]
@@ -630,10 +632,75 @@ def save(model, folder):
         os.replace(folder / f"{name}.partial", folder / name)
 
 
+BESIDE = tuple(
+    "tokenizer special_tokens generation_config vocab added_ chat_ modules sentence_ config_sentence_".split()
+)
+
+
 def copy_tokenizer(source, target):
-    """Copy the files beside the weights that say how a model reads and stops."""
-    for path in sorted(Path(source).glob("*.json*")) + sorted(Path(source).glob("*.jinja")):
-        if path.name.startswith(
-            ("tokenizer", "special_tokens", "generation_config", "vocab", "added_tok", "chat_")
-        ):
-            shutil.copy(path, Path(target) / path.name)
+    """Copy the files beside the weights that say how a model reads and stops, and the folders that
+    modules.json names."""
+    source, target = Path(source), Path(target)
+    for path in sorted(source.iterdir()):
+        if path.name.startswith(BESIDE) and path.suffix in (".json", ".jinja", ".txt"):
+            shutil.copy(path, target / path.name)
+    if (source / "modules.json").exists():
+        for module in read_json(source / "modules.json"):
+            if module["path"] and inside(source, module["path"]).is_dir():
+                shutil.copytree(source / module["path"], target / module["path"], dirs_exist_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------ summary
+def summary(folder):
+    """What a model folder holds, in lines, by its config.json alone."""
+    hf = read_json(folder / "config.json")
+    config = config_from_hf(hf, folder / "config.json")
+    with torch.device("meta"):
+        model = Transformer(config)
+    whole = sum(weight.numel() for weight in model.parameters())
+    embedding = model.embed.weight.numel() * (2 if config.labels is None and not config.tied else 1)
+    slides = sum(config.sliding)
+    kinds = [f"{config.layers - slides} full"] if slides < config.layers else []
+    if slides:
+        kinds.append(
+            f"{slides} sliding, {config.reach} tokens back" + ("" if config.causal else " and ahead")
+        )
+    heads = f"{config.heads} heads" + (
+        f" on {config.kv_heads} keys" if config.heads > config.kv_heads else ""
+    )
+    rope = config.rope and ", ".join(f"{k} {v}" for k, v in config.rope.items())
+    head = {None: "next token" + (", tied to the embedding" if config.tied else ""), 0: "none"}
+    lines = {
+        "family": hf["model_type"]
+        + ("" if row_of(config) is FAMILIES[hf["model_type"]] else f", as {config.hf['model_type']}"),
+        "parameters": f"{whole:,}, of them {embedding:,} in the vocabulary of {config.vocab:,}",
+        "layers": f"{', '.join(kinds)}; {config.norms} {config.norm} norm",
+        "width": f"{config.dim}, {heads} of {config.head_dim}, MLP {config.mlp_dim} {config.activation}",
+        "positions": rope or f"{config.places - config.place_offset} learned",
+        "head": head.get(config.labels, f"{config.labels} classes, {config.pooling} pooling"),
+    }
+    if config.causal:
+        cache = 2 * config.layers * config.kv_heads * config.head_dim * 1000 * 2
+        lines["cache"] = (
+            f"{cache / 1e6:,.1f} MB per 1,000 tokens in bfloat16, {cache / 5e5:,.1f} MB in float32"
+        )
+    return [f"{name:<10} {text}" for name, text in lines.items()]
+
+
+def main(argv=None):
+    """python model.py FOLDER|RUN|HUB-NAME prints what it holds. Exit codes: 0 done, 1 failed, 2 wrong
+    call."""
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) != 1 or argv[0].startswith("-"):
+        print("usage: python model.py FOLDER|RUN|HUB-NAME", file=sys.stderr)
+        return 2
+    try:
+        print("\n".join(summary(resolve(argv[0]))))
+    except (ValueError, OSError) as error:
+        print(f"model.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

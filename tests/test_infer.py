@@ -226,6 +226,10 @@ def test_merge_writes_a_model_with_the_outputs_of_the_adapter(all_runs, world_fi
     assert torch.allclose(logits(adapted, ids), logits(merged, ids), atol=1e-5)
     assert not torch.allclose(logits(base, ids), logits(merged, ids), atol=1e-3)
     assert data.load_tokenizer(out).size == merged.config.vocab
+    adapter, again = str(all_runs / "adapter" / "model"), tmp_path / "twice"
+    argv = ["merge", "--world", str(world_file), "--model", str(out), "--lora", adapter, "--out", str(again)]
+    assert infer.main(argv) == 1 and not again.exists()
+    assert "is merged into it already" in capsys.readouterr().err
     assert not (out / "adapter_config.json").exists()
 
 

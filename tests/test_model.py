@@ -2,12 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
-from conftest import SHAPES, tiny_hf
+from conftest import ENCODERS, SHAPES, tiny_hf
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -530,3 +532,47 @@ def test_neither_pickles_nor_code_are_fetched_from_the_hub(hub, saved, file, wan
     folders["owner/name"] = saved
     load("owner/name")
     assert wanted == any(Path(file).match(pattern) for pattern in calls[0][1]["allow_patterns"])
+
+
+# ------------------------------------------------------------------------------------------------ summary
+@pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])
+def test_the_summary_of_a_folder_says_what_it_holds(tiny, tmp_path, capsys, family):
+    model = tiny(family)
+    save(model, tmp_path)
+    assert models.main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"family     {family}" in printed
+    assert f"parameters {sum(weight.numel() for weight in model.parameters()):,}" in printed
+    assert ("sliding" in printed) == bool(model.config.sliding)
+    cache = KVCache(model.config, 1, 1000, dtype=torch.bfloat16)
+    held = sum(x.nbytes for x in cache.keys + cache.values) / 1e6
+    assert (f"cache      {held:,.1f} MB per 1,000 tokens" in printed) == model.config.causal
+
+
+@pytest.mark.parametrize("argv, code", [([], 2), (["--help"], 2), (["no/such/folder"], 1)])
+def test_a_wrong_call_of_the_summary_says_so(argv, code, capsys):
+    assert models.main(argv) == code
+    assert "model.py" in capsys.readouterr().err
+
+
+LOADING = """
+import re, sys, torch, model
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = peak()
+weights = [weight.sum() for weight in model.load(sys.argv[1]).parameters()]  # reads every byte
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures with /proc")
+@pytest.mark.slow
+def test_loading_takes_about_the_memory_of_the_weights(tiny, tmp_path):
+    model = tiny(vocab_size=200_000, hidden_size=1024, intermediate_size=1024).to(torch.bfloat16)
+    save(model, tmp_path)
+    size = sum(weight.nbytes for weight in model.parameters())
+    del model
+    command = [sys.executable, "-c", LOADING, str(tmp_path)]
+    run = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(models.__file__).parent, check=True
+    )
+    assert 0.8 * size < int(run.stdout) < 1.3 * size

@@ -74,7 +74,8 @@ def new_there(family, variant="plain", seed=0):
     """A random model of theirs, its norms and biases away from one and zero."""
     hf = tiny_hf(family, **VARIANTS[variant])
     config = transformers.AutoConfig.for_model(hf.pop("model_type"), **hf)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    kind = transformers.AutoModel if family in ENCODERS else transformers.AutoModelForCausalLM
+    model = kind.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():

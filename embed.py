@@ -1,0 +1,331 @@
+"""Text to vectors: models as encoders, in sentence-transformers' folder form.
+
+A text becomes tokens, these hidden states, these one pooled vector, and that goes through dense layers and is
+scaled to unit length where the folder says so. load_embedder reads a folder, save_embedder writes one that
+sentence-transformers opens; modules other than these four are refused, their code is never run."""
+
+import json
+import re
+import shutil
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tokenizers
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Encoding, normalizers
+from tqdm import tqdm
+
+from model import ALWAYS, Transformer, load, pool, read_json, resolve, save, weight_files
+
+MODULES = "Transformer Pooling( Dense)*( Normalize)?"  # what a folder may hold, in this order
+POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # their names -> ours
+OLD_POOLINGS = {  # how folders before version 6 say it, with a true
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")  # of a dense layer, in torch.nn
+TOKENIZER = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")  # its files
+SETTINGS = "sentence_bert_config.json"  # of the Transformer, whatever its family; older names are read too
+ONLY = dict(  # its settings that would change the result
+    transformer_task="feature-extraction",
+    modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    module_output_name="token_embeddings",
+    processing_kwargs={},
+    query_expansion={},
+)
+
+
+# ------------------------------------------------------------------------------------------------ embedder
+@dataclass
+class Embedder:
+    """A model and all that turns its hidden states into vectors of `width` numbers."""
+
+    model: Transformer
+    tokenizer: tokenizers.Tokenizer
+    folder: Path  # where the tokenizer's files lie, which saving copies
+    max_length: int  # tokens that are read of a text, those around it included
+    pooling: str = "mean"
+    include_prompt: bool = True  # whether a prompt's tokens are pooled as well
+    dense: nn.ModuleList = field(default_factory=nn.ModuleList)  # in float32, as is all after the pooling
+    normalise: bool = False
+    truncate_dim: int | None = None  # only the first numbers count (Matryoshka); not scaled again
+    lower: bool = False
+    prompts: dict = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity: str | None = None  # what the vectors are made for: a note, kept for saving
+
+    def __post_init__(self):
+        inner = self.tokenizer
+        inner.no_padding()  # some files pad every text to 128 tokens, and cut it there
+        inner.enable_truncation(self.max_length, direction=(inner.truncation or {}).get("direction", "right"))
+        inner.encode_special_tokens = True  # "[SEP]" inside a text is text
+        added = inner.get_added_tokens_decoder().items()
+        self.control = {token.content: i for i, token in added if token.special}
+
+    @property
+    def width(self):
+        width = self.dense[-1].linear.out_features if len(self.dense) else self.model.config.dim
+        return min(width, self.truncate_dim or width)
+
+    def prompt(self, prompt=None, prompt_name=None):
+        """The text put before every text: `prompt`, or that of a name, or the folder's default."""
+        if prompt is not None and prompt_name is not None:
+            raise ValueError("give a prompt or a prompt_name, not both")
+        name = prompt_name or self.default_prompt_name
+        if prompt is not None or not name:
+            return prompt or ""
+        if name not in self.prompts:
+            raise ValueError(f"prompt {name!r} is not one of {', '.join(self.prompts) or 'none at all'}")
+        return self.prompts[name]
+
+    def tokens(self, texts, prompt=""):
+        """(ids, skip) of each text, prompt and special tokens included; the first `skip` are not pooled."""
+        skip, spelled = 0, [name for name in self.control if name in prompt]
+        if spelled:
+            raise ValueError(f"prompt {prompt!r} holds {spelled[0]}, which would be read as plain text here")
+        if prompt and not self.include_prompt:
+            (encoding,) = self.encodings([prompt])
+            skip = len(encoding) - encoding.special_tokens_mask[-1]  # without the token that closes
+        return [(encoding.ids, skip) for encoding in self.encodings([prompt + text for text in texts])]
+
+    def encodings(self, texts):
+        """Encodings that hold no special token but those around a text, whatever it spells."""
+        inner, clean = self.tokenizer, [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        found, control = inner.encode_batch(clean), set(self.control.values())
+        for i, encoding in enumerate(found):
+            content = [id for id, added in zip(encoding.ids, encoding.special_tokens_mask) if not added]
+            if not control.isdisjoint(content):  # an unknown word, or a name that is a word too
+                text = inner.normalizer.normalize_str(clean[i]) if inner.normalizer else clean[i]
+                names = [(re.escape(name[0]), re.escape(name[1:])) for name in self.control if name in text]
+                if names:  # cut each after its first character
+                    parts = re.split("|".join(f"(?<={first})(?={rest})" for first, rest in names), text)
+                    parts = [inner.encode(part, add_special_tokens=False) for part in parts]
+                    found[i] = inner.post_process(Encoding.merge(parts, growing_offsets=True))
+        return found
+
+    def vectors(self, samples):
+        """Vectors (B, width) of a batch of (ids, skip), with gradients where they are wanted.
+
+        A text without any token, and one of which only the prompt is left, is a vector of zeros before the
+        dense layers."""
+        device, T = self.model.device, max(1, *(len(ids) for ids, _ in samples))
+        ids = torch.tensor([ids + [0] * (T - len(ids)) for ids, _ in samples], device=device)  # (B, T)
+        length, skip = torch.tensor([[len(ids), skip] for ids, skip in samples], device=device).T[:, :, None]
+        slots = torch.arange(T, device=device)
+        valid = slots < length  # (B, T)
+        plain = self.model.config.causal or bool(valid.all())  # padding on the right is never seen
+        hidden = self.model(ids, slots * valid, None if plain else valid * ALWAYS)  # (B, T, D)
+        pooled = valid & (slots >= skip)
+        x = pool(hidden.float(), pooled * ALWAYS, self.pooling) * pooled.any(1, keepdim=True)  # (B, D)
+        for layer in self.dense:
+            x = layer(x)
+        return (F.normalize(x, dim=-1) if self.normalise else x)[:, : self.width]
+
+    def embed(self, texts, prompt=None, prompt_name=None, batch_tokens=4096, progress=False):
+        """Vectors (N, width) of N texts, float32 on the CPU.
+
+        batch_tokens: of one batch, padding included; the default suits a CPU, a graphics card takes more."""
+        if isinstance(texts, str):
+            raise ValueError("embed takes a list of texts, not one text")
+        samples = self.tokens(texts, self.prompt(prompt, prompt_name))
+        batches, room = [], 0
+        for i in sorted(range(len(samples)), key=lambda i: -len(samples[i][0])):  # longest first
+            if not room:
+                batches.append([])
+                room = max(1, batch_tokens // max(1, len(samples[i][0])))
+            batches[-1].append(i)
+            room -= 1
+        found = torch.empty(len(samples), self.width)
+        self.model.eval()
+        with torch.inference_mode():
+            for batch in tqdm(batches, unit="batch", disable=None if progress else True):
+                found[batch] = self.vectors([samples[i] for i in batch]).float().cpu()
+        return found
+
+
+# ------------------------------------------------------------------------------------------------ loading
+def load_embedder(
+    name, dtype=None, device="cpu", revision=None, pooling=None, normalise=None, max_length=None
+):
+    """The Embedder of a run, a sentence-transformers folder or a Hub name.
+
+    pooling (cls, mean, last), normalise and max_length override what the folder says; dtype is the
+    Transformer's. Without a modules.json an encoder's vector is the mean and a decoder's the last token, and
+    a line is printed that says so."""
+    if pooling not in (None, *POOLINGS.values()):
+        raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS.values())}")
+    folder = resolve(name, revision)
+    modules = modules_of(folder)
+    home = modules[0][1]
+    model = load(home, dtype, device, labels=0)
+    config, model_config = optional(folder / "config_sentence_transformers.json"), model.config
+    only(folder / "config_sentence_transformers.json", config, dict(model_type="SentenceTransformer"))
+    kept, dense, width = {"pooling": pooling}, nn.ModuleList(), model_config.dim
+    for kind, path in modules[1:]:
+        if kind == "Pooling":
+            kept = pooling_of(path / "config.json")
+        elif kind == "Dense":
+            dense.append(load_dense(path, width))
+            width = dense[-1].linear.out_features
+    if pooling:
+        kept["pooling"] = pooling
+    elif not kept["pooling"]:
+        kept["pooling"] = "last" if model_config.causal else "mean"
+        print(f"{name}: no modules.json says how its tokens are pooled; taking {kept['pooling']}")
+    path = next(iter(sorted(home.glob("sentence_*_config.json"))), home / SETTINGS)
+    settings = optional(path)
+    only(path, settings, ONLY)
+    room = model_config.places - model_config.place_offset if model_config.places else ALWAYS
+    stored = settings.get("max_seq_length") or min(
+        optional(home / "tokenizer_config.json").get("model_max_length", ALWAYS),
+        model_config.hf.get("max_position_embeddings", ALWAYS),
+    )
+    lower = bool(settings.get("do_lower_case"))
+    return Embedder(
+        model,
+        read_tokenizer(home, model_config.vocab, lower),
+        home,
+        max_length or min(stored, room, ALWAYS),
+        **kept,
+        dense=dense.to(device),
+        normalise=modules[-1][0] == "Normalize" if normalise is None else normalise,
+        truncate_dim=config.get("truncate_dim"),
+        lower=lower,
+        prompts={key: text or "" for key, text in config.get("prompts", {}).items()},
+        default_prompt_name=config.get("default_prompt_name"),
+        similarity=config.get("similarity_fn_name"),
+    )
+
+
+def modules_of(folder):
+    """(kind, folder) of each module; of a folder without modules.json the Transformer alone."""
+    path, found = folder / "modules.json", []
+    if not path.exists():
+        return [("Transformer", folder)]
+    for module in read_json(path):
+        package, _, kind = module["type"].rpartition(".")
+        if not re.fullmatch(r"(\w[\w.-]*)?", module["path"]):
+            raise ValueError(f"{path}: path {module['path']!r} is not the name of a folder beside it")
+        ours = package.split(".")[0] == "sentence_transformers"
+        found.append((kind if ours else module["type"], folder / module["path"]))
+    order = " ".join(kind for kind, _ in found)
+    if not re.fullmatch(MODULES, order):
+        raise ValueError(f"{path}: modules {order!r} are not supported; supported are {MODULES}")
+    return found
+
+
+def optional(path):
+    return read_json(path) if path.exists() else {}
+
+
+def only(path, config, values):
+    """Refuse settings that are there but are not what this file does."""
+    for key, value in values.items():
+        if config.get(key) not in (None, value):
+            raise ValueError(f"{path}: {key} {config[key]!r} is not supported; supported is {value!r}")
+
+
+def pooling_of(path):
+    """How a Pooling's config.json says it, in either dialect: fields of an Embedder."""
+    config = read_json(path)
+    modes = config.get("pooling_mode") or [new for old, new in OLD_POOLINGS.items() if config.get(old)]
+    modes = [modes] if isinstance(modes, str) else modes or ["mean"]
+    if len(modes) > 1 or modes[0] not in POOLINGS:
+        supported = " or ".join(POOLINGS)
+        raise ValueError(f"{path}: pooling {' + '.join(modes)} is not supported; supported is {supported}")
+    return {"pooling": POOLINGS[modes[0]], "include_prompt": config.get("include_prompt", True)}
+
+
+def load_dense(folder, width):
+    """A dense layer that takes vectors of `width`, in float32."""
+    path = folder / "config.json"
+    config = read_json(path)
+    vector = "sentence_embedding"
+    only(path, config, dict(module_input_name=vector, module_output_name=vector))
+    only(path, config, dict(use_residual=False, in_features=width))
+    package, _, name = config.get("activation_function", "torch.nn.Tanh").rpartition(".")
+    if not package.startswith("torch.nn") or name not in ACTIVATIONS:
+        raise ValueError(f"{path}: activation {package}.{name} is not one of {', '.join(ACTIVATIONS)}")
+    linear = nn.Linear(width, config["out_features"], bias=config.get("bias", True))
+    layer = nn.Sequential(OrderedDict(linear=linear, activation=getattr(nn, name)()))
+    try:
+        layer.load_state_dict(load_file(weight_files(folder)[0]))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: the weights do not fit config.json ({error})") from error
+    return layer
+
+
+def read_tokenizer(folder, vocab, lower=False):
+    """The tokenizer of a model folder, as it is but for lower case."""
+    path, settings = folder / "tokenizer.json", optional(folder / "tokenizer_config.json")
+    if not path.exists():
+        raise FileNotFoundError(f"{folder}: no tokenizer.json (save one with transformers' fast tokenizer)")
+    try:
+        inner = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"{path}: not a tokenizer ({error})") from error
+    if inner.get_vocab_size() > vocab:
+        raise ValueError(f"{path}: {inner.get_vocab_size()} tokens, but the model has room for {vocab}")
+    if settings.get("add_eos_token") and not inner.encode("a").special_tokens_mask[-1]:
+        raise ValueError(
+            f"{path}: adds no end token, but tokenizer_config.json asks for one; save it with transformers"
+        )
+    if lower:
+        rest = [inner.normalizer] if inner.normalizer else []
+        inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+    return inner
+
+
+# ------------------------------------------------------------------------------------------------ saving
+def save_embedder(embedder, folder):
+    """Write a folder that sentence-transformers opens, 3 to 6, with the same vectors."""
+    folder = Path(folder)
+    save(embedder.model, folder)
+    if folder.resolve() != embedder.folder.resolve():
+        for path in embedder.folder.glob("*.*"):
+            if path.name.startswith(TOKENIZER):
+                shutil.copy(path, folder / path.name)
+    kinds = ["Transformer", "Pooling"] + ["Dense"] * len(embedder.dense) + ["Normalize"] * embedder.normalise
+    paths = [f"{i}_{kind}" if i else "" for i, kind in enumerate(kinds)]
+    written = {
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": embedder.model.config.dim,
+            **{old: POOLINGS.get(new) == embedder.pooling for old, new in OLD_POOLINGS.items()},
+            "include_prompt": embedder.include_prompt,
+        },
+        SETTINGS: {"max_seq_length": embedder.max_length, "do_lower_case": embedder.lower},
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "prompts": embedder.prompts,
+            "default_prompt_name": embedder.default_prompt_name,
+            "similarity_fn_name": embedder.similarity,
+            "truncate_dim": embedder.truncate_dim,
+        },
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate(zip(kinds, paths))
+        ],
+    }
+    for path, layer in zip(paths[2:], embedder.dense):
+        linear, activation = layer
+        written[f"{path}/config.json"] = {
+            "in_features": linear.in_features,
+            "out_features": linear.out_features,
+            "bias": linear.bias is not None,
+            "activation_function": f"{type(activation).__module__}.{type(activation).__name__}",
+        }
+        (folder / path).mkdir(exist_ok=True)
+        state = {key: value.detach().cpu().contiguous() for key, value in layer.state_dict().items()}
+        save_file(state, folder / path / "model.safetensors", metadata={"format": "pt"})
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    for name, value in written.items():
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n")

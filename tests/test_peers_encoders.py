@@ -1,0 +1,163 @@
+"""Our encoders, classifiers and what is saved as another family open in transformers with the same outputs,
+and theirs here."""
+
+import json
+
+import pytest
+import torch
+from conftest import ENCODERS, SHAPES, tiny_hf
+from make_golden import FOLDER, tensors, write
+from test_peers import near, open_there, theirs
+
+from families import FAMILIES
+from model import ALWAYS, load, save
+
+pytestmark = pytest.mark.peers
+transformers = pytest.importorskip("transformers")
+CLASSES = dict(id2label={"0": "A", "1": "B", "2": "C"}, label2id={"A": 0, "B": 1, "C": 2})
+VARIANTS = {  # of classifiers
+    **{family: {} for family in [*SHAPES, *ENCODERS]},
+    "modernbert mean": dict(classifier_pooling="mean", classifier_bias=True, norm_bias=True),
+    "modernbert biased": dict(attention_bias=True, mlp_bias=True, classifier_activation="silu"),
+    "xlm-roberta relu": dict(hidden_act="relu", layer_norm_eps=0.01),
+}
+encoders = pytest.mark.parametrize("family", ENCODERS)
+MASKS = {"none": (0, 0), "right": (0, -5), "left": (5, 0)}  # padding of the first row
+masks = pytest.mark.parametrize("padded", MASKS)
+classifiers = pytest.mark.parametrize(
+    "variant, padded",
+    [
+        (variant, padded)
+        for variant in VARIANTS
+        for padded in MASKS
+        if padded != "left" or variant in [*SHAPES, "modernbert mean"]  # their first token may be padding
+    ],
+)
+
+
+def batch(padded):
+    """Two rows, 0 where padded: ids, mask, positions."""
+    ids = torch.randint(5, 300, (2, 20), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    start, stop = MASKS[padded]
+    mask[0, :start], mask[0, 20 + stop :] = 0, 0
+    return ids * mask, mask, (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def places(peer, positions):
+    """position_ids, which XLM-RoBERTa counts from beyond the padding's."""
+    return positions + (peer.config.pad_token_id + 1 if peer.config.model_type == "xlm-roberta" else 0)
+
+
+@torch.no_grad()
+def both(model, peer, padded):
+    """What our model and theirs give for a batch: classes, or hidden states without the padding."""
+    ids, mask, positions = batch(padded)
+    there = peer.eval()(ids, attention_mask=mask, position_ids=places(peer, positions))
+    hidden = model(ids, positions, mask * ALWAYS)
+    if model.config.labels:
+        return model.classify(hidden, mask * ALWAYS), there.logits
+    return hidden[mask > 0], there.last_hidden_state[mask > 0]
+
+
+def classifier_hf(variant):
+    family = variant.split(" ")[0]
+    kind = FAMILIES[family]["stem"] + "ForSequenceClassification"
+    return tiny_hf(family, architectures=[kind], **CLASSES, **{"pad_token_id": 0} | VARIANTS[variant])
+
+
+def new_there(kind, hf):
+    """A random model of theirs, its norms and biases away from one and zero."""
+    config = transformers.AutoConfig.for_model(**hf)
+    model = getattr(transformers, kind)(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            fresh = torch.empty(weight.shape).normal_(0, 1, generator=generator)
+            weight.copy_(0.3 + 0.5 * fresh if weight.dim() == 1 else fresh * 1.5 / weight.shape[1] ** 0.5)
+    return model.eval()
+
+
+def open_classifier(folder):
+    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(report.values()), report
+    return model
+
+
+# ------------------------------------------------------------------------------------------------ encoders
+@masks
+@encoders
+def test_transformers_opens_the_encoder_that_we_save(tiny, tmp_path, family, padded):
+    save(tiny(family), tmp_path)
+    near(*both(tiny(family), transformers.AutoModel.from_pretrained(tmp_path), padded))
+
+
+@pytest.mark.parametrize("kind", ["Model", "ForMaskedLM"])
+@encoders
+def test_we_open_the_encoder_that_transformers_saves(tmp_path, family, kind):
+    peer = new_there(FAMILIES[family]["stem"] + kind, tiny_hf(family))
+    peer.save_pretrained(tmp_path)
+    near(*both(load(tmp_path), peer.base_model, "right"))
+
+
+# ------------------------------------------------------------------------------------------------ classifiers
+@classifiers
+def test_transformers_opens_the_classifier_that_we_save(tiny, tmp_path, variant, padded):
+    hf = classifier_hf(variant)
+    model = tiny(**hf | {"family": hf["model_type"]})
+    save(model, tmp_path)
+    near(*both(model, open_classifier(tmp_path), padded))
+
+
+@classifiers
+def test_we_open_the_classifier_that_transformers_saves(tmp_path, variant, padded):
+    hf = classifier_hf(variant)
+    peer = new_there(hf["architectures"][0], hf)
+    peer.save_pretrained(tmp_path / "first")
+    model = load(tmp_path / "first")
+    near(*both(model, peer, padded))
+    save(model, tmp_path / "second")
+    near(*both(model, open_classifier(tmp_path / "second"), padded))
+
+
+@pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])
+def test_transformers_opens_a_model_that_we_gave_a_classifier(tiny, tmp_path, family):
+    save(tiny(family, pad_token_id=0), tmp_path / "without")
+    model = load(tmp_path / "without", labels=4, seed=0)
+    save(model, tmp_path / "with")
+    near(*both(model, open_classifier(tmp_path / "with"), "right"))
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_transformers_opens_a_decoder_that_we_left_without_a_head(tiny, tmp_path, family):
+    save(tiny(family), tmp_path / "with")
+    model = load(tmp_path / "with", labels=0)
+    save(model, tmp_path / "without")
+    peer, report = transformers.AutoModel.from_pretrained(tmp_path / "without", output_loading_info=True)
+    assert not any(report.values()), report
+    near(*both(model, peer, "left"))
+
+
+# ------------------------------------------------------------------------------------------------ others
+@pytest.mark.parametrize("name", ["internlm2", "gemma3"])
+def test_a_family_that_equals_another_is_saved_as_that(tmp_path, name):
+    golden = json.loads((FOLDER / f"{name}.json").read_text())
+    write(tmp_path / "read", golden["config"], tensors(golden))
+    save(load(tmp_path / "read"), tmp_path / "saved")
+    peer = open_there(tmp_path / "saved")
+    assert type(peer).__name__ == {"internlm2": "LlamaForCausalLM", "gemma3": "Gemma3ForCausalLM"}[name]
+    for row, expected in zip(golden["ids"], golden["expected"]):
+        near(theirs(peer, torch.tensor([row])).flatten(), torch.tensor(expected))
+
+
+def test_we_open_the_text_half_of_a_model_that_also_sees(tmp_path):
+    seeing = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    seeing |= dict(image_size=28, patch_size=14)
+    hf = dict(model_type="gemma3", text_config=tiny_hf("gemma3_text"), vision_config=seeing)
+    peer = new_there("Gemma3ForConditionalGeneration", hf | dict(mm_tokens_per_image=4))
+    peer.save_pretrained(tmp_path)
+    model, ids = load(tmp_path), batch("none")[0]
+    with torch.no_grad():
+        near(model.logits(model(ids)), theirs(peer, ids))
