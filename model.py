@@ -457,6 +457,12 @@ def inside(folder, name):
     return folder / name
 
 
+FROM_PICKLE = (
+    "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
+    "s.save_file({{k: v.clone() for k, v in w.items()}}, '{1}', dict(format='pt'))\""
+)
+
+
 def weight_files(folder):
     """The safetensors files of a model folder, single or sharded."""
     index = folder / "model.safetensors.index.json"
@@ -466,9 +472,11 @@ def weight_files(folder):
         return [inside(folder, name) for name in sorted(set(read_json(index)["weight_map"].values()))]
     if (folder / "model.safetensors").exists():
         return [folder / "model.safetensors"]
-    if list(folder.glob("*.bin")):
+    pickles = [path for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".pth")]
+    if pickles:
         raise FileNotFoundError(
-            f"{folder}: only pickled .bin weights, which can run code when read; convert them to safetensors"
+            f"{folder}: only pickled weights, which can run code when read; convert them once with\n"
+            + FROM_PICKLE.format(pickles[0], folder / "model.safetensors")
         )
     raise FileNotFoundError(f"{folder}: no model.safetensors or model.safetensors.index.json")
 

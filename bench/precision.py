@@ -47,9 +47,8 @@ def main():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    print(
-        "| | bf16 ours | transformers | ratio | fp16 ours | transformers | ratio |\n|---|---|---|---|---|---|---|"
-    )
+    print("| | bf16 ours | transformers | ratio | fp16 ours | transformers | ratio |")
+    print("|---" * 7 + "|")
     for family in [*SHAPES, *ENCODERS]:
         with tempfile.TemporaryDirectory() as folder:
             new_there(family).save_pretrained(folder)

@@ -154,7 +154,8 @@ def wilson(wins, n, z=1.96):
     rate = wins / n
     centre = rate + z * z / (2 * n)
     spread = z * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
-    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+    low, high = ((centre + side * spread) / (1 + z * z / n) for side in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)  # rounding leaves the ends a hair outside
 
 
 def read_jsonl(path):
