@@ -36,7 +36,7 @@ def as_trained(cfg):
 
 
 def opened(cfg):
-    """(model, tokenizer, folder) that a call names."""
+    """(model, tokenizer, folder) that a call names; merging needs no tokenizer."""
     name = named(cfg)
     if not cfg.model and not Path(name, "run.json").exists():
         if cfg.run:
@@ -57,6 +57,8 @@ def opened(cfg):
     model, folder, _ = lora.open_model(name, cfg.lora, dtype, device, cfg.revision or None)
     if lora.adapters(model):
         lora.merge_lora(model)  # one matrix product a layer instead of three
+    if cfg.verb == "merge":
+        return model, None, folder
     tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
     return model, tokenizer, folder
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import tiny_model
 
 import data
 import infer
@@ -231,6 +232,19 @@ def test_merge_writes_a_model_with_the_outputs_of_the_adapter(all_runs, world_fi
     assert infer.main(argv) == 1 and not again.exists()
     assert "is merged into it already" in capsys.readouterr().err
     assert not (out / "adapter_config.json").exists()
+
+
+def test_a_classifiers_adapter_is_merged_without_a_chat_format(world_file, tmp_path):
+    models.save(tiny_model("modernbert"), tmp_path / "base")
+    model = lora.add_lora(models.load(tmp_path / "base", labels=3, seed=1), rank=2)
+    lora.save_lora(model, tmp_path / "adapter", tmp_path / "base")
+    base, adapter, out = (str(tmp_path / name) for name in ("base", "adapter", "merged"))
+    argv = ["merge", "--world", str(world_file), "--model", base, "--lora", adapter, "--out", out]
+    assert infer.main(argv) == 0
+    ids = torch.arange(3, 60)[None]
+    merged = models.load(out)
+    assert merged.config.labels == 3
+    assert torch.allclose(merged.classify(merged(ids)), model.eval().classify(model(ids)), atol=1e-5)
 
 
 def test_a_merged_model_is_the_same_from_model_and_lora_named_apart(all_runs, world_file, tmp_path):
