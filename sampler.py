@@ -11,6 +11,7 @@ import torch
 
 from data import collate, common, share_prefixes
 from games.task import Reply
+from losses import token_logp
 from model import ALWAYS, KVCache
 
 
@@ -228,8 +229,8 @@ def score(model, samples, rows=16, max_tokens=1024):
         chunk = groups[start : start + rows]
         batch = collate([share_prefixes([samples[i] for i in group]) for group in chunk], model.device)
         hidden = model(batch["ids"], batch["positions"], batch["end"])
-        logits = model.logits(hidden.flatten(0, 1)[batch["source"]]).float()
-        logp = logits.log_softmax(-1).gather(1, batch["target"][:, None])[:, 0].cpu().double()
+        hidden = hidden.flatten(0, 1)[batch["source"]]  # (N, D)
+        logp = token_logp(model.logits, hidden, batch["target"], model.config.vocab).cpu().double()
         owner = [i for group in chunk for i in group for learned in samples[i][1][1:] if learned]
         for i, value in zip(owner, logp.tolist()):
             totals[i] += value

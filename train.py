@@ -188,8 +188,9 @@ def micro_batches(rows, micro_tokens):
 def sft_loss(model, batch, noise=None):
     """Summed loss over the learned tokens of a batch (data.collate)."""
     hidden = model(batch["ids"], batch["positions"], batch["end"], noise=noise)
-    logits = model.logits(hidden.flatten(0, 1)[batch["source"]])  # (N, V)
-    return losses.sft(losses.token_logp(logits, batch["target"]))
+    hidden = hidden.flatten(0, 1)[batch["source"]]  # (N, D)
+    logp = losses.token_logp(model.logits, hidden, batch["target"], model.config.vocab)
+    return losses.sft(logp).sum()
 
 
 OBJECTIVES = {"sft": sft_loss}

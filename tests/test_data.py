@@ -490,7 +490,7 @@ def batch_loss(model, rows):
     batch = collate(rows)
     with torch.no_grad():
         hidden = model(batch["ids"], batch["positions"], batch["end"]).flatten(0, 1)[batch["source"]]
-        return losses.sft(losses.token_logp(model.logits(hidden), batch["target"]))
+        return losses.sft(losses.token_logp(model.logits, hidden, batch["target"], 300)).sum()
 
 
 def plain_loss(model, samples):

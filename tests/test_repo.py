@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "embed": {"model", "torch", "safetensors", "tokenizers", "tqdm"},
     "losses": {"torch"},
     "data": {"games.task", "torch", "numpy", "tokenizers"},
-    "sampler": {"model", "data", "games.task", "torch", "numpy"},
+    "sampler": {"model", "data", "losses", "games.task", "torch", "numpy"},
     "agents": {"sampler", "data", "games.task", "torch", "numpy"},
     "runs": {"torch", "safetensors", "tqdm"},
     "recipes": {"games"},
