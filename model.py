@@ -21,6 +21,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.utils.checkpoint import checkpoint
 
 from families import FAMILIES, config_from_hf, inverse, names_of, rename, row_of, set_labels
 
@@ -307,6 +308,7 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
+        self.recompute = False  # activations of each block are computed again in the backward pass
         self.fresh = set()  # names of a classifier's weights that no file held
         self.embed = nn.Embedding(config.vocab, config.dim)
         if config.places:
@@ -354,7 +356,9 @@ class Transformer(nn.Module):
         rope, near_rope = self.ropes(positions, x.dtype)
         for layer, block in enumerate(self.layers):
             slides = bool(config.sliding) and config.sliding[layer]
-            x = block(x, near_rope if slides else rope, near if slides else mask, cache, layer)
+            inputs = (x, near_rope if slides else rope, near if slides else mask, cache, layer)
+            again = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
         return self.norm(x)
 
     def embedded(self, ids, positions):

@@ -42,6 +42,8 @@ class Train:
     learn_all: bool = False  # learn every token of a chat, prompts as well
     steps: int = 0  # optimizer steps; 0 follows from --epochs
     epochs: float = 1.0  # passes over the examples, where --steps is 0
+    max_minutes: float = 0.0  # end training in time, the learning rate at its end; 0 has no limit
+    patience: int = 0  # end after so many evaluations in a row without a better score; 0 never
     batch: int = 16  # examples a step
     max_tokens: int = 512  # slots of a packed row; longer single samples are dropped and counted
     micro_tokens: int = 8192  # slots a forward pass; a step of more is accumulated
@@ -66,7 +68,8 @@ class Train:
     # where
     seed: int = 0  # of everything random
     device: str = "auto"  # auto, cuda, mps or cpu
-    dtype: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where it is native
+    dtype: str = "auto"  # of matrix products: float32, bfloat16, float16, or auto: bfloat16 if native
+    checkpointing: bool = False  # compute activations twice: less memory, a third more work
     threads: int = 0  # CPU threads; 0 leaves it to torch
     runs: str = "runs"  # folder of all runs
     name: str = ""  # of this run; by default task and time
@@ -96,7 +99,7 @@ class Infer:
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random
     device: str = "auto"  # auto, cuda, mps or cpu
-    dtype: str = "auto"  # of the weights: float32, bfloat16, or auto: the file's on a GPU, float32 on a CPU
+    dtype: str = "auto"  # of the weights: float32, bfloat16, float16; auto: the file's, float32 on a CPU
     threads: int = 0  # CPU threads; 0 leaves it to torch
     runs: str = "runs"  # folder of all runs
 

@@ -93,9 +93,9 @@ class Run:
         )
 
     # -------------------------------------------------------------------------------------------- checkpoints
-    def save(self, step, write_model, optimizers, best=None):
-        """Checkpoint of a step: write_model(folder) writes the weights. best: the score so far, which `best`
-        follows.
+    def save(self, step, write_model, optimizers, best=None, **kept):
+        """Checkpoint of a step: write_model(folder) writes the weights; `state` gives best (the score so far)
+        and kept (what else resuming needs) back.
 
         Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
         """
@@ -109,7 +109,9 @@ class Run:
             (partial / "state").mkdir()
             tensors, scalars = pack_state(optimizers)
             save_file(tensors, partial / "state" / "optimizer.safetensors")
-            write_json(partial / "state" / "state.json", {"step": step, "best": best, "scalars": scalars})
+            write_json(
+                partial / "state" / "state.json", {"step": step, "best": best, **kept, "scalars": scalars}
+            )
             for path in partial.rglob("*"):
                 if path.is_file():
                     with open(path, "rb") as file:
@@ -223,8 +225,8 @@ def dtype_of(name, device):
             "cpu": getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False),
         }
         return torch.bfloat16 if native.get(device.type, lambda: False)() else torch.float32
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"--dtype {name}: must be auto, float32 or bfloat16")
+    if name not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"--dtype {name}: must be auto, float32, bfloat16 or float16")
     return getattr(torch, name)
 
 

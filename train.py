@@ -27,7 +27,9 @@ from agents import Model
 from games import TASKS
 from recipes import Train, UsageError, parse, restore, values
 
-MAY_CHANGE = "resume device threads steps epochs eval_every save_every dry_run name runs".split()
+MAY_CHANGE = (
+    "resume device threads steps epochs max_minutes patience eval_every save_every dry_run name runs".split()
+)
 VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch that training never reaches
 
 
@@ -148,10 +150,11 @@ SCHEDULES = {  # shape by the share of the steps that is left, from 1 to 0
 
 
 def schedule(step, cfg):
-    """Learning rate of a step, counted from 0, as a share of the peak."""
+    """Learning rate of a step, counted from 0, as a share of the peak. Under --max-minutes step is what the
+    time gone stands for, which need not be a whole number."""
     warmup = max(1, round(cfg.warmup * cfg.steps))
     if step < warmup:
-        return (step + 1) / warmup
+        return min(1.0, (step + 1) / warmup)
     left = 1 - (step - warmup) / max(1, cfg.steps - warmup)
     return cfg.final_lr + (1 - cfg.final_lr) * SCHEDULES[cfg.schedule](left)
 
@@ -282,6 +285,7 @@ def train(cfg, argv):
         raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
     objective = OBJECTIVES[cfg.loss or task.loss]
     model, tokenizer, write = opened(cfg, task, device, compute)
+    model.recompute = cfg.checkpointing
     pairs = optimizers_of(model, cfg)
     optimizers = [optimizer for optimizer, _ in pairs]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -311,13 +315,17 @@ def train(cfg, argv):
     describe(run.print, cfg, model, tokenizer, task, examples, rows, dropped)
     if cfg.resume:
         state, tensors = run.state()
-        start, best = state["step"], state["best"]
+        start = state["step"]
         runs.unpack_state(optimizers, tensors, state["scalars"])
         before = models.read_json(run.folder / "before.json")
         run.rewind(start)
         run.print(f"resumed after step {start}")
     else:
-        start, best = 0, None
+        start, state = 0, {"best": None}
+    kept = {"best": state["best"]} | {name: state[name] for name in ("worse", "seconds") if name in state}
+    scaler = torch.amp.GradScaler(device.type, enabled=compute == torch.float16)
+    if "scaler" in state:
+        scaler.load_state_dict(state["scaler"])
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
     if not cfg.resume:
@@ -330,9 +338,21 @@ def train(cfg, argv):
     run.bar = tqdm(total=cfg.steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
     ahead = ThreadPoolExecutor(1)
     waiting = ahead.submit(prepare, start)
-    began, left_out = time.time(), 0
+    began, left_out, budget, before_now = time.time(), 0, cfg.max_minutes * 60, kept.get("seconds", 0.0)
     for step in range(start, cfg.steps):
-        clock = time.time()
+        clock, gone = time.time(), 0.0
+        if budget:
+            kept["seconds"] = before_now + clock - began
+            gone = kept["seconds"] / budget * cfg.steps  # what the time gone stands for, in steps
+        if gone >= cfg.steps or (cfg.patience and kept.get("worse", 0) >= cfg.patience):
+            why = (
+                f"{cfg.max_minutes:g} minutes are over"
+                if budget and gone >= cfg.steps
+                else "no better lately"
+            )
+            run.print(f"{why}: training ends after step {step}")
+            run.save(step, write, optimizers, **kept)
+            break
         rows, dropped = waiting.result()
         left_out += dropped
         if step + 1 < cfg.steps:
@@ -345,32 +365,44 @@ def train(cfg, argv):
             noise = neftune(batch, cfg.neftune, model.config.dim, device) if cfg.neftune else None
             with autocast(device, compute):
                 loss = objective(model, batch, noise) / weight
-            loss.backward()
+            scaler.scale(loss).backward()
             total += loss.detach()
         total = float(total)
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf))
-        if not math.isfinite(total + norm):
-            run.save(step, write, optimizers, best)
+        skipped = scaler.is_enabled() and not math.isfinite(norm) and scaler.get_scale() > 1
+        if not math.isfinite(total) or not (math.isfinite(norm) or skipped):
+            run.save(step, write, optimizers, **kept)
+            chosen = [i for i, _ in data.indices(cfg.seed, step, cfg.batch, len(examples))]
+            grads = [(key, w.grad) for key, w in model.named_parameters() if w.grad is not None]
+            first = next((key for key, grad in grads if not grad.isfinite().all()), "the loss")
             raise FloatingPointError(
-                f"step {step + 1}: loss {total}, gradient norm {norm}; step {step} is saved"
+                f"step {step + 1}: loss {total}, gradient norm {norm}, first in {first}, on the examples "
+                f"{chosen}; step {step} is saved"
             )
-        share = schedule(step, cfg)
+        share = schedule(max(step, gone), cfg)
         for optimizer, peak in pairs:
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
-            optimizer.step()
+            scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        scaler.update()
+        if scaler.is_enabled():
+            kept["scaler"] = scaler.state_dict()
 
         done, slots = step + 1, sum(len(row.ids) for row in rows)
         speed, left = (
             slots / (time.time() - clock),
             (time.time() - began) / (done - start) * (cfg.steps - done),
         )
+        left = min(left, budget - before_now - time.time() + began) if budget else left
         line = f"step {done}/{cfg.steps} | loss {total:.4f} | lr {cfg.lr * share:.1e} | grad {norm:.2f}"
         line += f" | tok/s {speed:,.0f} | eta {runs.duration(left)}"
         (run.print if done % max(1, cfg.steps // 20) == 0 else run.log)(line)
         row = {"step": done, "loss": total, "lr": cfg.lr * share, "grad": norm, "tok/s": speed}
-        run.record("metrics", row | {"tokens": slots, "learned": weight, "dropped": dropped})
+        row |= {"tokens": slots, "learned": weight, "dropped": dropped}
+        run.record("metrics", row | ({"skipped": skipped} if scaler.is_enabled() else {}))
         run.bar.update()
         better = False
         if cfg.eval_every and done % cfg.eval_every == 0 and done < cfg.steps:
@@ -380,11 +412,11 @@ def train(cfg, argv):
             )
             run.record("metrics", {"step": done, "eval": metrics})
             score = next(iter(metrics.values()))  # a task's first metric is its main one
-            better = best is None or score > best
-            best = score if better else best
+            better = kept["best"] is None or score > kept["best"]
+            kept |= {"best": score, "worse": 0} if better else {"worse": kept.get("worse", 0) + 1}
         asked = stop.asked
         if better or done == cfg.steps or asked or (cfg.save_every and done % cfg.save_every == 0):
-            run.save(done, write, optimizers, best)
+            run.save(done, write, optimizers, **kept)
         if better:
             run.mark_best()
         if asked:

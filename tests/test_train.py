@@ -38,6 +38,9 @@ LINE = re.compile(
 )
 
 
+CHECKPOINTING = {"plain": [], "twice": ["--checkpointing"]}
+
+
 class Stopped(Exception):
     """Stands for a crash: train.main() does not catch it."""
 
@@ -93,8 +96,8 @@ def crash_after(monkeypatch, step):
     """Until the patch is undone, training crashes right after the checkpoint of a step."""
     save = runs.Run.save
 
-    def crashing(self, done, *rest):
-        save(self, done, *rest)
+    def crashing(self, done, *rest, **kept):
+        save(self, done, *rest, **kept)
         if done == step:
             raise Stopped
 
@@ -187,7 +190,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(flags):
 KINDS = {
     "full": ["--optimizer", "adamw", "--neftune", "5"],
     "muon": ["--recipe", "20q", "--weight-decay", "0.1"],
-    "lora": ["--lora-rank", "2", "--lora-dropout", "0.2", "--max-tokens", "512"],
+    "lora": ["--lora-rank", "2", "--lora-dropout", "0.2", "--max-tokens", "512", "--checkpointing"],
+    "half": ["--dtype", "float16"],
 }
 
 
@@ -548,13 +552,60 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, 
     monkeypatch.setitem(train.OBJECTIVES, "sft", broken)  # the first call is the validation loss
     more = ["--steps", "6", "--name", "a", "--save-every", "2"]
     assert train.main([*flags, *more]) == 1
-    assert "step 3: loss nan" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "step 3: loss nan" in said and "first in embed.weight, on the examples [" in said
     folder = folder_of(flags, "a")
     assert checkpoint(folder)[2]["step"] == 2
     assert all(torch.isfinite(weight).all() for weight in weights(folder).values())
     monkeypatch.undo()
     assert train.main(["--resume", str(folder)]) == 0
     assert equal(weights(folder), weights(train_as(flags, "b", "--steps", "6", "--save-every", "2")))
+
+
+def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags, monkeypatch):
+    def huge(model, batch, noise=None, calls=[0]):  # noqa: B006
+        calls[0] += 1
+        return train.sft_loss(model, batch, noise) * (1e5 if calls[0] == 3 else 1)
+
+    monkeypatch.setitem(train.OBJECTIVES, "sft", huge)  # the first call is the validation loss
+    folder = train_as(flags, "a", "--steps", "5", "--dtype", "float16")
+    skipped = [row["skipped"] for row in rows(folder)]
+    assert skipped[1] and not all(skipped[2:])
+    scaler = checkpoint(folder)[2]["scaler"]
+    assert scaler["scale"] == 2.0 ** (16 - sum(skipped))
+    assert all(torch.isfinite(weight).all() for weight in weights(folder).values())
+
+
+# ------------------------------------------------------------------------------------------- memory, time
+@pytest.mark.parametrize("more", [[], ["--micro-tokens", "64"]], ids=["whole", "cut"])
+def test_computing_activations_twice_changes_no_bit(flags, more):
+    plain, twice = (
+        train_as(flags, name, "--steps", "2", *more, *flag) for name, flag in CHECKPOINTING.items()
+    )
+    assert equal(checkpoint(plain)[0], checkpoint(twice)[0]) and equal(
+        checkpoint(plain)[1], checkpoint(twice)[1]
+    )
+
+
+def test_training_ends_in_time_with_the_learning_rate_at_its_end(flags):
+    folder = train_as(flags, "a", "--steps", "100000", "--max-minutes", "0.02", "--warmup", "0")
+    found, state = rows(folder), checkpoint(folder)[2]
+    assert state["step"] == len(found) < 100000 and state["seconds"] >= 1.2
+    assert found[0]["lr"] == 3e-3 and found[-1]["lr"] < 0.3 * 3e-3
+    assert (folder / "eval.json").exists()
+    assert train.main(["--resume", str(folder)]) == 0 and len(rows(folder)) == len(found)
+
+
+def test_training_ends_when_evaluations_get_no_better(flags, monkeypatch):
+    scores = iter([0.0, 0.1, 0.3, 0.2, 0.3, 0.1, 0.0])  # before, five during, after
+
+    def evaluated(*arguments):
+        return dict(n=2, metrics={"win_rate": next(scores)}, intervals={}, baselines={}, records=[])
+
+    monkeypatch.setattr(train, "evaluate", evaluated)
+    folder = train_as(flags, "a", "--steps", "20", "--eval-every", "1", "--patience", "3")
+    assert len([row for row in rows(folder) if "loss" in row]) == 5
+    assert os.readlink(folder / "best") == "step-2" and checkpoint(folder)[2]["step"] == 5
 
 
 # ------------------------------------------------------------------------------------------- interruption
