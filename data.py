@@ -4,18 +4,18 @@
 samples of one example out as a tree: what they have in common is stored, and computed, once. `pack` fills
 rows with such trees."""
 
+import copy
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 import torch
 from tokenizers import decoders, normalizers, pre_tokenizers, trainers
-
-from games.task import Chat
 
 
 # ------------------------------------------------------------------------------------------------ chats
@@ -405,16 +405,21 @@ def printable(text):
 @dataclass
 class Row:
     """Token trees laid end to end. ids, positions and end are a model's input; `source` are the slots whose
-    logits predict `target`, one entry for every learned token of every sample."""
+    logits predict `target`, one entry for every learned token of every sample, and `owner` is the sample it
+    belongs to. `labels` has what else is known of each sample."""
 
     ids: list
     positions: list
     end: list
     source: list
     target: list
+    owner: list = field(default_factory=list)
+    labels: list = field(default_factory=list)
 
     def extend(self, other):
         start = len(self.ids)
+        self.owner += [sample + len(self.labels) for sample in other.owner]
+        self.labels += other.labels
         self.ids += other.ids
         self.positions += other.positions
         self.end += [slot + start for slot in other.end]
@@ -434,15 +439,16 @@ def common(a, b):
     return low
 
 
-def share_prefixes(samples):
-    """One Row that holds the samples (ids, mask) as a tree, in depth-first order.
+def share_prefixes(samples, labels=None):
+    """One Row that holds the samples (ids, mask) as a tree, in depth-first order; labels one for each sample.
 
     Sorted samples visit the tree depth first, so each differs from the one before in a suffix. The loss is
     exactly that of the samples one by one; only the work on what they share is done once. A sample's last
     token predicts nothing and is no input."""
-    row = Row([], [], [], [], [])
+    row = Row([], [], [], [], [], labels=list(labels or [0.0] * len(samples)))
     path, last = [], []  # slots and input ids of the sample just laid out
-    for ids, mask in sorted(samples):
+    for sample in sorted(range(len(samples)), key=lambda sample: samples[sample]):
+        ids, mask = samples[sample]
         inputs = ids[:-1]
         shared, first = common(last, inputs), len(row.ids)
         for slot in path[shared:]:
@@ -456,6 +462,7 @@ def share_prefixes(samples):
             if mask[t]:
                 row.source.append(path[t - 1])
                 row.target.append(ids[t])
+                row.owner.append(sample)
     for slot in path:
         row.end[slot] = len(row.ids)
     return row
@@ -479,13 +486,13 @@ def pack(rows, max_tokens):
         if room:
             max(room, key=lambda r: len(r.ids)).extend(row)
         else:
-            packed.append(Row([*row.ids], [*row.positions], [*row.end], [*row.source], [*row.target]))
+            packed.append(copy.deepcopy(row))
     return packed
 
 
 def collate(rows, device="cpu"):
-    """Tensors of rows: ids, positions, end (B, T), and source, target (N,), source counting slots across the
-    batch.
+    """Tensors of rows: ids, positions, end (B, T); source, target, owner (N,), source counting slots and
+    owner samples across the batch; labels, one for each sample; length (B,).
 
     `end` is None where every row is one plain text: the causal kernel then needs no mask.
     """
@@ -495,15 +502,20 @@ def collate(rows, device="cpu"):
         padded = [getattr(row, field) + [0] * (T - len(row.ids)) for row in rows]
         return torch.tensor(padded, dtype=torch.long, device=device)
 
+    def whole(numbers):
+        return torch.tensor(list(numbers), dtype=torch.long, device=device)
+
     plain = all(end == len(row.ids) for row in rows for end in row.end)
+    first = [0, *accumulate(len(row.labels) for row in rows)]  # each row's first sample
     return {
         "ids": tensor("ids"),
         "positions": tensor("positions"),
         "end": None if plain else tensor("end"),
-        "source": torch.tensor(
-            [b * T + s for b, row in enumerate(rows) for s in row.source], dtype=torch.long, device=device
-        ),
-        "target": torch.tensor([t for row in rows for t in row.target], dtype=torch.long, device=device),
+        "source": whole(b * T + slot for b, row in enumerate(rows) for slot in row.source),
+        "target": whole(token for row in rows for token in row.target),
+        "owner": whole(sample + start for row, start in zip(rows, first) for sample in row.owner),
+        "labels": torch.tensor([label for row in rows for label in row.labels], device=device),
+        "length": whole(len(row.ids) for row in rows),
     }
 
 
@@ -518,13 +530,3 @@ def indices(seed, step, batch, n):
     shuffle."""
     places = range(step * batch, (step + 1) * batch)
     return [(int(permutation(seed, place // n, n)[place % n]), place // n) for place in places]
-
-
-def rendered(items, tokenizer, learn_all=False):
-    """Rendered (ids, mask) of Chat items."""
-    samples = []
-    for item in items:
-        if not isinstance(item, Chat):
-            raise ValueError(f"the sft loss needs Chat items, not {type(item).__name__}")
-        samples.append(tokenizer.render(item.messages, "all" if learn_all else item.learn))
-    return samples

@@ -40,6 +40,7 @@ class Train:
     # how
     loss: str = ""  # objective, by default the task's
     learn_all: bool = False  # learn every token of a chat, prompts as well
+    beta: float = 0.1  # dpo, kto: how closely the model before training is kept to
     steps: int = 0  # optimizer steps; 0 follows from --epochs
     epochs: float = 1.0  # passes over the examples, where --steps is 0
     max_minutes: float = 0.0  # end training in time, the learning rate at its end; 0 has no limit

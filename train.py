@@ -20,11 +20,14 @@ from tqdm import tqdm
 
 import data
 import lora
-import losses
 import model as models
+import objectives
 import runs
 from agents import Model
+from families import config_from_hf, set_labels
 from games import TASKS
+from games.task import Chat, Label, Pair
+from objectives import OBJECTIVES
 from recipes import Train, UsageError, parse, restore, values
 
 MAY_CHANGE = (
@@ -34,7 +37,7 @@ VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch t
 
 
 # ------------------------------------------------------------------------------------------------ set-up
-def scratch(cfg, task):
+def scratch(cfg, task, labels=None):
     """A new model and the tokenizer for it, both small: (model, tokenizer)."""
     tokenizer = data.train_tokenizer(task.texts(), cfg.vocab)
     config = {
@@ -57,17 +60,34 @@ def scratch(cfg, task):
         "eos_token_id": tokenizer.control["<|end|>"],
         "use_sliding_window": False,
     }
-    return models.Transformer(models.config_from_hf(config)).initialise(cfg.seed), tokenizer
+    config = config_from_hf(config)
+    if labels:
+        set_labels(config, labels)
+    return models.Transformer(config).initialise(cfg.seed), tokenizer
 
 
-def opened(cfg, task, device, compute):
-    """(model, tokenizer, write): the model to train, its trainable parameters marked, and write(folder) to
-    save it."""
+def reference_of(cfg, model, device):
+    """The model before training, frozen, or None where that is the model without its adapter."""
+    if lora.adapters(model):
+        return None
+    if not (cfg.init or cfg.model):
+        raise UsageError(
+            f"--loss {cfg.loss} compares with the model before training: it needs --model or --init"
+        )
+    reference = lora.open_model(cfg.init or cfg.model, device=device, revision=cfg.revision or None)[0]
+    if lora.adapters(reference):
+        lora.merge_lora(reference)
+    return reference.float().requires_grad_(False)
+
+
+def opened(cfg, task, device, compute, labels=None):
+    """(model, tokenizer, write): the model to train, with a classifier of `labels` classes if there are any,
+    its trainable parameters marked, and write(folder) to save it."""
     name, base = cfg.resume or cfg.init or cfg.model, ("", None)
     if name:
         frozen = compute if cfg.lora_rank else torch.float32
         model, folder, base = lora.open_model(
-            name, dtype=frozen, device=device, revision=cfg.revision or None
+            name, dtype=frozen, device=device, revision=cfg.revision or None, labels=labels, seed=cfg.seed
         )
         tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
         if lora.adapters(model) and not cfg.resume:
@@ -78,7 +98,7 @@ def opened(cfg, task, device, compute):
             lora.merge_lora(model)
     else:
         folder = None
-        model, tokenizer = scratch(cfg, task)
+        model, tokenizer = scratch(cfg, task, labels)
         model.to(device)
         if cfg.lora_rank:
             raise UsageError("--lora-rank needs --model: an adapter goes on a model that is kept")
@@ -160,21 +180,15 @@ def schedule(step, cfg):
 
 
 # ------------------------------------------------------------------------------------------------ one step
-def samples_of(task, examples, tokenizer, cfg, index, epoch):
-    """What example `index` teaches in an epoch: rendered samples (ids, mask)."""
-    items = task.items(examples[index], np.random.default_rng([cfg.seed, epoch, index]))
-    return data.rendered(items, tokenizer, cfg.learn_all)
+def items_of(task, examples, cfg, index, epoch):
+    """What example `index` teaches in an epoch."""
+    return task.items(examples[index], np.random.default_rng([cfg.seed, epoch, index]))
 
 
-def rows_of(task, examples, tokenizer, cfg, chosen):
-    """Packed rows of chosen examples (index, epoch), and how many samples were too long for a row."""
-    trees, dropped = [], 0
-    for index, epoch in chosen:
-        samples = samples_of(task, examples, tokenizer, cfg, index, epoch)
-        kept = [sample for sample in samples if len(sample[0]) <= cfg.max_tokens and any(sample[1][1:])]
-        dropped += len(samples) - len(kept)
-        trees += data.trees(kept, cfg.max_tokens) if kept else []
-    return data.pack(trees, cfg.max_tokens), dropped
+def rows_of(objective, task, examples, tokenizer, cfg, chosen):
+    """objectives.step_rows of chosen examples (index, epoch)."""
+    items = [items_of(task, examples, cfg, index, epoch) for index, epoch in chosen]
+    return objectives.step_rows(objective, items, tokenizer, cfg)
 
 
 def micro_batches(rows, micro_tokens):
@@ -188,17 +202,6 @@ def micro_batches(rows, micro_tokens):
     return groups
 
 
-def sft_loss(model, batch, noise=None):
-    """Summed loss over the learned tokens of a batch (data.collate)."""
-    hidden = model(batch["ids"], batch["positions"], batch["end"], noise=noise)
-    hidden = hidden.flatten(0, 1)[batch["source"]]  # (N, D)
-    logp = losses.token_logp(model.logits, hidden, batch["target"], model.config.vocab)
-    return losses.sft(logp).sum()
-
-
-OBJECTIVES = {"sft": sft_loss}
-
-
 def neftune(batch, alpha, dim, device):
     """Uniform noise of alpha / sqrt(T D) for the embeddings, (B, T, D)."""
     B, T = batch["ids"].shape
@@ -209,13 +212,19 @@ def autocast(device, compute):
     return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
 
 
-@torch.inference_mode()
-def valid_loss(model, rows, objective, cfg, device, compute):
-    """Mean loss per learned token over rows."""
-    total = sum(len(row.target) for row in rows)
+@torch.no_grad()
+def valid_loss(model, rows, others, objective, cfg, reference, device, compute):
+    """Mean loss over rows, by their weight."""
     with autocast(device, compute):
-        groups = micro_batches(rows, cfg.micro_tokens)
-        return sum(float(objective(model, data.collate(group, device))) for group in groups) / total
+        z = z_of(model, others, cfg, reference, device)
+        batches = (data.collate(group, device) for group in micro_batches(rows, cfg.micro_tokens))
+        total = sum(float(objective.loss(model, batch, cfg, reference, z)) for batch in batches)
+    return total / objective.weight(rows)
+
+
+def z_of(model, others, cfg, reference, device):
+    batches = (data.collate(group, device) for group in micro_batches(others, cfg.micro_tokens))
+    return objectives.divergence(model, batches, reference)
 
 
 # ------------------------------------------------------------------------------------------------ reports
@@ -227,7 +236,7 @@ def evaluate(task, model, tokenizer, cfg, n, device, compute):
         return task.evaluate(task.examples("test")[:n] if n else task.examples("test"), agent)
 
 
-def describe(say, cfg, model, tokenizer, task, examples, rows, dropped):
+def describe(say, objective, cfg, model, tokenizer, task, examples, rows, dropped):
     """Say what people get wrong, before the first step."""
     weights = list(model.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
@@ -238,15 +247,14 @@ def describe(say, cfg, model, tokenizer, task, examples, rows, dropped):
     whole = sum(weight.numel() for weight in weights)
     say(f"parameters: {trained:,} trained of {whole:,}; vocabulary {tokenizer.size:,}")
     say(f"steps: {cfg.steps} of {cfg.batch} examples, {cfg.steps * cfg.batch / len(examples):.2f} epochs")
-    slots, learned = sum(len(row.ids) for row in rows), sum(len(row.target) for row in rows)
-    say(
-        f"first step: {slots:,} tokens with prefixes shared, {learned:,} learned; {dropped} too long, dropped"
-    )
-    index, epoch = data.indices(cfg.seed, 0, cfg.batch, len(examples))[0]
-    samples = samples_of(task, examples, tokenizer, cfg, index, epoch)
-    say(f"first example: {len(samples)} samples, {sum(len(ids) for ids, _ in samples):,} tokens unshared")
-    for sample in samples[: cfg.show]:
-        say(tokenizer.coloured(*sample))
+    slots = sum(len(row.ids) for row in rows)
+    unit = {Chat: "tokens", Label: "labels", Pair: "pairs"}.get(objective.item, "replies")
+    learned = f"{objective.weight(rows):,} {unit} learned"
+    say(f"first step: {slots:,} tokens with prefixes shared, {learned}; {dropped} too long, dropped")
+    items = items_of(task, examples, cfg, *data.indices(cfg.seed, 0, cfg.batch, len(examples))[0])
+    say(f"first example: {len(items)} items")
+    for item in items[: cfg.show]:
+        say(objectives.shown(item, tokenizer, cfg))
 
 
 # ------------------------------------------------------------------------------------------------ main
@@ -284,7 +292,9 @@ def train(cfg, argv):
     if (cfg.loss or task.loss) not in OBJECTIVES:
         raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
     objective = OBJECTIVES[cfg.loss or task.loss]
-    model, tokenizer, write = opened(cfg, task, device, compute)
+    labels = task.labels if objective.item is Label else None
+    model, tokenizer, write = opened(cfg, task, device, compute, labels)
+    reference = reference_of(cfg, model, device) if objective.reference else None
     model.recompute = cfg.checkpointing
     pairs = optimizers_of(model, cfg)
     optimizers = [optimizer for optimizer, _ in pairs]
@@ -292,27 +302,29 @@ def train(cfg, argv):
     cfg.steps = cfg.steps or max(1, round(cfg.epochs * len(examples) / cfg.batch))
 
     def prepare(step):
-        return rows_of(task, examples, tokenizer, cfg, data.indices(cfg.seed, step, cfg.batch, len(examples)))
+        chosen = data.indices(cfg.seed, step, cfg.batch, len(examples))
+        return rows_of(objective, task, examples, tokenizer, cfg, chosen)
 
-    rows, dropped = prepare(0)
+    rows, others, dropped = prepare(0)
     if not rows:
         raise ValueError(f"every sample of the first step is longer than --max-tokens {cfg.max_tokens}")
     valid = task.examples("valid")
     places = np.random.default_rng([cfg.seed, 22]).permutation(len(valid))[:VALID]
-    valid_rows, _ = rows_of(task, valid, tokenizer, cfg, [(int(i), NO_EPOCH) for i in places])
+    valid_rows = rows_of(objective, task, valid, tokenizer, cfg, [(int(i), NO_EPOCH) for i in places])[:2]
 
     def measured(n):
         result = evaluate(task, model, tokenizer, cfg, n, device, compute)
-        if valid_rows:
-            result["metrics"]["valid_loss"] = valid_loss(model, valid_rows, objective, cfg, device, compute)
+        if valid_rows[0]:
+            found = valid_loss(model, *valid_rows, objective, cfg, reference, device, compute)
+            result["metrics"]["valid_loss"] = found
         model.train()
         return result
 
     if cfg.dry_run:
-        describe(print, cfg, model, tokenizer, task, examples, rows, dropped)
+        describe(print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
         return 0
     run = runs.Run(cfg.resume) if cfg.resume else runs.Run.new(cfg.runs, cfg.task, cfg.name)
-    describe(run.print, cfg, model, tokenizer, task, examples, rows, dropped)
+    describe(run.print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
     if cfg.resume:
         state, tensors = run.state()
         start = state["step"]
@@ -353,18 +365,20 @@ def train(cfg, argv):
             run.print(f"{why}: training ends after step {step}")
             run.save(step, write, optimizers, **kept)
             break
-        rows, dropped = waiting.result()
+        rows, others, dropped = waiting.result()
         left_out += dropped
         if step + 1 < cfg.steps:
             waiting = ahead.submit(prepare, step + 1)  # the next step's rows, while this one computes
         torch.manual_seed(int(np.random.SeedSequence([cfg.seed, step]).generate_state(1)[0]))
-        weight = max(1, sum(len(row.target) for row in rows))  # known before the first backward
+        weight = max(1, objective.weight(rows))  # known before the first backward
         total = 0.0
+        with autocast(device, compute):
+            z = z_of(model, others, cfg, reference, device) if others else 0.0
         for group in micro_batches(rows, cfg.micro_tokens):
             batch = data.collate(group, device)
             noise = neftune(batch, cfg.neftune, model.config.dim, device) if cfg.neftune else None
             with autocast(device, compute):
-                loss = objective(model, batch, noise) / weight
+                loss = objective.loss(model, batch, cfg, reference, z, noise) / weight
             scaler.scale(loss).backward()
             total += loss.detach()
         total = float(total)

@@ -86,6 +86,7 @@ class Task:
     reply."""
 
     loss = "sft"
+    labels = 0  # classes, of a task whose items are Labels
 
     @dataclass
     class Options:

@@ -24,6 +24,7 @@ import model as models
 import runs
 import train
 from games.twentyq import TwentyQuestions
+from objectives import OBJECTIVES, sft_loss
 from recipes import Train, parse
 
 ROOT = Path(train.__file__).parent
@@ -167,8 +168,8 @@ def test_a_dry_run_writes_nothing(flags, tmp_path, capsys):
 
 def test_the_example_shown_before_training_is_the_first_one_learned(flags, monkeypatch, capsys):
     seen = []
-    render = data.rendered
-    monkeypatch.setattr(data, "rendered", lambda *args: seen.append(render(*args)) or seen[-1])
+    items = TwentyQuestions.items
+    monkeypatch.setattr(TwentyQuestions, "items", lambda *args: seen.append(items(*args)) or seen[-1])
     assert train.main([*flags, "--dry-run", "--steps", "3", "--flips", "0.9", "--seed", "3"]) == 0
     assert seen[-1] in seen[:2]  # the first two are the batch of step 1
 
@@ -380,9 +381,9 @@ def learned(flags, *more):
     cfg = parse(Train, [*flags, *more])
     task = TwentyQuestions(cfg.options)
     tokenizer = data.train_tokenizer(task.texts(), 400)
-    packed, _ = train.rows_of(task, task.examples("train"), tokenizer, cfg, [(0, 0)])
+    packed = train.rows_of(OBJECTIVES["sft"], task, task.examples("train"), tokenizer, cfg, [(0, 0)])[0]
     items = task.items(task.examples("train")[0], np.random.default_rng([0, 0, 0]))
-    samples = data.rendered(items, tokenizer)
+    samples = [tokenizer.render(item.messages, item.learn) for item in items]
     return sum(len(row.target) for row in packed), sum(len(ids) - 1 for ids, _ in samples)
 
 
@@ -396,9 +397,10 @@ def test_every_epoch_and_every_example_is_augmented_afresh(flags):
     cfg = parse(Train, [*flags, "--flips", "0.9", "--cells", "6"])
     task = TwentyQuestions(cfg.options)
     examples, tokenizer = [{"keyword": "oak"}] * 4, data.train_tokenizer(task.texts(), 400)
-    made = [train.rows_of(task, examples, tokenizer, cfg, [(i, e)])[0] for i in range(4) for e in range(4)]
+    given = OBJECTIVES["sft"], task, examples, tokenizer, cfg
+    made = [train.rows_of(*given, [(i, e)])[0] for i in range(4) for e in range(4)]
     assert len({str(packed) for packed in made}) > 10
-    assert train.rows_of(task, examples, tokenizer, cfg, [(3, 3)])[0] == made[-1]
+    assert train.rows_of(*given, [(3, 3)])[0] == made[-1]
 
 
 def test_learn_all_reaches_the_loop(flags):
@@ -545,11 +547,11 @@ def test_a_tokenizer_larger_than_the_vocabulary_ends_with_1(flags, done, tmp_pat
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, monkeypatch, capsys):
-    def broken(model, batch, noise=None, calls=[0]):  # noqa: B006
+    def broken(model, *rest, calls=[0]):  # noqa: B006
         calls[0] += 1
-        return train.sft_loss(model, batch, noise) * (math.nan if calls[0] == 4 else 1)
+        return sft_loss(model, *rest) * (math.nan if calls[0] == 4 else 1)
 
-    monkeypatch.setitem(train.OBJECTIVES, "sft", broken)  # the first call is the validation loss
+    monkeypatch.setattr(OBJECTIVES["sft"], "loss", broken)  # the first call is the validation loss
     more = ["--steps", "6", "--name", "a", "--save-every", "2"]
     assert train.main([*flags, *more]) == 1
     said = capsys.readouterr().err
@@ -563,11 +565,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, 
 
 
 def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags, monkeypatch):
-    def huge(model, batch, noise=None, calls=[0]):  # noqa: B006
+    def huge(model, *rest, calls=[0]):  # noqa: B006
         calls[0] += 1
-        return train.sft_loss(model, batch, noise) * (1e5 if calls[0] == 3 else 1)
+        return sft_loss(model, *rest) * (1e5 if calls[0] == 3 else 1)
 
-    monkeypatch.setitem(train.OBJECTIVES, "sft", huge)  # the first call is the validation loss
+    monkeypatch.setattr(OBJECTIVES["sft"], "loss", huge)  # the first call is the validation loss
     folder = train_as(flags, "a", "--steps", "5", "--dtype", "float16")
     skipped = [row["skipped"] for row in rows(folder)]
     assert skipped[1] and not all(skipped[2:])
