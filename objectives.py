@@ -153,10 +153,10 @@ def kto_loss(model, batch, cfg, reference=None, z=0.0, noise=None):
 
 
 @torch.no_grad()
-def divergence(model, batches, reference):
-    """kto's z: the mean of logp - ref over replies put to other prompts."""
+def gain(model, batches, reference):
+    """Sum of logp - ref over batches: for kto's z, of replies put to other prompts."""
     gains = [reply_logp(model, batch) - reference_logp(model, batch, reference) for batch in batches]
-    return torch.cat(gains).mean() if gains else 0.0
+    return sum((part.sum() for part in gains), torch.zeros((), device=model.device))
 
 
 def targets(rows):

@@ -8,6 +8,7 @@ A checkpoint is written under a temporary name, flushed, renamed, and only then 
 it, in one atomic step: model and optimizer can never come from different steps. Checkpoints without a link to
 them are deleted."""
 
+import datetime
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
@@ -48,10 +50,11 @@ def link(name, target):
 
 
 class Run:
-    """The folder of one training run, new or resumed."""
+    """The folder of one training run, new or resumed. Of several ranks only the first writes: the others are
+    `quiet`."""
 
-    def __init__(self, folder, bar=None):
-        self.folder, self.bar = Path(folder).resolve(), bar
+    def __init__(self, folder, quiet=False):
+        self.folder, self.bar, self.quiet = Path(folder).resolve(), None, quiet
 
     @classmethod
     def new(cls, runs, task, name=""):
@@ -71,20 +74,27 @@ class Run:
 
     def print(self, line):
         """To the terminal and log.txt."""
-        (self.bar or tqdm).write(line)
-        self.log(line)
+        if not self.quiet:
+            (self.bar or tqdm).write(line)
+            self.log(line)
 
     def log(self, line):
+        if self.quiet:
+            return
         with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
             file.write(re.sub(r"\x1b\[\d*m", "", line) + "\n")
 
     def record(self, name, row):
         """Append a row to metrics.jsonl or samples.jsonl."""
+        if self.quiet:
+            return
         with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def rewind(self, step):
         """Forget the rows of metrics.jsonl after a step: a resumed run writes them again."""
+        if self.quiet:
+            return
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         path.write_text(
@@ -100,7 +110,7 @@ class Run:
         Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
         """
         name = f"step-{step}"
-        if (self.folder / "model").resolve() == self.folder / name:
+        if self.quiet or (self.folder / "model").resolve() == self.folder / name:
             return  # saved already, and a step has one result
         partial = self.folder / f"{name}.partial"
         try:
@@ -131,6 +141,8 @@ class Run:
 
     def mark_best(self):
         """The newest checkpoint is the best one so far."""
+        if self.quiet:
+            return
         link(self.folder / "best", os.readlink(self.folder / "model"))
         self.tidy()
 
@@ -203,8 +215,36 @@ def table(after, before=None):
     ]
 
 
+# ------------------------------------------------------------------------------------------------ ranks
+def ranks(device):
+    """(rank, world): this process's number and how many torchrun started; joins them."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and not dist.is_initialized():
+        patience = datetime.timedelta(hours=4)  # the others wait while the first evaluates
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def summed(*tensors):
+    """Add up tensors over all ranks, in place."""
+    if dist.is_initialized():
+        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()
+    return tensors
+
+
+def agreed(numbers, device):
+    """The first rank's numbers on every rank, a list: clocks and scores differ, decisions must not."""
+    if not dist.is_initialized():
+        return numbers
+    tensor = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.broadcast(tensor, 0)
+    return tensor.tolist()
+
+
 # ------------------------------------------------------------------------------------------------ the machine
 def device_of(name):
+    """The device of a name; of several ranks each takes the card of its own number."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch finds no CUDA device here")
     if name != "auto":
@@ -213,7 +253,9 @@ def device_of(name):
         except RuntimeError as error:
             raise ValueError(f"--device {name}: {error}") from error
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        return device
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -212,19 +212,18 @@ def autocast(device, compute):
     return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
 
 
+def batches_of(groups, device):
+    return (data.collate(group, device) for group in groups)
+
+
 @torch.no_grad()
 def valid_loss(model, rows, others, objective, cfg, reference, device, compute):
     """Mean loss over rows, by their weight."""
+    groups, other_groups = (micro_batches(some, cfg.micro_tokens) for some in (rows, others))
     with autocast(device, compute):
-        z = z_of(model, others, cfg, reference, device)
-        batches = (data.collate(group, device) for group in micro_batches(rows, cfg.micro_tokens))
-        total = sum(float(objective.loss(model, batch, cfg, reference, z)) for batch in batches)
+        z = objectives.gain(model, batches_of(other_groups, device), reference) / max(1, len(others))
+        total = sum(float(objective.loss(model, b, cfg, reference, z)) for b in batches_of(groups, device))
     return total / objective.weight(rows)
-
-
-def z_of(model, others, cfg, reference, device):
-    batches = (data.collate(group, device) for group in micro_batches(others, cfg.micro_tokens))
-    return objectives.divergence(model, batches, reference)
 
 
 # ------------------------------------------------------------------------------------------------ reports
@@ -323,7 +322,11 @@ def train(cfg, argv):
     if cfg.dry_run:
         describe(print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
         return 0
-    run = runs.Run(cfg.resume) if cfg.resume else runs.Run.new(cfg.runs, cfg.task, cfg.name)
+    rank, world = runs.ranks(device)
+    if rank:
+        run = runs.Run(cfg.resume or cfg.runs, quiet=True)
+    else:
+        run = runs.Run(cfg.resume) if cfg.resume else runs.Run.new(cfg.runs, cfg.task, cfg.name)
     describe(run.print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
     if cfg.resume:
         state, tensors = run.state()
@@ -339,15 +342,16 @@ def train(cfg, argv):
     if "scaler" in state:
         scaler.load_state_dict(state["scaler"])
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
-    runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
-    if not cfg.resume:
+    if not rank:
+        runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
+    if not (rank or cfg.resume):
         before = measured(cfg.eval_few)
         before.pop("records")
         runs.write_json(run.folder / "before.json", before)
     run.print(f"run folder: {run.folder}")
 
     stop = Interrupt()
-    run.bar = tqdm(total=cfg.steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
+    run.bar = tqdm(total=cfg.steps, initial=start, disable=bool(rank) or not sys.stderr.isatty(), unit="step")
     ahead = ThreadPoolExecutor(1)
     waiting = ahead.submit(prepare, start)
     began, left_out, budget, before_now = time.time(), 0, cfg.max_minutes * 60, kept.get("seconds", 0.0)
@@ -355,6 +359,7 @@ def train(cfg, argv):
         clock, gone = time.time(), 0.0
         if budget:
             kept["seconds"] = before_now + clock - began
+            (kept["seconds"],) = runs.agreed([kept["seconds"]], device)
             gone = kept["seconds"] / budget * cfg.steps  # what the time gone stands for, in steps
         if gone >= cfg.steps or (cfg.patience and kept.get("worse", 0) >= cfg.patience):
             why = (
@@ -369,19 +374,27 @@ def train(cfg, argv):
         left_out += dropped
         if step + 1 < cfg.steps:
             waiting = ahead.submit(prepare, step + 1)  # the next step's rows, while this one computes
-        torch.manual_seed(int(np.random.SeedSequence([cfg.seed, step]).generate_state(1)[0]))
-        weight = max(1, objective.weight(rows))  # known before the first backward
-        total = 0.0
-        with autocast(device, compute):
-            z = z_of(model, others, cfg, reference, device) if others else 0.0
-        for group in micro_batches(rows, cfg.micro_tokens):
-            batch = data.collate(group, device)
+        seeds = np.random.SeedSequence([cfg.seed, step, rank] if rank else [cfg.seed, step])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        weight = max(1, objective.weight(rows))  # of all ranks, known before the first backward
+        groups, other_groups = (micro_batches(some, cfg.micro_tokens)[rank::world] for some in (rows, others))
+        z, stats = 0.0, torch.zeros(2, dtype=torch.float64, device=device)  # loss, ranks asked to stop
+        if others:
+            with autocast(device, compute):
+                z = objectives.gain(model, batches_of(other_groups, device), reference)
+            z = runs.summed(z)[0] / len(others)
+        for batch in batches_of(groups, device):
             noise = neftune(batch, cfg.neftune, model.config.dim, device) if cfg.neftune else None
             with autocast(device, compute):
                 loss = objective.loss(model, batch, cfg, reference, z, noise) / weight
             scaler.scale(loss).backward()
-            total += loss.detach()
-        total = float(total)
+            stats[0] += loss.detach()
+        stats[1] = stop.asked
+        if world > 1:
+            for parameter in trained:  # a rank may have had no rows
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        runs.summed(stats, *(parameter.grad for parameter in trained if world > 1))
+        total, asked = stats.tolist()
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf))
@@ -420,15 +433,19 @@ def train(cfg, argv):
         run.bar.update()
         better = False
         if cfg.eval_every and done % cfg.eval_every == 0 and done < cfg.steps:
-            metrics = measured(cfg.eval_few)["metrics"]
-            run.print(
-                f"step {done}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if v is not None)
-            )
-            run.record("metrics", {"step": done, "eval": metrics})
-            score = next(iter(metrics.values()))  # a task's first metric is its main one
+            score = 0.0
+            if not rank:
+                metrics = measured(cfg.eval_few)["metrics"]
+                shown = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if v is not None)
+                run.print(f"step {done}: {shown}")
+                run.record("metrics", {"step": done, "eval": metrics})
+                score = next(iter(metrics.values()))  # a task's first metric is its main one
+            (score,) = runs.agreed([score], device)
             better = kept["best"] is None or score > kept["best"]
             kept |= {"best": score, "worse": 0} if better else {"worse": kept.get("worse", 0) + 1}
-        asked = stop.asked
+        asked = (
+            asked if world > 1 else stop.asked
+        )  # the ranks stop together, after the step they told each other
         if better or done == cfg.steps or asked or (cfg.save_every and done % cfg.save_every == 0):
             run.save(done, write, optimizers, **kept)
         if better:
@@ -441,6 +458,8 @@ def train(cfg, argv):
     if left_out:
         run.print(f"{left_out} samples longer than --max-tokens {cfg.max_tokens} were left out")
 
+    if rank:
+        return 0
     after = measured(cfg.eval_n)
     (run.folder / "samples.jsonl").unlink(missing_ok=True)
     for record in after.pop("records"):

@@ -200,7 +200,7 @@ def test_ktos_z_is_the_mean_gain_of_replies_put_to_other_prompts(opened):
     reference = copy.deepcopy(model)
     for weight in reference.parameters():
         weight.mul_(1.1)
-    z = objectives.divergence(model, [data.collate(others[:2]), data.collate(others[2:])], reference)
+    z = objectives.gain(model, [data.collate(others[:2]), data.collate(others[2:])], reference) / len(others)
     judged = items("kto")
     swapped = [(at.messages, said.reply) for at, said in zip(judged[1:] + judged[:1], judged)]
     gains = [alone(model, tokenizer, *reply) - alone(reference, tokenizer, *reply) for reply in swapped]
@@ -209,7 +209,7 @@ def test_ktos_z_is_the_mean_gain_of_replies_put_to_other_prompts(opened):
 
 def test_a_single_judged_reply_has_no_other_prompt_to_be_put_to(opened):
     rows, others, _ = step_rows(OBJECTIVES["kto"], [items("kto", 1)], opened[1], parse(Train, []))
-    assert len(rows) == 1 and others == [] and objectives.divergence(opened[0], [], None) == 0.0
+    assert len(rows) == 1 and others == [] and objectives.gain(opened[0], [], None) == 0
 
 
 @kinds

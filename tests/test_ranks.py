@@ -1,0 +1,90 @@
+"""Two ranks on a CPU train what one does, and stop together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_objectives import KINDS, SMALL, Facts, base, facts, rows_in  # noqa: F401  (fixtures)
+
+import train
+
+ROOT = Path(train.__file__).parent
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import train
+from games import TASKS
+from test_objectives import Facts
+TASKS["20q"] = Facts
+for kind in {kinds!r}:
+    Facts.kind = kind
+    code = train.main([*sys.argv[1:], "--name", kind])
+    if code:
+        sys.exit(code)
+"""
+
+
+@pytest.fixture
+def torchrun(tmp_path):
+    """Start the script on two ranks: a Popen."""
+
+    def start(flags, kinds=KINDS):
+        paths = [str(ROOT), str(ROOT / "tests")]
+        (tmp_path / "script.py").write_text(SCRIPT.format(paths=paths, kinds=list(kinds)))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command += [str(tmp_path / "script.py"), *flags, "--runs", str(tmp_path / "two")]
+        streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **streams)
+
+    return start
+
+
+def weights(folder):
+    return load_file(next((folder / "model").glob("*model*.safetensors")))
+
+
+@pytest.mark.parametrize("lora_rank", ["0", pytest.param("2", marks=pytest.mark.slow)])
+def test_two_ranks_train_what_one_does_for_every_loss(torchrun, facts, base, world_file, tmp_path, lora_rank):  # noqa: F811
+    flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4", "--micro-tokens", "60"]
+    flags += ["--eval-every", "2", "--lora-rank", lora_rank]
+    two = torchrun(flags)
+    for kind in KINDS:
+        facts(kind)
+        assert train.main([*flags, "--name", kind, "--runs", str(tmp_path / "one")]) == 0
+    output = two.communicate(timeout=300)[0]
+    assert two.returncode == 0, output
+    for kind in KINDS:
+        one, other = (weights(tmp_path / name / kind) for name in ("one", "two"))
+        assert one.keys() == other.keys()
+        for key in one:
+            assert torch.allclose(one[key], other[key], atol=2e-4), (kind, key)
+        runs = [[row for row in rows_in(tmp_path / name / kind) if "loss" in row] for name in ("one", "two")]
+        expected, found = ([row["loss"] for row in run] for run in runs)
+        assert found == pytest.approx(expected, rel=1e-4) and len(found) == 4
+
+
+@pytest.mark.slow
+def test_two_ranks_stop_together_save_and_go_on(torchrun, base, world_file, tmp_path):  # noqa: F811
+    flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "100000"]
+    two, log = torchrun(flags, ["sft"]), tmp_path / "two" / "sft" / "metrics.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) > 3):
+        assert two.poll() is None, two.communicate()[0]
+        time.sleep(0.1)
+    two.send_signal(signal.SIGTERM)
+    two.communicate(timeout=120)
+    saved = int(os.readlink(tmp_path / "two" / "sft" / "model").removeprefix("step-"))
+    assert saved == len(log.read_text().splitlines()) > 3
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_ends_the_run_with_its_message(torchrun, base, world_file, tmp_path):  # noqa: F811
+    (tmp_path / "two" / "sft").mkdir(parents=True)  # the first rank may not overwrite a run
+    two = torchrun([*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4"], ["sft"])
+    output = two.communicate(timeout=120)[0]
+    assert two.returncode and "exists: take another --name" in output
