@@ -259,6 +259,11 @@ def device_of(name):
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def memory_of_machine():
+    """Bytes of main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def dtype_of(name, device):
     """The dtype of matrix products: bfloat16 on a device that multiplies it natively, else float32."""
     if name == "auto":

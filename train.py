@@ -235,6 +235,33 @@ def evaluate(task, model, tokenizer, cfg, n, device, compute):
         return task.evaluate(task.examples("test")[:n] if n else task.examples("test"), agent)
 
 
+def activations(run):
+    """Bytes that a forward pass, run(), keeps for its backward pass, the parameters left out."""
+    kept = {}
+
+    def keep(tensor):
+        if not (isinstance(tensor, torch.nn.Parameter) or tensor._base is not None and tensor._base.is_leaf):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return sum(kept.values())
+
+
+def memory(model, trained, cfg, device, forward):
+    """A line on what a step takes: weights, gradients, optimizer state, activations of its largest batch."""
+    parts = {
+        "weights": sum(weight.nbytes for weight in model.parameters()),
+        "gradients": sum(weight.nbytes for weight in trained),
+        "optimizer": sum(weight.nbytes for weight in trained) * (1 if cfg.optimizer == "muon" else 2),
+        "activations": activations(forward),
+    }
+    has = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else runs.memory_of_machine()
+    text = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in parts.items())
+    return f"memory: about {sum(parts.values()) / 2**20:,.0f} of {has / 2**20:,.0f} MB ({text})"
+
+
 def describe(say, objective, cfg, model, tokenizer, task, examples, rows, dropped):
     """Say what people get wrong, before the first step."""
     weights = list(model.parameters())
@@ -319,8 +346,14 @@ def train(cfg, argv):
         model.train()
         return result
 
+    def forward():
+        with autocast(device, compute):
+            batch = data.collate(micro_batches(rows, cfg.micro_tokens)[0], device)
+            return objective.loss(model.train(), batch, cfg, reference)
+
     if cfg.dry_run:
         describe(print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
+        print(memory(model, trained, cfg, device, forward))
         return 0
     rank, world = runs.ranks(device)
     if rank:
@@ -328,6 +361,7 @@ def train(cfg, argv):
     else:
         run = runs.Run(cfg.resume) if cfg.resume else runs.Run.new(cfg.runs, cfg.task, cfg.name)
     describe(run.print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
+    run.print(memory(model, trained, cfg, device, forward))
     if cfg.resume:
         state, tensors = run.state()
         start = state["step"]
@@ -362,11 +396,7 @@ def train(cfg, argv):
             (kept["seconds"],) = runs.agreed([kept["seconds"]], device)
             gone = kept["seconds"] / budget * cfg.steps  # what the time gone stands for, in steps
         if gone >= cfg.steps or (cfg.patience and kept.get("worse", 0) >= cfg.patience):
-            why = (
-                f"{cfg.max_minutes:g} minutes are over"
-                if budget and gone >= cfg.steps
-                else "no better lately"
-            )
+            why = f"{cfg.max_minutes:g} minutes are over" if gone >= cfg.steps else "no better score lately"
             run.print(f"{why}: training ends after step {step}")
             run.save(step, write, optimizers, **kept)
             break
@@ -378,7 +408,7 @@ def train(cfg, argv):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         weight = max(1, objective.weight(rows))  # of all ranks, known before the first backward
         groups, other_groups = (micro_batches(some, cfg.micro_tokens)[rank::world] for some in (rows, others))
-        z, stats = 0.0, torch.zeros(2, dtype=torch.float64, device=device)  # loss, ranks asked to stop
+        z, stats = 0.0, torch.zeros(2, device=device)  # loss, ranks asked to stop
         if others:
             with autocast(device, compute):
                 z = objectives.gain(model, batches_of(other_groups, device), reference)
@@ -504,6 +534,10 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("train.py: interrupted; what was saved goes on with --resume RUN", file=sys.stderr)
         return 130
+    except torch.OutOfMemoryError as error:
+        less = "smaller --micro-tokens or --max-tokens, --checkpointing, --dtype bfloat16, --lora-rank 16"
+        print(f"train.py: {error}\nout of memory; what takes less: {less}", file=sys.stderr)
+        return 1
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2 if str(error).startswith("--") else 1

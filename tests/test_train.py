@@ -549,9 +549,9 @@ def test_a_tokenizer_larger_than_the_vocabulary_ends_with_1(flags, done, tmp_pat
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, monkeypatch, capsys):
     def broken(model, *rest, calls=[0]):  # noqa: B006
         calls[0] += 1
-        return sft_loss(model, *rest) * (math.nan if calls[0] == 4 else 1)
+        return sft_loss(model, *rest) * (math.nan if calls[0] == 5 else 1)
 
-    monkeypatch.setattr(OBJECTIVES["sft"], "loss", broken)  # the first call is the validation loss
+    monkeypatch.setattr(OBJECTIVES["sft"], "loss", broken)  # after the memory line and the validation loss
     more = ["--steps", "6", "--name", "a", "--save-every", "2"]
     assert train.main([*flags, *more]) == 1
     said = capsys.readouterr().err
@@ -567,9 +567,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, 
 def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags, monkeypatch):
     def huge(model, *rest, calls=[0]):  # noqa: B006
         calls[0] += 1
-        return sft_loss(model, *rest) * (1e5 if calls[0] == 3 else 1)
+        return sft_loss(model, *rest) * (1e5 if calls[0] == 4 else 1)
 
-    monkeypatch.setattr(OBJECTIVES["sft"], "loss", huge)  # the first call is the validation loss
+    monkeypatch.setattr(OBJECTIVES["sft"], "loss", huge)  # after the memory line and the validation loss
     folder = train_as(flags, "a", "--steps", "5", "--dtype", "float16")
     skipped = [row["skipped"] for row in rows(folder)]
     assert skipped[1] and not all(skipped[2:])
@@ -579,6 +579,34 @@ def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags,
 
 
 # ------------------------------------------------------------------------------------------- memory, time
+def test_activations_are_what_the_backward_pass_needs_without_the_weights():
+    x, weight = torch.randn(5, 10), torch.nn.Parameter(torch.randn(10, 20))
+    assert train.activations(lambda: (x @ weight).relu()) == 4 * (5 * 10 + 5 * 20)
+    assert train.activations(lambda: x @ weight.T.T) == 4 * 5 * 10
+
+
+def test_the_memory_line_counts_less_with_an_adapter_and_with_checkpointing(flags, done, capsys):
+    found = []
+    for more in ([], ["--checkpointing"], ["--lora-rank", "2"]):
+        assert (
+            train.main([*flags, "--model", str(done), "--steps", "1", "--batch", "16", "--dry-run", *more])
+            == 0
+        )
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory: about"))
+        found.append(float(re.search(r"activations ([\d,]+)", line)[1].replace(",", "")))
+    assert found[0] > found[1] and found[0] > 0
+
+
+def test_out_of_memory_names_what_takes_less(flags, monkeypatch, capsys):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(OBJECTIVES["sft"], "loss", full)
+    assert train.main([*flags, "--steps", "1", "--name", "a"]) == 1
+    said = capsys.readouterr().err
+    assert "Tried to allocate" in said and "--micro-tokens" in said and "--checkpointing" in said
+
+
 @pytest.mark.parametrize("more", [[], ["--micro-tokens", "64"]], ids=["whole", "cut"])
 def test_computing_activations_twice_changes_no_bit(flags, more):
     plain, twice = (
