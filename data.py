@@ -78,7 +78,9 @@ FORMATS = {
         sign="<<SYS>>",
     ),
     "mistral-nemo": Format(**MISTRAL, into="last", sign=r"[\"']\[INST\][\"']"),
-    "mistral": Format(**MISTRAL, into="last", lead=" ", sign=r"\[INST\]"),
+    "mistral": Format(  # 0.3; the first ones write " [/INST]" and are not recognised
+        **MISTRAL, into="last", lead=" ", sign=r"^(?!.* \[/INST\]).*\[INST\]"
+    ),
     "gemma": Format(
         bos="<bos>",
         open={"user": "<start_of_turn>user\n", "assistant": "<start_of_turn>model\n"},

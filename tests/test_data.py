@@ -430,7 +430,7 @@ def test_stop_ids_of_the_generation_config_count(tmp_path, eos):
 
 
 def test_a_template_of_no_known_format_is_an_error_that_lists_them(tmp_path):
-    write(tmp_path, "chatml", "{{ '### Human: ' }}")
+    write(tmp_path, "mistral", "{{ '[INST] ' + message['content'] + ' [/INST]' }}")
     with pytest.raises(ValueError, match="plain.llama3.*smollm2.*chatml"):
         load_tokenizer(tmp_path)
 

@@ -1,0 +1,53 @@
+"""Pictures of runs."""
+
+import json
+import sys
+
+import pytest
+
+import plots
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    rows = [{"step": i + 1, "loss": 2 / (i + 1), "lr": 1e-3, "grad": 1.0, "tok/s": 50.0} for i in range(30)]
+    rows.insert(10, {"step": 10, "eval": {"win_rate": 0.5, "rounds_to_win": None}})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, rate in (("before", 0.0), ("eval", 0.9)):
+        (folder / f"{name}.json").write_text(json.dumps({"metrics": {"win_rate": rate}}))
+    return folder
+
+
+def test_a_run_is_read_with_the_evaluations_at_its_ends(run):
+    steps, evaluations = plots.read_run(run)
+    assert len(steps) == 30
+    assert [(row["step"], row["eval"]["win_rate"]) for row in evaluations] == [(0, 0.0), (10, 0.5), (30, 0.9)]
+
+
+def test_smoothing_by_hand():
+    assert plots.smooth([1, 3, 5, 7], 2) == [1, 2, 4, 6] and plots.smooth([1, 3], 1) == [1, 3]
+
+
+def test_a_picture_of_two_runs(run, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert plots.main([str(run), str(run), "--out", str(tmp_path / "runs.png")]) == 0
+    assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_error_names_the_command(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert plots.main([str(run), "--out", str(tmp_path / "runs.png")]) == 1
+    assert "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_what_is_no_run_or_damaged_is_named(run, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert plots.main([str(tmp_path)]) == 1 and "no metrics.jsonl" in capsys.readouterr().err
+
+
+def test_a_damaged_line_is_named(run):
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    with pytest.raises(ValueError, match="metrics.jsonl, line 2"):
+        plots.read_run(run)
