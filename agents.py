@@ -1,5 +1,4 @@
-"""Who plays: a Model, a Human at the keyboard, a Script. Each has reply(); a game's own player may be one
-too."""
+"""Who plays: a Model has reply() and choose(); a game's own player may be an agent too (games.task)."""
 
 import sampler
 
