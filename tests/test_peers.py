@@ -260,3 +260,30 @@ def test_adapters_with_a_trained_head_go_both_ways(tiny, tmp_path, peft, family,
         save_lora(model, tmp_path / "ours", tmp_path / "base")
         again = peft.PeftModel.from_pretrained(base(), tmp_path / "ours").eval()
         near(again(input_ids=ids).logits, expected)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "phi3", *ENCODERS])
+def test_adapters_of_headless_models_go_both_ways(tiny, tmp_path, peft, family):
+    """As embedding models have them: names without the prefix that a model with a head has."""
+    save(tiny(family), tmp_path / "whole")
+    save(load(tmp_path / "whole", labels=0), tmp_path / "base")
+
+    def base():
+        return transformers.AutoModel.from_pretrained(tmp_path / "base", attn_implementation="eager")
+
+    names = {n.rpartition(".")[2] for n, m in base().named_modules() if isinstance(m, torch.nn.Linear)}
+    targets = sorted({"q_proj", "down_proj", "qkv_proj", "query", "Wqkv"} & names)
+    config = peft.LoraConfig(
+        r=3, target_modules=targets, init_lora_weights=False, task_type="FEATURE_EXTRACTION"
+    )
+    torch.manual_seed(0)
+    peer = peft.get_peft_model(base(), config).eval()
+    ids = IDS.clamp(min=3)
+    with torch.no_grad():
+        expected = peer(input_ids=ids).last_hidden_state
+        peer.save_pretrained(tmp_path / "theirs")
+        model, _, _ = open_model(str(tmp_path / "base"), lora=str(tmp_path / "theirs"))
+        near(model(ids), expected)
+        save_lora(model, tmp_path / "ours", tmp_path / "base")
+        again = peft.PeftModel.from_pretrained(base(), tmp_path / "ours").eval()
+        near(again(input_ids=ids).last_hidden_state, expected)
