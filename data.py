@@ -333,14 +333,11 @@ def no_prepending(inner):
     return space
 
 
-def load_tokenizer(folder, format="", vocab=None):
-    """The Tokenizer of a model folder; its chat format is recognised by the chat template unless named.
-
-    vocab: the size of the model's embedding, which must hold every token.
-    """
-    folder = Path(folder)
-    path = folder / "tokenizer.json"
-    if not path.exists() and (folder / "tokenizer.model").exists():
+def read_tokenizer(folder, vocab=None):
+    """The tokenizers.Tokenizer of a model folder. vocab: the size of the model's embedding, which must hold
+    every token."""
+    path = Path(folder) / "tokenizer.json"
+    if not path.exists() and path.with_name("tokenizer.model").exists():
         raise FileNotFoundError(
             f"{folder}: only a sentencepiece tokenizer.model, no tokenizer.json; make one once with:\n"
             "pip install transformers sentencepiece protobuf\n"
@@ -354,6 +351,15 @@ def load_tokenizer(folder, format="", vocab=None):
         raise ValueError(f"{path}: not a tokenizer ({error})") from error
     if vocab and inner.get_vocab_size() > vocab:
         raise ValueError(f"{path}: {inner.get_vocab_size()} tokens, but the model has room for {vocab}")
+    return inner
+
+
+def load_tokenizer(folder, format="", vocab=None):
+    """The Tokenizer of a model folder; its chat format is recognised by the chat template unless named.
+
+    vocab as in read_tokenizer."""
+    folder = Path(folder)
+    inner = read_tokenizer(folder, vocab)
     settings, stops = {}, []
     for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
         if (folder / name).exists():

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Encoding, normalizers
 from tqdm import tqdm
 
+from data import read_tokenizer
 from model import ALWAYS, Transformer, load, pool, read_json, resolve, save, weight_files
 
 MODULES = "Transformer Pooling( Dense)*( Normalize)?"  # what a folder may hold, in this order
@@ -192,7 +193,7 @@ def load_embedder(
     lower = bool(settings.get("do_lower_case"))
     return Embedder(
         model,
-        read_tokenizer(home, model_config.vocab, lower),
+        tokenizer_of(home, model_config.vocab, lower),
         home,
         max_length or min(stored, room, ALWAYS),
         **kept,
@@ -264,17 +265,10 @@ def load_dense(folder, width):
     return layer
 
 
-def read_tokenizer(folder, vocab, lower=False):
+def tokenizer_of(folder, vocab, lower):
     """The tokenizer of a model folder, as it is but for lower case."""
     path, settings = folder / "tokenizer.json", optional(folder / "tokenizer_config.json")
-    if not path.exists():
-        raise FileNotFoundError(f"{folder}: no tokenizer.json (save one with transformers' fast tokenizer)")
-    try:
-        inner = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
-        raise ValueError(f"{path}: not a tokenizer ({error})") from error
-    if inner.get_vocab_size() > vocab:
-        raise ValueError(f"{path}: {inner.get_vocab_size()} tokens, but the model has room for {vocab}")
+    inner = read_tokenizer(folder, vocab)
     if settings.get("add_eos_token") and not inner.encode("a").special_tokens_mask[-1]:
         raise ValueError(
             f"{path}: adds no end token, but tokenizer_config.json asks for one; save it with transformers"

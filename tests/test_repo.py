@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "families": set(),
     "model": {"families", "torch", "safetensors", "huggingface_hub"},
     "lora": {"model", "families", "torch", "safetensors"},
-    "embed": {"model", "torch", "safetensors", "tokenizers", "tqdm"},
+    "embed": {"model", "data", "torch", "safetensors", "tokenizers", "tqdm"},
     "losses": {"torch"},
     "data": {"torch", "numpy", "tokenizers"},
     "objectives": {"games.task", "data", "losses", "lora", "model", "torch"},
