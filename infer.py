@@ -143,7 +143,8 @@ def merge(cfg, task, model, tokenizer, folder):
             f"{name} is no adapter: there is nothing to merge (an adapter for it goes with --lora)"
         )
     adapter = hashlib.sha256((name / "adapter_model.safetensors").read_bytes()).hexdigest()
-    base = models.resolve(cfg.model if cfg.lora else lora.read_base(name)[0])
+    under = (named(cfg), cfg.revision or None) if cfg.lora else lora.read_base(name)
+    base = models.resolve(*under)
     before = models.read_json(base / "merged.json") if (base / "merged.json").exists() else []
     if adapter in [entry["sha256"] for entry in before]:
         raise ValueError(f"{base}: the adapter {name} is merged into it already (merged.json)")

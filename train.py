@@ -87,7 +87,13 @@ def opened(cfg, task, device, compute, labels=None):
     if name:
         frozen = compute if cfg.lora_rank else torch.float32
         model, folder, base = lora.open_model(
-            name, dtype=frozen, device=device, revision=cfg.revision or None, labels=labels, seed=cfg.seed
+            name,
+            "",
+            frozen,
+            device,
+            cfg.revision or None,
+            labels,
+            cfg.seed if labels and not cfg.resume else None,
         )
         tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
         if lora.adapters(model) and not cfg.resume:
@@ -125,6 +131,12 @@ def opened(cfg, task, device, compute, labels=None):
             raise ValueError(
                 f"--train-only {cfg.train_only}: no parameter (layers.0.attn.q_proj.weight ...) fits"
             )
+
+    for weight in model.parameters():
+        if (
+            weight.requires_grad
+        ):  # a classifier beside an adapter: half precision would round small steps away
+            weight.data = weight.data.float()
 
     def write(target):
         if cfg.lora_rank:
@@ -271,6 +283,8 @@ def describe(say, objective, cfg, model, tokenizer, task, examples, rows, droppe
     reasons = ", ".join(f"{count} {reason}" for reason, count in task.dropped.items()) or "none"
     say(f"examples: {len(examples)} kept; dropped: {reasons}")
     whole = sum(weight.numel() for weight in weights)
+    if model.fresh:
+        say(f"classifier: {', '.join(sorted(model.fresh))} made anew, the checkpoint has none")
     say(f"parameters: {trained:,} trained of {whole:,}; vocabulary {tokenizer.size:,}")
     say(f"steps: {cfg.steps} of {cfg.batch} examples, {cfg.steps * cfg.batch / len(examples):.2f} epochs")
     slots = sum(len(row.ids) for row in rows)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import data
@@ -138,6 +139,25 @@ def test_how_the_work_is_cut_changes_nothing(flags, facts, tmp_path, kind):
         losses_.append([row["loss"] for row in rows_in(tmp_path / name)])
         norms.append([row["grad"] for row in rows_in(tmp_path / name)])
     assert losses_[0] == pytest.approx(losses_[1], rel=1e-5) and norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_a_classifier_beside_a_half_precision_base_is_trained_in_float32(flags, facts, tmp_path, capsys):
+    """Its gradients would be float16 otherwise, which the loss scaler refuses."""
+    facts("classify")
+    more = ["--lora-rank", "4", "--dtype", "float16", "--steps", "4", "--name", "a"]
+    assert train.main([*flags, *more]) == 0
+    assert "classifier: classifier.out.weight made anew" in capsys.readouterr().out
+
+
+def test_a_run_whose_classifier_is_gone_does_not_resume_with_another(flags, facts, tmp_path, capsys):
+    facts("classify")
+    assert train.main([*flags, "--steps", "2", "--name", "a"]) == 0
+    path = tmp_path / "a" / "model" / "model.safetensors"
+    state = load_file(path)
+    del state["score.weight"]
+    save_file(state, path)
+    assert train.main(["--resume", str(tmp_path / "a"), "--steps", "4"]) == 1
+    assert "score.weight is missing" in capsys.readouterr().err
 
 
 def test_a_loss_of_another_item_is_an_error_that_names_both(flags, facts, capsys):

@@ -621,7 +621,8 @@ def test_training_ends_in_time_with_the_learning_rate_at_its_end(flags):
     folder = train_as(flags, "a", "--steps", "100000", "--max-minutes", "0.02", "--warmup", "0")
     found, state = rows(folder), checkpoint(folder)[2]
     assert state["step"] == len(found) < 100000 and state["seconds"] >= 1.2
-    assert found[0]["lr"] == 3e-3 and found[-1]["lr"] < 0.3 * 3e-3
+    assert found[0]["lr"] == pytest.approx(3e-3, rel=0.05)  # the clock runs a little before the first step
+    assert found[-1]["lr"] < 0.3 * 3e-3
     assert (folder / "eval.json").exists()
     assert train.main(["--resume", str(folder)]) == 0 and len(rows(folder)) == len(found)
 
