@@ -1,13 +1,19 @@
-"""Who plays: a Model has reply() and choose(); a game's own player may be an agent too (games.task)."""
+"""Who plays: a Model has reply() and choose(), an Encoder embed(); a game's own player may be an agent too
+(games.task)."""
+
+import zlib
+from collections import Counter
 
 import sampler
 
 
 class Model:
-    """A model as an agent. One seed a reply: (seed, call, row, sample)."""
+    """A model as an agent. A reply is drawn by (seed, call, prompt, which of the same prompt), so that the
+    other conversations of a call, and on which machine they are, change nothing. seed: an int or a list."""
 
     def __init__(self, model, tokenizer, max_new=32, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0):
-        self.model, self.tokenizer, self.max_new, self.seed = model, tokenizer, max_new, seed
+        self.model, self.tokenizer, self.max_new = model, tokenizer, max_new
+        self.seed = seed if isinstance(seed, list) else [seed]
         self.sampling = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         self.session, self.calls = sampler.Session(model), 0
 
@@ -20,14 +26,19 @@ class Model:
             groups = sampler.n_best(self.model, prompts, n, self.max_new, stop, self.session)
         else:
             repeated = [prompt for prompt in prompts for _ in range(n)]
-            seeds = [[self.seed, self.calls, i // n, i % n] for i in range(len(repeated))]
+            seeds, seen = [], Counter()
+            for prompt in repeated:
+                text = zlib.crc32(str(prompt).encode())
+                seeds.append([*self.seed, self.calls, text, seen[text]])
+                seen[text] += 1
             session = self.session if n == 1 else None
             flat = sampler.generate(
                 self.model, repeated, self.max_new, stop, seeds=seeds, session=session, **self.sampling
             )
             groups = [flat[i : i + n] for i in range(0, len(flat), n)]
-        for reply in (reply for group in groups for reply in group):
-            reply.text = self.tokenizer.decode(reply.ids)
+        for prompt, group in zip(prompts, groups):
+            for reply in group:
+                reply.text, reply.prompt = self.tokenizer.decode(reply.ids), prompt
         return groups
 
     def choose(self, conversations, choices):
@@ -39,3 +50,14 @@ class Model:
         ]
         scores = sampler.score(self.model, samples)
         return [scores[i : i + len(choices)] for i in range(0, len(scores), len(choices))]
+
+
+class Encoder:
+    """An Embedder as an agent."""
+
+    def __init__(self, embedder):
+        self.embedder = embedder
+
+    def embed(self, texts, kind="document"):
+        """Vectors (N, width), numpy, of texts as queries or documents, with the prompt for them."""
+        return self.embedder.embed(texts, self.embedder.prompt_of(kind)).numpy()

@@ -476,14 +476,17 @@ def share_prefixes(samples, labels=None):
     return row
 
 
-def trees(samples, max_tokens):
+def trees(samples, max_tokens, labels=None):
     """Rows of at most max_tokens for the samples of one example: one tree where it fits, else halves of the
     samples."""
-    row = share_prefixes(samples)
+    row = share_prefixes(samples, labels)
     if len(row.ids) <= max_tokens or len(samples) == 1:
         return [row]
-    samples, half = sorted(samples), len(samples) // 2
-    return trees(samples[:half], max_tokens) + trees(samples[half:], max_tokens)
+    order, half, rows = sorted(range(len(samples)), key=samples.__getitem__), len(samples) // 2, []
+    for part in (order[:half], order[half:]):
+        own = labels and [labels[i] for i in part]
+        rows += trees([samples[i] for i in part], max_tokens, own)
+    return rows
 
 
 def pack(rows, max_tokens):
@@ -496,6 +499,17 @@ def pack(rows, max_tokens):
         else:
             packed.append(copy.deepcopy(row))
     return packed
+
+
+def micro_batches(rows, micro_tokens):
+    """Rows in groups of at most micro_tokens slots, padding included."""
+    groups = []
+    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):  # a group's first row is its width
+        if groups and len(groups[-1][0].ids) * (len(groups[-1]) + 1) <= micro_tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
 
 
 def collate(rows, device="cpu"):

@@ -21,7 +21,8 @@ from tokenizers import Encoding, normalizers
 from tqdm import tqdm
 
 from data import read_tokenizer
-from model import ALWAYS, Transformer, load, pool, read_json, resolve, save, weight_files
+from lora import adapters, open_model, save_lora
+from model import ALWAYS, Transformer, pool, read_json, resolve, save, weight_files
 
 MODULES = "Transformer Pooling( Dense)*( Normalize)?"  # what a folder may hold, in this order
 POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # their names -> ours
@@ -34,6 +35,7 @@ OLD_POOLINGS = {  # how folders before version 6 say it, with a true
     "pooling_mode_lasttoken": "lasttoken",
 }
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")  # of a dense layer, in torch.nn
+DOCUMENT = ("document", "passage", "corpus")  # names of the prompt of what is searched
 TOKENIZER = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")  # its files
 SETTINGS = "sentence_bert_config.json"  # of the Transformer, whatever its family; older names are read too
 ONLY = dict(  # its settings that would change the result
@@ -52,7 +54,7 @@ class Embedder:
 
     model: Transformer
     tokenizer: tokenizers.Tokenizer
-    folder: Path  # where the tokenizer's files lie, which saving copies
+    folder: Path | None  # where the tokenizer's files lie, which saving copies; None writes it anew
     max_length: int  # tokens that are read of a text, those around it included
     pooling: str = "mean"
     include_prompt: bool = True  # whether a prompt's tokens are pooled as well
@@ -63,14 +65,20 @@ class Embedder:
     prompts: dict = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: str | None = None  # what the vectors are made for: a note, kept for saving
+    base: tuple = ("", None)  # name and revision of the model, which an adapter on it names
 
     def __post_init__(self):
         inner = self.tokenizer
         inner.no_padding()  # some files pad every text to 128 tokens, and cut it there
-        inner.enable_truncation(self.max_length, direction=(inner.truncation or {}).get("direction", "right"))
+        self.cut(self.max_length)
         inner.encode_special_tokens = True  # "[SEP]" inside a text is text
         added = inner.get_added_tokens_decoder().items()
         self.control = {token.content: i for i, token in added if token.special}
+
+    def cut(self, length):
+        """Read at most `length` tokens of a text from now on."""
+        self.max_length, inner = min(self.max_length, length), self.tokenizer
+        inner.enable_truncation(self.max_length, direction=(inner.truncation or {}).get("direction", "right"))
 
     @property
     def width(self):
@@ -87,6 +95,11 @@ class Embedder:
         if name not in self.prompts:
             raise ValueError(f"prompt {name!r} is not one of {', '.join(self.prompts) or 'none at all'}")
         return self.prompts[name]
+
+    def prompt_of(self, kind):
+        """The prompt that the folder has for a "query" or a "document", by whatever name, or none."""
+        names = DOCUMENT if kind == "document" else (kind,)
+        return next((self.prompts[name] for name in names if name in self.prompts), "")
 
     def tokens(self, texts, prompt=""):
         """(ids, skip) of each text, prompt and special tokens included; the first `skip` are not pooled."""
@@ -113,16 +126,14 @@ class Embedder:
                     found[i] = inner.post_process(Encoding.merge(parts, growing_offsets=True))
         return found
 
-    def vectors(self, samples):
-        """Vectors (B, width) of a batch of (ids, skip), with gradients where they are wanted.
+    def vectors(self, ids, length, skip):
+        """Vectors (B, width) of texts ids (B, T) of `length` (B,) tokens, the first `skip` (B,) not pooled,
+        with gradients where they are wanted.
 
         A text without any token, and one of which only the prompt is left, is a vector of zeros before the
         dense layers."""
-        device, T = self.model.device, max(1, *(len(ids) for ids, _ in samples))
-        ids = torch.tensor([ids + [0] * (T - len(ids)) for ids, _ in samples], device=device)  # (B, T)
-        length, skip = torch.tensor([[len(ids), skip] for ids, skip in samples], device=device).T[:, :, None]
-        slots = torch.arange(T, device=device)
-        valid = slots < length  # (B, T)
+        slots, skip = torch.arange(ids.shape[1], device=ids.device), skip[:, None]
+        valid = slots < length[:, None]  # (B, T)
         plain = self.model.config.causal or bool(valid.all())  # padding on the right is never seen
         hidden = self.model(ids, slots * valid, None if plain else valid * ALWAYS)  # (B, T, D)
         pooled = valid & (slots >= skip)
@@ -147,10 +158,18 @@ class Embedder:
             room -= 1
         found = torch.empty(len(samples), self.width)
         self.model.eval()
-        with torch.inference_mode():
+        with torch.no_grad():
             for batch in tqdm(batches, unit="batch", disable=None if progress else True):
-                found[batch] = self.vectors([samples[i] for i in batch]).float().cpu()
+                found[batch] = self.vectors(*padded([samples[i] for i in batch], self.model.device)).cpu()
         return found
+
+
+def padded(samples, device):
+    """(ids, length, skip) tensors of a batch of (ids, skip)."""
+    T = max(1, *(len(ids) for ids, _ in samples))
+    ids = [ids + [0] * (T - len(ids)) for ids, _ in samples]
+    sizes = [[len(ids), skip] for ids, skip in samples]
+    return torch.tensor(ids, device=device), *torch.tensor(sizes, device=device).T
 
 
 # ------------------------------------------------------------------------------------------------ loading
@@ -167,7 +186,7 @@ def load_embedder(
     folder = resolve(name, revision)
     modules = modules_of(folder)
     home = modules[0][1]
-    model = load(home, dtype, device, labels=0)
+    model, _, base = open_model(home if home != folder else name, "", dtype, device, revision, labels=0)
     config, model_config = optional(folder / "config_sentence_transformers.json"), model.config
     only(folder / "config_sentence_transformers.json", config, dict(model_type="SentenceTransformer"))
     kept, dense, width = {"pooling": pooling}, nn.ModuleList(), model_config.dim
@@ -204,6 +223,7 @@ def load_embedder(
         prompts={key: text or "" for key, text in config.get("prompts", {}).items()},
         default_prompt_name=config.get("default_prompt_name"),
         similarity=config.get("similarity_fn_name"),
+        base=base,
     )
 
 
@@ -281,10 +301,21 @@ def tokenizer_of(folder, vocab, lower):
 
 # ------------------------------------------------------------------------------------------------ saving
 def save_embedder(embedder, folder):
-    """Write a folder that sentence-transformers opens, 3 to 6, with the same vectors."""
+    """Write a folder that sentence-transformers opens, 3 to 6, with the same vectors; of a model with an
+    adapter the adapter alone, in PEFT's form. None as the folder as in model.save."""
+    if adapters(embedder.model):
+        save_lora(embedder.model, folder, *embedder.base)
+    else:
+        save(embedder.model, folder)
+    if folder is None:
+        return
     folder = Path(folder)
-    save(embedder.model, folder)
-    if folder.resolve() != embedder.folder.resolve():
+    if embedder.folder is None:
+        embedder.tokenizer.save(str(folder / "tokenizer.json"))
+        pad = embedder.tokenizer.id_to_token(embedder.model.config.hf["pad_token_id"])
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": pad}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    elif folder.resolve() != embedder.folder.resolve():
         for path in embedder.folder.glob("*.*"):
             if path.name.startswith(TOKENIZER):
                 shutil.copy(path, folder / path.name)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import model as models
 from families import config_from_hf, inverse, names_of, rename, row_of
+from ranks import whole
 
 TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 
@@ -159,7 +160,7 @@ def peft_modules(model):
 
 def save_lora(model, folder, base, revision=None):
     """Write adapter_config.json and adapter_model.safetensors as PEFT does; `base` names the model
-    underneath.
+    underneath. None as the folder as in model.save.
 
     Layers that transformers fuses are written as one of the summed rank, which is the same update. Parameters
     that are trained themselves, such as a classifier, are saved whole (PEFT's modules_to_save)."""
@@ -175,17 +176,20 @@ def save_lora(model, folder, base, revision=None):
         ranks[theirs] = sum(part.rank for part in own)
         alphas[theirs] = round(own[0].scale * ranks[theirs] ** (0.5 if settings["rank_stabilised"] else 1), 9)
         key = f"base_model.model.{theirs}.lora_"
-        state[f"{key}A.weight"] = torch.cat([part.lora_A for part in own])
-        blocks = [part.lora_B if part in own else part.weight[:, :0].float() for part in parts]
+        state[f"{key}A.weight"] = torch.cat([whole(part.lora_A) for part in own])
+        blocks = [
+            whole(part.lora_B).cpu() if part in own else torch.zeros(part.out_features, 0) for part in parts
+        ]
         state[f"{key}B.weight"] = torch.block_diag(*blocks)
         if settings["dora"]:
-            lengths = [part.magnitude if part in own else part.weight.float().norm(dim=1) for part in parts]
+            rows = [part.magnitude if part in own else part.weight.float().norm(dim=1) for part in parts]
+            lengths = [whole(length) for length in rows]
             state[f"{key}magnitude_vector"] = torch.cat(lengths)
     inner = {f"{name}.{side}" for name in adapted for side in ("lora_A", "lora_B", "magnitude")}
     for key, weight in model.named_parameters():
         if weight.requires_grad and key not in inner:
             theirs = peft_name(key, model.config)
-            state[f"base_model.model.{theirs}"] = weight
+            state[f"base_model.model.{theirs}"] = whole(weight)
             module = theirs.rpartition(".")[0]
             saved.add("classifier" if module.startswith("classifier.") else module)
     rank, alpha = (max(found.values(), key=list(found.values()).count) for found in (ranks, alphas))
@@ -207,6 +211,8 @@ def save_lora(model, folder, base, revision=None):
         "bias": "none",
         "inference_mode": True,
     }
+    if folder is None:
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().float().cpu().contiguous() for key, value in state.items()}

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
 from families import FAMILIES, config_from_hf, inverse, names_of, rename, row_of, set_labels
+from ranks import whole
 
 ALWAYS = 1 << 30  # an `end` beyond every slot: the token stays visible
 BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")  # of old checkpoints, computed here
@@ -591,7 +592,9 @@ def hf_state(model):
     """The weights under the family's own names, a tied head left out: dict of tensors on the CPU."""
     row, config = row_of(model.config), model.config
     state = {
-        key: value for key, value in model.state_dict().items() if not (config.tied and key == "head.weight")
+        key: whole(value).detach().cpu()
+        for key, value in model.state_dict().items()
+        if not (config.tied and key == "head.weight")
     }
     for fused, parts in row.get("fused", {}).items():
         for key in [key for key in state if f".{parts[0]}." in key]:
@@ -599,18 +602,21 @@ def hf_state(model):
             state[key.replace(parts[0], fused)] = stacked
     prefix = "" if config.labels != 0 else row.get("prefix", "model") + "."
     names = {key: rename(key, inverse(names_of(row))).removeprefix(prefix) for key in state}
-    return {names[key]: value.detach().cpu().contiguous() for key, value in state.items()}
+    return {names[key]: value.contiguous() for key, value in state.items()}
 
 
 def save(model, folder):
     """Write config.json and safetensors as transformers would, into an existing or new folder; sharded over 5
-    GB.
+    GB. None as the folder only gathers the weights, for ranks that help the one that writes.
 
     Files take their names when all are written: a failure leaves what was there before."""
+    state = hf_state(model)
+    if folder is None:
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards, size = [{}], 0
-    for key, tensor in hf_state(model).items():
+    for key, tensor in state.items():
         if shards[-1] and size + tensor.nbytes > SHARD_BYTES:
             shards.append({})
             size = 0

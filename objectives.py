@@ -1,50 +1,76 @@
-"""What is learned from each kind of training item: an objective lays items out as rows, and gives their loss.
+"""What is learned from a step's examples: an objective lays them out as rows, and gives the loss of a batch.
 
-Every loss is a sum over a batch; the step divides the whole by `weight`, known from its rows before the first
-backward, so that cutting the work changes nothing."""
+Every loss is a sum over a batch; the step divides the whole by its weight, known before the first backward,
+so that cutting the work changes nothing. The formulas are in losses.py."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 import losses
-from data import Row, pack, share_prefixes, trees
-from games.task import Chat, Judged, Label, Pair
+import ranks
+from agents import Model
+from data import Row, Tokenizer, pack, share_prefixes, trees
+from embed import Embedder
+from games.task import Chat, Contrast, Judged, Label, Pair
 from lora import without_lora
-from model import ALWAYS
+from model import ALWAYS, Transformer
+
+
+@dataclass
+class Learner:
+    """What is trained, with which settings (recipes.Train), and what it is compared with."""
+
+    model: Transformer
+    tokenizer: Tokenizer | Embedder  # an Embedder, of which it is the model, where texts become vectors
+    cfg: object
+    reference: Transformer | None = None  # the model before training; None is the model without its adapter
+    bank: list = field(default_factory=list)  # the texts of all labels
+
+
+@dataclass
+class Step:
+    """What one step learns from."""
+
+    rows: list
+    weight: float = 1.0  # what the sum of its losses is divided by
+    left_out: int = 0  # samples that were too long
+    plan: object = None  # what an objective must know of the whole step
+    known: object = None  # what its `before` found out
+    report: dict = field(default_factory=dict)  # figures for the log
+    samples: list = field(default_factory=list)  # some of what was sampled, as dicts
 
 
 @dataclass
 class Objective:
-    item: type  # the kind of item it learns from
-    rows: Callable  # (items of one example, tokenizer, cfg) -> rows of at most --max-tokens, samples left out
-    loss: Callable  # (model, batch, cfg, reference, z, noise) -> summed loss of a batch (data.collate)
-    weight: Callable  # rows -> what the sum over a step is divided by
-    packed: bool = True  # rows may share a longer one
-    reference: bool = False  # compares with the model before training, which is the model without its adapter
+    item: type | None  # the kind of item it learns from; None learns from games it plays itself
+    unit: str  # of what is learned
+    step: Callable  # (learner, items of each example) -> Step
+    loss: Callable  # (learner, batch, step) -> summed values of a batch (data.collate), the loss first
+    names: tuple = ("loss",)  # of these values
+    before: Callable | None = None  # (learner, step, batches, reduce) -> step.known, before the first loss
+    reference: Callable = lambda cfg: False  # whether it compares with the model before training
+    noise: bool = False  # --neftune is possible
 
 
-def step_rows(objective, examples, tokenizer, cfg):
-    """(rows, others, left out) of the items of a step's examples, a list of lists. `others` are for kto's
-    z."""
-    rows, left_out = [], 0
-    for items in examples:
-        for item in items:
-            if not isinstance(item, objective.item):
-                name = objective.item.__name__
-                raise ValueError(
-                    f"this loss learns from {name} items, and the task gives {type(item).__name__}"
-                )
-        made, dropped = objective.rows(items, tokenizer, cfg)
-        rows, left_out = rows + made, left_out + dropped
-    others = swapped(rows) if objective.item is Judged and len(rows) > 1 else []  # without others z is 0
-    return (pack(rows, cfg.max_tokens) if objective.packed else rows), others, left_out
+def step_of(objective, learner, examples):
+    """The Step of the items of some examples, a list of lists."""
+    for item in (item for items in examples for item in items):
+        if not isinstance(item, objective.item):
+            name = objective.item.__name__
+            raise ValueError(f"this loss learns from {name} items, and the task gives {type(item).__name__}")
+    return objective.step(learner, examples)
 
 
 def shown(item, tokenizer, cfg):
     """An item as terminal text, what is learned in green."""
+    if isinstance(item, Contrast):
+        parts = [("query", item.query), ("positive", item.positive)]
+        parts += [("negative", text) for text in item.negatives]
+        return "\n".join(f"{kind}: {text}" for kind, text in parts)
     if isinstance(item, Chat):
         return tokenizer.coloured(*tokenizer.render(item.messages, "all" if cfg.learn_all else item.learn))
     if isinstance(item, Label):
@@ -55,40 +81,51 @@ def shown(item, tokenizer, cfg):
 
 
 # ------------------------------------------------------------------------------------------------ sft
-def chat_rows(items, tokenizer, cfg):
-    """The samples of one example as trees of what they share."""
-    samples = [tokenizer.render(item.messages, "all" if cfg.learn_all else item.learn) for item in items]
-    kept = [sample for sample in samples if len(sample[0]) <= cfg.max_tokens and any(sample[1][1:])]
-    return (trees(kept, cfg.max_tokens) if kept else []), len(samples) - len(kept)
+def chat_step(learner, examples):
+    """The samples of each example as trees of what they share."""
+    cfg, rows, left_out = learner.cfg, [], 0
+    for items in examples:
+        learn = ["all" if cfg.learn_all else item.learn for item in items]
+        samples = [learner.tokenizer.render(item.messages, how) for item, how in zip(items, learn)]
+        kept = [sample for sample in samples if len(sample[0]) <= cfg.max_tokens and any(sample[1][1:])]
+        rows += trees(kept, cfg.max_tokens) if kept else []
+        left_out += len(samples) - len(kept)
+    weight = sum(len(row.target) for row in rows)
+    return Step(pack(rows, cfg.max_tokens), weight, left_out)
 
 
-def token_logp(model, batch, noise=None):
+def token_logp(model, batch, temperature=1.0):
     """Log-probability of each learned token of a batch, (N,)."""
-    hidden = model(batch["ids"], batch["positions"], batch["end"], noise=noise)
+    hidden = model(batch["ids"], batch["positions"], batch["end"], noise=batch.get("noise"))
     hidden = hidden.flatten(0, 1)[batch["source"]]  # (N, D)
-    return losses.token_logp(model.logits, hidden, batch["target"], model.config.vocab)
+    head = model.logits if temperature == 1 else lambda hidden: model.logits(hidden) / temperature
+    return losses.token_logp(head, hidden, batch["target"], model.config.vocab)
 
 
-def sft_loss(model, batch, cfg, reference=None, z=0.0, noise=None):
-    return losses.sft(token_logp(model, batch, noise)).sum()
+def sft_loss(learner, batch, step):
+    return [losses.sft(token_logp(learner.model, batch)).sum()]
 
 
 # ------------------------------------------------------------------------------------------------ classify
-def label_rows(items, tokenizer, cfg):
-    """One row a text; a text that is too long is left out."""
-    rows = []
-    for item in items:
-        ids = tokenizer.prompt(item.messages)
-        if len(ids) <= cfg.max_tokens:
-            rows.append(Row(ids, [*range(len(ids))], [len(ids)] * len(ids), [], [], labels=[item.target]))
-    return rows, len(items) - len(rows)
+def text_row(ids, label):
+    return Row(ids, [*range(len(ids))], [len(ids)] * len(ids), [], [], labels=[label])
 
 
-def classify_loss(model, batch, cfg, reference=None, z=0.0, noise=None):
+def label_step(learner, examples):
+    """One row a text."""
+    items = [item for items in examples for item in items]
+    rows = [text_row(learner.tokenizer.prompt(item.messages), item.target) for item in items]
+    kept = [row for row in rows if len(row.ids) <= learner.cfg.max_tokens]
+    return Step(kept, len(kept), len(rows) - len(kept))
+
+
+def classify_loss(learner, batch, step):
+    model, labels = learner.model, batch["labels"]
     slots = torch.arange(batch["ids"].shape[1], device=batch["ids"].device)
     end = (slots < batch["length"][:, None]) * ALWAYS  # (B, T)
-    logits = model.classify(model(batch["ids"], batch["positions"], end, noise=noise), end)
-    return losses.classify(logits, batch["labels"]).sum()
+    logits = model.classify(model(batch["ids"], batch["positions"], end, noise=batch.get("noise")), end)
+    right = logits.argmax(-1) == (labels if labels.dim() == 1 else labels.argmax(-1))
+    return [losses.classify(logits, labels).sum(), right.sum()]
 
 
 # ------------------------------------------------------------------------------------------------ preference
@@ -103,18 +140,25 @@ def whole_rows(groups, max_tokens):
     return kept, len(rows) - len(kept)
 
 
-def pair_rows(items, tokenizer, cfg):
-    """A row a pair: the chosen and the rejected reply branch from one prompt."""
-    pairs = [
-        [replied(tokenizer, item.messages, reply) for reply in (item.chosen, item.rejected)] for item in items
-    ]
-    return whole_rows([(pair, [1.0, 0.0]) for pair in pairs], cfg.max_tokens)
+def pair_step(learner, examples):
+    """The chosen and the rejected reply of a pair branch from one prompt."""
+    groups, size = [], learner.cfg.max_tokens
+    for item in (item for items in examples for item in items):
+        pair = [replied(learner.tokenizer, item.messages, text) for text in (item.chosen, item.rejected)]
+        groups.append((pair, [1.0, 0.0]))
+    rows, left_out = whole_rows(groups, size)
+    return Step(pack(rows, size), len(rows), left_out)
 
 
-def judged_rows(items, tokenizer, cfg):
-    """A row a reply, its label 1 where it is good and 0 where not."""
-    groups = [([replied(tokenizer, item.messages, item.reply)], [float(item.good)]) for item in items]
-    return whole_rows(groups, cfg.max_tokens)
+def judged_step(learner, examples):
+    """A row a reply, its label 1 where it is good and 0 where not; the plan is every reply put to another's
+    prompt."""
+    groups, size = [], learner.cfg.max_tokens
+    for item in (item for items in examples for item in items):
+        groups.append(([replied(learner.tokenizer, item.messages, item.reply)], [float(item.good)]))
+    rows, left_out = whole_rows(groups, size)
+    others = swapped(rows) if len(rows) > 1 else []
+    return Step(pack(rows, size), len(rows), left_out, others)
 
 
 def swapped(rows):
@@ -134,42 +178,209 @@ def reply_logp(model, batch):
 
 
 @torch.no_grad()
-def reference_logp(model, batch, reference):
-    """The same under the model before training: `reference`, or the model without its adapter where that is
-    None."""
-    with without_lora(model) if reference is None else nullcontext():
-        return reply_logp(reference or model, batch)
+def before_training(learner, of, batch, *more):
+    """of(model, batch, ...) under the model before training."""
+    with without_lora(learner.model) if learner.reference is None else nullcontext():
+        return of(learner.reference or learner.model, batch, *more)
 
 
-def dpo_loss(model, batch, cfg, reference=None, z=0.0, noise=None):
-    ref = reference_logp(model, batch, reference).view(-1, 2)
-    logp = reply_logp(model, batch).view(-1, 2)  # (pairs, 2)
-    return losses.dpo(logp[:, 0], logp[:, 1], ref[:, 0], ref[:, 1], cfg.beta).sum()
-
-
-def kto_loss(model, batch, cfg, reference=None, z=0.0, noise=None):
-    ref = reference_logp(model, batch, reference)
-    return losses.kto(reply_logp(model, batch), ref, batch["labels"] > 0, z, cfg.beta).sum()
+def dpo_loss(learner, batch, step):
+    ref = before_training(learner, reply_logp, batch).view(-1, 2)
+    logp = reply_logp(learner.model, batch).view(-1, 2)  # (pairs, 2)
+    gain = (logp - ref).detach()
+    loss = losses.dpo(logp[:, 0], logp[:, 1], ref[:, 0], ref[:, 1], learner.cfg.beta)
+    return [loss.sum(), (gain[:, 0] > gain[:, 1]).sum(), learner.cfg.beta * (gain[:, 0] - gain[:, 1]).sum()]
 
 
 @torch.no_grad()
-def gain(model, batches, reference):
-    """Sum of logp - ref over batches: for kto's z, of replies put to other prompts."""
-    gains = [reply_logp(model, batch) - reference_logp(model, batch, reference) for batch in batches]
-    return sum((part.sum() for part in gains), torch.zeros((), device=model.device))
+def kto_before(learner, step, batches, reduce):
+    """z, the mean of logp - ref over replies put to other prompts; 0 where there are none."""
+    z = torch.zeros((), device=learner.model.device)
+    for batch in batches(step.plan):
+        gain = reply_logp(learner.model, batch) - before_training(learner, reply_logp, batch)
+        z += 0 if batch.get("filler") else gain.sum()
+    reduce(z)
+    return z / max(1, len(step.plan))
 
 
-def targets(rows):
-    return sum(len(row.target) for row in rows)
+def kto_loss(learner, batch, step):
+    ref, logp = before_training(learner, reply_logp, batch), reply_logp(learner.model, batch)
+    return [losses.kto(logp, ref, batch["labels"] > 0, step.known, learner.cfg.beta).sum()]
 
 
-def samples(rows):
-    return sum(len(row.labels) for row in rows)
+# ------------------------------------------------------------------------------------------------ contrastive
+def contrast_step(learner, examples):
+    """One row for each different text; the plan says by their numbers which are queries, which candidates
+    (with --bank every label of the task), which candidate is each query's own, and what label each has."""
+    items, embedder = [item for items in examples for item in items], learner.tokenizer
+    numbers, texts = {}, {"query": [], "document": []}
+    bank = learner.bank if learner.cfg.bank else []
+
+    def number(kind, text):
+        if (kind, text) not in numbers:
+            numbers[kind, text] = len(numbers)
+            texts[kind].append(text)
+        return numbers[kind, text]
+
+    queries = [number("query", item.query) for item in items]
+    positives = [number("document", bank[item.label_id] if bank else item.positive) for item in items]
+    others = bank or [text for item in items for text in item.negatives]
+    candidates = list(dict.fromkeys([*positives, *(number("document", text) for text in others)]))
+    label = {n: item.label_id for n, item in zip(positives, items) if not bank}
+    place = {n: i for i, n in enumerate(candidates)}
+    plan = {
+        "query": queries,
+        "candidate": candidates,
+        "own": [place[n] for n in positives],
+        "query_label": [label.get(n, ~n) for n in positives],
+        "candidate_label": [label.get(n, ~n) for n in candidates],  # one of its own where none is known
+    }
+    plan = {name: torch.tensor(value, device=learner.model.device) for name, value in plan.items()}
+    rows = [None] * len(numbers)
+    for kind, some in texts.items():
+        for text, (ids, skip) in zip(some, embedder.tokens(some, embedder.prompt_of(kind)) if some else []):
+            n = numbers[kind, text]
+            rows[n] = text_row(ids, [n, skip])
+    twins = (plan["query_label"][:, None] == plan["candidate_label"]).sum().item() - len(items)
+    report = {"texts": len(rows), "masked": twins / max(1, len(items) * (len(candidates) - 1))}
+    return Step(rows, len(items), plan=plan, report=report)
+
+
+def vectors_of(learner, batch):
+    return learner.tokenizer.vectors(batch["ids"], batch["length"], batch["labels"][:, 1])
+
+
+def contrast(learner, vectors, plan):
+    """Loss of each query, (Q,), given the vectors of all texts of a step."""
+    query, candidates = vectors[plan["query"]], vectors[plan["candidate"]]
+    labels = plan["query_label"], plan["candidate_label"]
+    return losses.contrastive(query, candidates, plan["own"], learner.cfg.tau, *labels)
+
+
+def contrast_before(learner, step, batches, reduce):
+    """Every text's share of the loss, (texts,), and the loss's gradient at its vector, (texts, E).
+
+    This is the gradient cache of arXiv 2101.06983: with it any batch of the step can be learned from alone,
+    on any rank, and the gradients are those of the whole. None where the step is one batch, which can be
+    learned from at once."""
+    ready = list(batches(step.rows))
+    if len(ready) == 1 and len(ready[0]["ids"]) == len(step.rows):
+        return None
+    device = learner.model.device
+    vectors = torch.zeros(len(step.rows), learner.tokenizer.width, device=device)
+    with torch.no_grad():
+        for batch in batches(step.rows):
+            found = vectors_of(learner, batch)
+            vectors[batch["labels"][:, 0]] = 0 if batch.get("filler") else found
+    reduce(vectors)
+    with torch.enable_grad():
+        loss = contrast(learner, vectors.requires_grad_(), step.plan)
+        (slope,) = torch.autograd.grad(loss.sum(), vectors)
+    return loss.new_zeros(len(vectors)).index_add(0, step.plan["query"], loss.detach()), slope
+
+
+def contrastive_loss(learner, batch, step):
+    vectors, number = vectors_of(learner, batch), batch["labels"][:, 0]
+    if step.known is None:
+        return [contrast(learner, vectors[number.argsort()], step.plan).sum()]
+    share, slope = (known[number] for known in step.known)
+    surrogate = (vectors * slope).sum()  # has the gradient of the loss; the value is put right
+    return [surrogate + (share.sum() - surrogate).detach()]
+
+
+# ------------------------------------------------------------------------------------------------ reward
+NORMALISE = ("token", "sequence", "constant")  # what the loss of games is divided by
+
+
+def rollout_step(learner, task, examples, seed, rank=0, world=1):
+    """Play every example --group times with sampled replies, each rank its share of the examples: every reply
+    is learned from with its game's advantage over the others of its example.
+
+    Examples whose games were all worth the same teach nothing and are left out, and so are replies cut at
+    --max-new, unless --no-mask-truncated; both are counted in the report."""
+    cfg, model = learner.cfg, learner.model
+    agent = Model(model, learner.tokenizer, cfg.max_new, cfg.temperature, seed=seed)
+    model.eval()
+    games = task.rollout([example for example in examples[rank::world] for _ in range(cfg.group)], agent)
+    model.train()
+    groups = [None] * len(examples)
+    for r, played in enumerate(ranks.gathered(games) if world > 1 else [games]):
+        groups[r::world] = [played[i : i + cfg.group] for i in range(0, len(played), cfg.group)]
+    rewards = torch.tensor([[game.reward for game in group] for group in groups])  # (P, G)
+    even = rewards.amax(1) - rewards.amin(1) < 1e-6
+    rows, count, tokens, left_out = [], 0, 0, 0
+    for group, advantages, same in zip(groups, losses.advantages(rewards, cfg.scale_rewards).tolist(), even):
+        samples, labels = [], []
+        for game, advantage in zip(group, advantages):
+            for reply in game.replies if not same else []:
+                if reply.ids and (reply.finished or not cfg.mask_truncated):
+                    mask = [0] * len(reply.prompt) + [1] * len(reply.ids)
+                    samples.append((reply.prompt + reply.ids, mask))
+                    labels.append([advantage, 1 / len(reply.ids) if cfg.normalise == "sequence" else 1.0])
+        short = [i for i, (ids, _) in enumerate(samples) if len(ids) <= cfg.max_tokens]
+        left_out += len(samples) - len(short)
+        if short:
+            count, tokens = count + len(short), tokens + sum(sum(samples[i][1]) for i in short)
+            rows += trees([samples[i] for i in short], cfg.max_tokens, [labels[i] for i in short])
+    weight = {"token": tokens, "sequence": count, "constant": count * cfg.max_new}[cfg.normalise]
+    replies = [reply for group in groups for game in group for reply in game.replies]
+    report = {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.std(1).mean().item(),
+        "zero_spread": even.float().mean().item(),
+        "truncated": float(np.mean([not reply.finished for reply in replies])),
+        "length": float(np.mean([len(reply.ids) for reply in replies])),
+    }
+    for name in groups[0][0].scores:
+        values = [float(game.scores[name]) for group in groups for game in group]
+        report |= {f"score/{name}": float(np.mean(values)), f"score/{name}_std": float(np.std(values))}
+    samples = [{**game.example, "turns": game.turns, "reward": game.reward} for game in groups[0]]
+    return Step(pack(rows, cfg.max_tokens), weight, left_out, report=report, samples=samples)
+
+
+def grpo_before(learner, step, batches, reduce):
+    """Log-probabilities under which the replies were sampled, by batch; None where only one update is made of
+    them, for which these are its own."""
+    if learner.cfg.updates == 1:
+        return None
+    with torch.no_grad():
+        found = [(b["number"], sampled_logp(learner.model, b, learner.cfg)) for b in batches(step.rows)]
+    return dict(found)
+
+
+def sampled_logp(model, batch, cfg):
+    return token_logp(model, batch, cfg.temperature)
+
+
+def grpo_loss(learner, batch, step):
+    cfg = learner.cfg
+    logp = sampled_logp(learner.model, batch, cfg)
+    old = logp.detach() if step.known is None else step.known[batch["number"]]
+    advantage, scale = batch["labels"][batch["owner"]].T
+    gap = torch.zeros_like(logp)
+    if cfg.kl:
+        gap = losses.kl(logp, before_training(learner, sampled_logp, batch, cfg))
+    loss = losses.grpo(logp, old, advantage, cfg.clip_low, cfg.clip_high) + cfg.kl * gap
+    ratio = (logp.detach() - old).exp()
+    clipped = (ratio < 1 - cfg.clip_low) | (ratio > 1 + cfg.clip_high)
+    return [(scale * loss).sum(), (scale * gap).sum(), (scale * clipped).sum()]
 
 
 OBJECTIVES = {
-    "sft": Objective(Chat, chat_rows, sft_loss, targets),
-    "classify": Objective(Label, label_rows, classify_loss, samples, packed=False),
-    "dpo": Objective(Pair, pair_rows, dpo_loss, lambda rows: samples(rows) // 2, reference=True),
-    "kto": Objective(Judged, judged_rows, kto_loss, samples, reference=True),
+    "sft": Objective(Chat, "tokens", chat_step, sft_loss, noise=True),
+    "classify": Objective(Label, "labels", label_step, classify_loss, ("loss", "accuracy"), noise=True),
+    "contrastive": Objective(Contrast, "queries", contrast_step, contrastive_loss, before=contrast_before),
+    "dpo": Objective(
+        Pair, "pairs", pair_step, dpo_loss, ("loss", "accuracy", "margin"), reference=lambda cfg: True
+    ),
+    "kto": Objective(Judged, "replies", judged_step, kto_loss, before=kto_before, reference=lambda cfg: True),
+    "grpo": Objective(
+        None,
+        "sampled tokens",
+        rollout_step,
+        grpo_loss,
+        ("loss", "kl", "clipped"),
+        before=grpo_before,
+        reference=lambda cfg: cfg.kl > 0,
+    ),
 }

@@ -41,6 +41,17 @@ class Train:
     loss: str = ""  # objective, by default the task's
     learn_all: bool = False  # learn every token of a chat, prompts as well
     beta: float = 0.1  # dpo, kto: how closely the model before training is kept to
+    tau: float = 0.05  # contrastive: temperature of the softmax over the candidates
+    bank: bool = False  # contrastive: every query against all labels of the task, not those of its step
+    group: int = 8  # grpo: games of each example
+    temperature: float = 1.0  # grpo: of the sampled replies
+    scale_rewards: bool = True  # grpo: divide advantages by the group's standard deviation
+    normalise: str = "token"  # grpo: loss per token, per reply (sequence), or per --max-new (constant)
+    clip_low: float = 0.2  # grpo: how far a token's probability may fall, as a share
+    clip_high: float = 0.2  # grpo: how far it may rise
+    kl: float = 0.0  # grpo: weight of the divergence from the model before training
+    updates: int = 1  # grpo: optimizer steps on the same games
+    mask_truncated: bool = True  # grpo: do not learn from replies cut at --max-new
     steps: int = 0  # optimizer steps; 0 follows from --epochs
     epochs: float = 1.0  # passes over the examples, where --steps is 0
     max_minutes: float = 0.0  # end training in time, the learning rate at its end; 0 has no limit
@@ -71,6 +82,7 @@ class Train:
     device: str = "auto"  # auto, cuda, mps or cpu
     dtype: str = "auto"  # of matrix products: float32, bfloat16, float16, or auto: bfloat16 if native
     checkpointing: bool = False  # compute activations twice: less memory, a third more work
+    shard: bool = False  # under torchrun: cut the model over the cards (FSDP2), which else all hold it
     threads: int = 0  # CPU threads; 0 leaves it to torch
     runs: str = "runs"  # folder of all runs
     name: str = ""  # of this run; by default task and time

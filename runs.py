@@ -8,7 +8,6 @@ A checkpoint is written under a temporary name, flushed, renamed, and only then 
 it, in one atomic step: model and optimizer can never come from different steps. Checkpoints without a link to
 them are deleted."""
 
-import datetime
 import json
 import os
 import re
@@ -17,10 +16,11 @@ import time
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
+
+from ranks import split_as, whole
 
 
 def write_json(path, value):
@@ -51,13 +51,14 @@ def link(name, target):
 
 class Run:
     """The folder of one training run, new or resumed. Of several ranks only the first writes: the others are
-    `quiet`."""
+    `quiet`, and help it to gather what is to be written where the model is `sharded`."""
 
-    def __init__(self, folder, quiet=False):
-        self.folder, self.bar, self.quiet = Path(folder).resolve(), None, quiet
+    def __init__(self, folder, quiet=False, sharded=False):
+        self.folder, self.bar, self.quiet, self.sharded = Path(folder).resolve(), None, quiet, sharded
+        self.saved = None  # the step of the newest checkpoint
 
     @classmethod
-    def new(cls, runs, task, name=""):
+    def new(cls, runs, task, name="", sharded=False):
         """Make a folder that does not exist yet."""
         if name and (Path(name).name != name or name == "latest"):
             raise ValueError(f"--name {name}: must be a plain folder name")
@@ -70,7 +71,7 @@ class Run:
                 )
             folder, number = base.with_name(f"{base.name}-{number}"), number + 1
         folder.mkdir(parents=True)
-        return cls(folder)
+        return cls(folder, sharded=sharded)
 
     def print(self, line):
         """To the terminal and log.txt."""
@@ -92,26 +93,28 @@ class Run:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def rewind(self, step):
-        """Forget the rows of metrics.jsonl after a step: a resumed run writes them again."""
-        if self.quiet:
-            return
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        path.write_text(
-            "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step),
-            encoding="utf-8",
-        )
+        """Forget the rows of metrics.jsonl and rollouts.jsonl after a step: a resumed run writes them
+        again."""
+        paths = [self.folder / name for name in ("metrics.jsonl", "rollouts.jsonl")]
+        for path in [path for path in paths if path.exists() and not self.quiet]:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows was cut by a kill
+            kept = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
+            path.write_text("".join(kept), encoding="utf-8")
 
     # -------------------------------------------------------------------------------------------- checkpoints
     def save(self, step, write_model, optimizers, best=None, **kept):
-        """Checkpoint of a step: write_model(folder) writes the weights; `state` gives best (the score so far)
-        and kept (what else resuming needs) back.
+        """Checkpoint of a step: write_model(folder) writes the weights (None only gathers them); `state` gives
+        best (the score so far) and kept (what else resuming needs) back.
 
         Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
         """
-        name = f"step-{step}"
-        if self.quiet or (self.folder / "model").resolve() == self.folder / name:
-            return  # saved already, and a step has one result
+        name, again = f"step-{step}", self.saved == step  # a step has one result
+        self.saved = step
+        if again or self.quiet:
+            if self.sharded and not again:
+                write_model(None)
+                pack_state(optimizers)
+            return
         partial = self.folder / f"{name}.partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -163,7 +166,9 @@ class Run:
             tensors = load_file(folder / "optimizer.safetensors")
         except SafetensorError as error:
             raise ValueError(f"{folder / 'optimizer.safetensors'}: truncated or damaged ({error})") from error
-        return json.loads((folder / "state.json").read_text()), tensors
+        state = json.loads((folder / "state.json").read_text())
+        self.saved = state["step"]
+        return state, tensors
 
 
 def pack_state(optimizers):
@@ -174,7 +179,7 @@ def pack_state(optimizers):
             for key, value in values.items():
                 kind = tensors if torch.is_tensor(value) else scalars
                 kind[f"{o}.{p}.{key}"] = (
-                    value.detach().cpu().contiguous() if torch.is_tensor(value) else value
+                    whole(value).detach().cpu().contiguous() if torch.is_tensor(value) else value
                 )
     return tensors, scalars
 
@@ -182,12 +187,13 @@ def pack_state(optimizers):
 def unpack_state(optimizers, tensors, scalars):
     """Put a packed state back into fresh optimizers over the same parameters."""
     for o, optimizer in enumerate(optimizers):
-        whole = optimizer.state_dict()
+        packed = optimizer.state_dict()
+        parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
         for name, value in {**tensors, **scalars}.items():
             number, p, key = name.split(".", 2)
             if int(number) == o:
-                whole["state"].setdefault(int(p), {})[key] = value
-        optimizer.load_state_dict(whole)
+                packed["state"].setdefault(int(p), {})[key] = split_as(parameters[int(p)], value)
+        optimizer.load_state_dict(packed)
 
 
 def table(after, before=None):
@@ -213,33 +219,6 @@ def table(after, before=None):
         *lines,
         f"n = {after['n']}" + (f" after, {before['n']} before" if before else "") + "; 95 % intervals",
     ]
-
-
-# ------------------------------------------------------------------------------------------------ ranks
-def ranks(device):
-    """(rank, world): this process's number and how many torchrun started; joins them."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1 and not dist.is_initialized():
-        patience = datetime.timedelta(hours=4)  # the others wait while the first evaluates
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
-    return (dist.get_rank(), world) if world > 1 else (0, 1)
-
-
-def summed(*tensors):
-    """Add up tensors over all ranks, in place."""
-    if dist.is_initialized():
-        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-            work.wait()
-    return tensors
-
-
-def agreed(numbers, device):
-    """The first rank's numbers on every rank, a list: clocks and scores differ, decisions must not."""
-    if not dist.is_initialized():
-        return numbers
-    tensor = torch.tensor(numbers, dtype=torch.float64, device=device)
-    dist.broadcast(tensor, 0)
-    return tensor.tolist()
 
 
 # ------------------------------------------------------------------------------------------------ the machine

@@ -117,7 +117,7 @@ def pick(logits, uniform, temperature, top_k=0, top_p=1.0, min_p=0.0):
     return tokens[:, 0].to(logits.device)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     model, prompts, max_new, stop, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seeds=None, session=None
 ):
@@ -147,7 +147,7 @@ def generate(
     return replies
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def n_best(model, prompts, n, max_new, stop, session=None):
     """The n likeliest replies of each prompt by beam search of width n, finished ones first: lists of Reply.
 
@@ -208,7 +208,7 @@ def n_best(model, prompts, n, max_new, stop, session=None):
 
 
 # ------------------------------------------------------------------------------------------------ scoring
-@torch.inference_mode()
+@torch.no_grad()
 def score(model, samples, rows=16, max_tokens=1024):
     """Summed log-probability of the masked tokens of each sample (ids, mask): list of floats.
 

@@ -5,6 +5,7 @@ save. A step's examples, their augmentation and its dropout follow from (seed, s
 divided by a weight known before the first backward, so how the work is cut changes nothing (dropout and
 NEFTune excepted: they draw by micro-batch)."""
 
+import json
 import math
 import re
 import signal
@@ -12,22 +13,26 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import processors
 from tqdm import tqdm
 
 import data
 import lora
 import model as models
 import objectives
+import ranks
 import runs
-from agents import Model
+from agents import Encoder, Model
+from embed import Embedder, load_embedder, save_embedder
 from families import config_from_hf, set_labels
 from games import TASKS
-from games.task import Chat, Label, Pair
-from objectives import OBJECTIVES
+from games.task import Contrast, Label
+from objectives import OBJECTIVES, Learner
 from recipes import Train, UsageError, parse, restore, values
 
 MAY_CHANGE = (
@@ -38,32 +43,55 @@ VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch t
 
 # ------------------------------------------------------------------------------------------------ set-up
 def scratch(cfg, task, labels=None):
-    """A new model and the tokenizer for it, both small: (model, tokenizer)."""
+    """A new model and the tokenizer for it, both small: (model, tokenizer). A decoder, with labels a
+    classifier of so many classes, with 0 an encoder."""
     tokenizer = data.train_tokenizer(task.texts(), cfg.vocab)
     config = {
-        "model_type": "qwen3",
-        "architectures": ["Qwen3ForCausalLM"],
         "vocab_size": tokenizer.size,
         "hidden_size": cfg.dim,
         "num_hidden_layers": cfg.layers,
         "num_attention_heads": cfg.heads,
-        "num_key_value_heads": cfg.kv_heads,
-        "head_dim": cfg.dim // cfg.heads,
         "intermediate_size": cfg.mlp_dim,
         "max_position_embeddings": 4096,
+        "attention_bias": False,
+        "bos_token_id": tokenizer.control["<|begin|>"],
+        "eos_token_id": tokenizer.control["<|end|>"],
+    }
+    decoder = {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "num_key_value_heads": cfg.kv_heads,
+        "head_dim": cfg.dim // cfg.heads,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10_000.0,
         "hidden_act": "silu",
-        "attention_bias": False,
         "tie_word_embeddings": True,
-        "bos_token_id": tokenizer.control["<|begin|>"],
-        "eos_token_id": tokenizer.control["<|end|>"],
         "use_sliding_window": False,
     }
-    config = config_from_hf(config)
-    if labels:
+    encoder = {
+        "model_type": "modernbert",
+        "architectures": ["ModernBertModel"],
+        "norm_eps": 1e-6,
+        "global_rope_theta": 10_000.0,
+        "global_attn_every_n_layers": 1,
+        "hidden_activation": "gelu",
+        "pad_token_id": tokenizer.control["<|end|>"],
+    }
+    config = config_from_hf(config | (encoder if labels == 0 else decoder))
+    if labels is not None:
         set_labels(config, labels)
     return models.Transformer(config).initialise(cfg.seed), tokenizer
+
+
+def scratch_embedder(cfg, task):
+    """A new encoder whose vectors are the mean of its hidden states, of unit length."""
+    model, tokenizer = scratch(cfg, task, 0)
+    inner, ends = tokenizer.inner, tokenizer.control
+    inner.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A <|end|>",
+        special_tokens=[(name, ends[name]) for name in ("<|begin|>", "<|end|>")],
+    )
+    return Embedder(model, inner, None, cfg.max_tokens, normalise=True)
 
 
 def reference_of(cfg, model, device):
@@ -82,20 +110,19 @@ def reference_of(cfg, model, device):
 
 def opened(cfg, task, device, compute, labels=None):
     """(model, tokenizer, write): the model to train, with a classifier of `labels` classes if there are any,
-    its trainable parameters marked, and write(folder) to save it."""
-    name, base = cfg.resume or cfg.init or cfg.model, ("", None)
+    its trainable parameters marked, and write(folder) to save it. Labels 0 make texts into vectors: the
+    tokenizer is then an Embedder."""
+    name, base, revision = cfg.resume or cfg.init or cfg.model, ("", None), cfg.revision or None
     if name:
         frozen = compute if cfg.lora_rank else torch.float32
-        model, folder, base = lora.open_model(
-            name,
-            "",
-            frozen,
-            device,
-            cfg.revision or None,
-            labels,
-            cfg.seed if labels and not cfg.resume else None,
-        )
-        tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
+        if labels == 0:
+            tokenizer = load_embedder(name, frozen, device, revision, normalise=True)
+            tokenizer.cut(cfg.max_tokens)
+            model, folder, base = tokenizer.model, None, tokenizer.base
+        else:
+            seed = cfg.seed if labels and not cfg.resume else None
+            model, folder, base = lora.open_model(name, "", frozen, device, revision, labels, seed)
+            tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
         if lora.adapters(model) and not cfg.resume:
             if cfg.lora_rank:
                 raise ValueError(
@@ -104,8 +131,12 @@ def opened(cfg, task, device, compute, labels=None):
             lora.merge_lora(model)
     else:
         folder = None
-        model, tokenizer = scratch(cfg, task, labels)
-        model.to(device)
+        if labels == 0:
+            tokenizer = scratch_embedder(cfg, task)
+            model = tokenizer.model.to(device)
+        else:
+            model, tokenizer = scratch(cfg, task, labels)
+            model.to(device)
         if cfg.lora_rank:
             raise UsageError("--lora-rank needs --model: an adapter goes on a model that is kept")
     if cfg.lora_rank and not lora.adapters(model):
@@ -133,16 +164,18 @@ def opened(cfg, task, device, compute, labels=None):
             )
 
     for weight in model.parameters():
-        if (
-            weight.requires_grad
-        ):  # a classifier beside an adapter: half precision would round small steps away
+        if weight.requires_grad:  # a classifier beside an adapter: half precision rounds small steps away
             weight.data = weight.data.float()
 
     def write(target):
+        if labels == 0:
+            return save_embedder(tokenizer, target)
         if cfg.lora_rank:
             lora.save_lora(model, target, *base)
         else:
             models.save(model, target)
+        if target is None:
+            return
         if folder:
             models.copy_tokenizer(folder, target)
         else:
@@ -197,23 +230,6 @@ def items_of(task, examples, cfg, index, epoch):
     return task.items(examples[index], np.random.default_rng([cfg.seed, epoch, index]))
 
 
-def rows_of(objective, task, examples, tokenizer, cfg, chosen):
-    """objectives.step_rows of chosen examples (index, epoch)."""
-    items = [items_of(task, examples, cfg, index, epoch) for index, epoch in chosen]
-    return objectives.step_rows(objective, items, tokenizer, cfg)
-
-
-def micro_batches(rows, micro_tokens):
-    """Rows in groups of at most micro_tokens slots, padding included."""
-    groups = []
-    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):  # a group's first row is its width
-        if groups and len(groups[-1][0].ids) * (len(groups[-1]) + 1) <= micro_tokens:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
-
-
 def neftune(batch, alpha, dim, device):
     """Uniform noise of alpha / sqrt(T D) for the embeddings, (B, T, D)."""
     B, T = batch["ids"].shape
@@ -224,25 +240,39 @@ def autocast(device, compute):
     return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
 
 
-def batches_of(groups, device):
-    return (data.collate(group, device) for group in groups)
+def batches_of(rows, learner, device, number=None, rank=0, world=1):
+    """This rank's micro-batches of a step's rows, on the device. In training, where the step has a number,
+    what each draws (dropout, NEFTune) follows from (seed, step, micro-batch)."""
+    cfg = learner.cfg
+    groups = data.micro_batches(rows, cfg.micro_tokens)
+    fillers = -len(groups) % world if cfg.shard else 0  # which compute in step and count nothing
+    for n, group in enumerate(groups + groups[:1] * fillers):
+        if n % world != rank:
+            continue
+        batch = data.collate(group, device) | {"number": n, "filler": n >= len(groups)}
+        if number is not None:
+            torch.manual_seed(int(np.random.SeedSequence([cfg.seed, number, n]).generate_state(1)[0]))
+            if cfg.neftune:
+                batch["noise"] = neftune(batch, cfg.neftune, learner.model.config.dim, device)
+        yield batch
 
 
 @torch.no_grad()
-def valid_loss(model, rows, others, objective, cfg, reference, device, compute):
-    """Mean loss over rows, by their weight."""
-    groups, other_groups = (micro_batches(some, cfg.micro_tokens) for some in (rows, others))
+def valid_loss(objective, learner, step, device, compute):
+    """Mean loss of a step's rows, by their weight."""
+    batches = partial(batches_of, learner=learner, device=device)
     with autocast(device, compute):
-        z = objectives.gain(model, batches_of(other_groups, device), reference) / max(1, len(others))
-        total = sum(float(objective.loss(model, b, cfg, reference, z)) for b in batches_of(groups, device))
-    return total / objective.weight(rows)
+        if objective.before:
+            step.known = objective.before(learner, step, batches, lambda tensor: None)
+        return sum(float(objective.loss(learner, b, step)[0]) for b in batches(step.rows)) / step.weight
 
 
 # ------------------------------------------------------------------------------------------------ reports
-def evaluate(task, model, tokenizer, cfg, n, device, compute):
+def evaluate(task, learner, n, device, compute):
     """task.evaluate on the first n test examples."""
-    model.eval()
-    agent = Model(model, tokenizer, cfg.max_new, seed=cfg.seed)
+    cfg, model, tokenizer = learner.cfg, learner.model.eval(), learner.tokenizer
+    embeds = isinstance(tokenizer, Embedder)
+    agent = Encoder(tokenizer) if embeds else Model(model, tokenizer, cfg.max_new, seed=cfg.seed)
     with autocast(device, compute):
         return task.evaluate(task.examples("test")[:n] if n else task.examples("test"), agent)
 
@@ -261,21 +291,28 @@ def activations(run):
     return sum(kept.values())
 
 
-def memory(model, trained, cfg, device, forward):
+def memory(objective, learner, trained, step, device, compute):
     """A line on what a step takes: weights, gradients, optimizer state, activations of its largest batch."""
+    model, batches = learner.model.train(), partial(batches_of, learner=learner, device=device)
+    with autocast(device, compute):
+        if objective.before:
+            step.known = objective.before(learner, step, batches, lambda tensor: None)
+        batch = next(batches(step.rows))
+        kept = activations(lambda: objective.loss(learner, batch, step))
     parts = {
         "weights": sum(weight.nbytes for weight in model.parameters()),
         "gradients": sum(weight.nbytes for weight in trained),
-        "optimizer": sum(weight.nbytes for weight in trained) * (1 if cfg.optimizer == "muon" else 2),
-        "activations": activations(forward),
+        "optimizer": sum(weight.nbytes for weight in trained) * (1 if learner.cfg.optimizer == "muon" else 2),
+        "activations": kept,
     }
     has = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else runs.memory_of_machine()
     text = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in parts.items())
     return f"memory: about {sum(parts.values()) / 2**20:,.0f} of {has / 2**20:,.0f} MB ({text})"
 
 
-def describe(say, objective, cfg, model, tokenizer, task, examples, rows, dropped):
+def describe(say, objective, learner, task, examples, step):
     """Say what people get wrong, before the first step."""
+    cfg, model, tokenizer = learner.cfg, learner.model, learner.tokenizer
     weights = list(model.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     chosen = {name: value for name, value in values(cfg).items() if name in cfg.origin and value != ""}
@@ -285,16 +322,28 @@ def describe(say, objective, cfg, model, tokenizer, task, examples, rows, droppe
     whole = sum(weight.numel() for weight in weights)
     if model.fresh:
         say(f"classifier: {', '.join(sorted(model.fresh))} made anew, the checkpoint has none")
-    say(f"parameters: {trained:,} trained of {whole:,}; vocabulary {tokenizer.size:,}")
+    say(f"parameters: {trained:,} trained of {whole:,}; vocabulary {model.config.vocab:,}")
     say(f"steps: {cfg.steps} of {cfg.batch} examples, {cfg.steps * cfg.batch / len(examples):.2f} epochs")
-    slots = sum(len(row.ids) for row in rows)
-    unit = {Chat: "tokens", Label: "labels", Pair: "pairs"}.get(objective.item, "replies")
-    learned = f"{objective.weight(rows):,} {unit} learned"
-    say(f"first step: {slots:,} tokens with prefixes shared, {learned}; {dropped} too long, dropped")
-    items = items_of(task, examples, cfg, *data.indices(cfg.seed, 0, cfg.batch, len(examples))[0])
-    say(f"first example: {len(items)} items")
-    for item in items[: cfg.show]:
-        say(objectives.shown(item, tokenizer, cfg))
+    slots = sum(len(row.ids) for row in step.rows)
+    learned = f"{round(step.weight):,} {objective.unit} learned"
+    say(f"first step: {slots:,} tokens with prefixes shared, {learned}; {step.left_out} too long, dropped")
+    if step.report:
+        say("first step: " + figures(step.report))
+    if not step.rows:
+        say(
+            "first step: no game to learn from: within an example all are worth the same, or replies were cut"
+        )
+    for sample in step.samples[: cfg.show]:
+        say(f"first game: {data.printable(json.dumps(sample, ensure_ascii=False))}")
+    if objective.item:
+        items = items_of(task, examples, cfg, *data.indices(cfg.seed, 0, cfg.batch, len(examples))[0])
+        say(f"first example: {len(items)} items")
+        for item in items[: cfg.show]:
+            say(objectives.shown(item, tokenizer, cfg))
+
+
+def figures(report):
+    return ", ".join(f"{name} {value:.3f}" for name, value in report.items() if value is not None)
 
 
 # ------------------------------------------------------------------------------------------------ main
@@ -316,10 +365,14 @@ def resumed(cfg):
 
 def train(cfg, argv):
     """One run, from its settings to its table; the exit code."""
-    if cfg.batch < 1:
-        raise UsageError("--batch must be at least 1")
-    if cfg.schedule not in SCHEDULES:
-        raise UsageError(f"--schedule {cfg.schedule}: must be one of {', '.join(SCHEDULES)}")
+    for name, least in (("batch", 1), ("group", 2), ("updates", 1)):
+        if getattr(cfg, name) < least:
+            raise UsageError(f"--{name} must be at least {least}")
+    for name, known in (("schedule", SCHEDULES), ("normalise", objectives.NORMALISE)):
+        if getattr(cfg, name) not in known:
+            raise UsageError(f"--{name} {getattr(cfg, name)}: must be one of {', '.join(known)}")
+    if not cfg.temperature:
+        raise UsageError("--temperature must be above 0: equal replies teach nothing")
     device = runs.device_of(cfg.device)
     compute = runs.dtype_of(cfg.dtype, device)
     if cfg.threads:
@@ -332,50 +385,64 @@ def train(cfg, argv):
     if (cfg.loss or task.loss) not in OBJECTIVES:
         raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
     objective = OBJECTIVES[cfg.loss or task.loss]
-    labels = task.labels if objective.item is Label else None
-    model, tokenizer, write = opened(cfg, task, device, compute, labels)
-    reference = reference_of(cfg, model, device) if objective.reference else None
+    if cfg.neftune and not objective.noise:
+        raise UsageError(f"--neftune: --loss {cfg.loss or task.loss} learns without noise")
+    rank, world = ranks.join(device)
+    if cfg.shard and (world == 1 or compute == torch.float16 or cfg.optimizer == "muon"):
+        raise UsageError("--shard needs torchrun, --dtype float32 or bfloat16, and --optimizer adamw")
+    labels, home = {Label: task.labels, Contrast: 0}.get(objective.item), "cpu" if cfg.shard else device
+    model, tokenizer, write = opened(cfg, task, home, compute, labels)
+    reference = reference_of(cfg, model, home) if objective.reference(cfg) else None
+    for whole in (model, reference) if cfg.shard else ():
+        if whole is not None:
+            ranks.shard(whole)
+    # what is sharded can only be played and evaluated by all ranks together, each doing all of it
+    alone, part = (False, (0, 1)) if cfg.shard else (bool(rank), (rank, world))
+    learner = Learner(model, tokenizer, cfg, reference, task.bank() if cfg.bank else [])
     model.recompute = cfg.checkpointing
     pairs = optimizers_of(model, cfg)
     optimizers = [optimizer for optimizer, _ in pairs]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     cfg.steps = cfg.steps or max(1, round(cfg.epochs * len(examples) / cfg.batch))
 
-    def prepare(step):
-        chosen = data.indices(cfg.seed, step, cfg.batch, len(examples))
-        return rows_of(objective, task, examples, tokenizer, cfg, chosen)
+    def prepare(number):
+        """What step `number` learns from."""
+        chosen = data.indices(cfg.seed, number, cfg.batch, len(examples))
+        if objective.item:
+            items = [items_of(task, examples, cfg, *one) for one in chosen]
+            return objectives.step_of(objective, learner, items)
+        played = [examples[i] for i, _ in chosen]
+        with autocast(device, compute):  # by the model as it is now
+            return objective.step(learner, task, played, [cfg.seed, number], *part)
 
-    rows, others, dropped = prepare(0)
-    if not rows:
+    first = prepare(0)
+    if objective.item and not first.rows:
         raise ValueError(f"every sample of the first step is longer than --max-tokens {cfg.max_tokens}")
-    valid = task.examples("valid")
+    valid = task.examples("valid") if objective.item else []
     places = np.random.default_rng([cfg.seed, 22]).permutation(len(valid))[:VALID]
-    valid_rows = rows_of(objective, task, valid, tokenizer, cfg, [(int(i), NO_EPOCH) for i in places])[:2]
+    items = [items_of(task, valid, cfg, int(i), NO_EPOCH) for i in places]
+    valid = objectives.step_of(objective, learner, items) if items else None
 
     def measured(n):
-        result = evaluate(task, model, tokenizer, cfg, n, device, compute)
-        if valid_rows[0]:
-            found = valid_loss(model, *valid_rows, objective, cfg, reference, device, compute)
-            result["metrics"]["valid_loss"] = found
+        result = evaluate(task, learner, n, device, compute)
+        if valid and valid.rows:
+            result["metrics"]["valid_loss"] = valid_loss(objective, learner, valid, device, compute)
         model.train()
         return result
 
-    def forward():
-        with autocast(device, compute):
-            batch = data.collate(micro_batches(rows, cfg.micro_tokens)[0], device)
-            return objective.loss(model.train(), batch, cfg, reference)
+    def about(say):
+        describe(say, objective, learner, task, examples, first)
+        if first.rows:
+            say(memory(objective, learner, trained, first, device, compute))
 
     if cfg.dry_run:
-        describe(print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
-        print(memory(model, trained, cfg, device, forward))
+        about(print)
         return 0
-    rank, world = runs.ranks(device)
-    if rank:
-        run = runs.Run(cfg.resume or cfg.runs, quiet=True)
+    if rank or cfg.resume:
+        run = runs.Run(cfg.resume or cfg.runs, bool(rank), cfg.shard)
     else:
-        run = runs.Run(cfg.resume) if cfg.resume else runs.Run.new(cfg.runs, cfg.task, cfg.name)
-    describe(run.print, objective, cfg, model, tokenizer, task, examples, rows, dropped)
-    run.print(memory(model, trained, cfg, device, forward))
+        run = runs.Run.new(cfg.runs, cfg.task, cfg.name, cfg.shard)
+    about(run.print)
     if cfg.resume:
         state, tensors = run.state()
         start = state["step"]
@@ -392,104 +459,108 @@ def train(cfg, argv):
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     if not rank:
         runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
-    if not (rank or cfg.resume):
+    if not (alone or cfg.resume):
         before = measured(cfg.eval_few)
         before.pop("records")
-        runs.write_json(run.folder / "before.json", before)
+        if not rank:
+            runs.write_json(run.folder / "before.json", before)
     run.print(f"run folder: {run.folder}")
 
     stop = Interrupt()
     run.bar = tqdm(total=cfg.steps, initial=start, disable=bool(rank) or not sys.stderr.isatty(), unit="step")
     ahead = ThreadPoolExecutor(1)
-    waiting = ahead.submit(prepare, start)
+    waiting = ahead.submit(prepare, start) if objective.item else None
     began, left_out, budget, before_now = time.time(), 0, cfg.max_minutes * 60, kept.get("seconds", 0.0)
-    for step in range(start, cfg.steps):
+    for number in range(start, cfg.steps):
         clock, gone = time.time(), 0.0
         if budget:
             kept["seconds"] = before_now + clock - began
-            (kept["seconds"],) = runs.agreed([kept["seconds"]], device)
+            (kept["seconds"],) = ranks.agreed([kept["seconds"]], device)
             gone = kept["seconds"] / budget * cfg.steps  # what the time gone stands for, in steps
         if gone >= cfg.steps or (cfg.patience and kept.get("worse", 0) >= cfg.patience):
             why = f"{cfg.max_minutes:g} minutes are over" if gone >= cfg.steps else "no better score lately"
-            run.print(f"{why}: training ends after step {step}")
-            run.save(step, write, optimizers, **kept)
+            run.print(f"{why}: training ends after step {number}")
+            run.save(number, write, optimizers, **kept)
             break
-        rows, others, dropped = waiting.result()
-        left_out += dropped
-        if step + 1 < cfg.steps:
-            waiting = ahead.submit(prepare, step + 1)  # the next step's rows, while this one computes
-        seeds = np.random.SeedSequence([cfg.seed, step, rank] if rank else [cfg.seed, step])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
-        weight = max(1, objective.weight(rows))  # of all ranks, known before the first backward
-        groups, other_groups = (micro_batches(some, cfg.micro_tokens)[rank::world] for some in (rows, others))
-        z, stats = 0.0, torch.zeros(2, device=device)  # loss, ranks asked to stop
-        if others:
-            with autocast(device, compute):
-                z = objectives.gain(model, batches_of(other_groups, device), reference)
-            z = runs.summed(z)[0] / len(others)
-        for batch in batches_of(groups, device):
-            noise = neftune(batch, cfg.neftune, model.config.dim, device) if cfg.neftune else None
-            with autocast(device, compute):
-                loss = objective.loss(model, batch, cfg, reference, z, noise) / weight
-            scaler.scale(loss).backward()
-            stats[0] += loss.detach()
-        stats[1] = stop.asked
-        if world > 1:
-            for parameter in trained:  # a rank may have had no rows
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        runs.summed(stats, *(parameter.grad for parameter in trained if world > 1))
-        total, asked = stats.tolist()
-        for optimizer in optimizers:
-            scaler.unscale_(optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf))
-        skipped = scaler.is_enabled() and not math.isfinite(norm) and scaler.get_scale() > 1
-        if not math.isfinite(total) or not (math.isfinite(norm) or skipped):
-            run.save(step, write, optimizers, **kept)
-            chosen = [i for i, _ in data.indices(cfg.seed, step, cfg.batch, len(examples))]
-            grads = [(key, w.grad) for key, w in model.named_parameters() if w.grad is not None]
-            first = next((key for key, grad in grads if not grad.isfinite().all()), "the loss")
-            raise FloatingPointError(
-                f"step {step + 1}: loss {total}, gradient norm {norm}, first in {first}, on the examples "
-                f"{chosen}; step {step} is saved"
-            )
-        share = schedule(max(step, gone), cfg)
+        step = waiting.result() if waiting else prepare(number)
+        left_out += step.left_out
+        if waiting and number + 1 < cfg.steps:
+            waiting = ahead.submit(prepare, number + 1)  # the next step's rows, while this one computes
+        batches = partial(batches_of, learner=learner, device=device, number=number, rank=rank, world=world)
+        share, weight = schedule(max(number, gone), cfg), max(1, step.weight)  # of all ranks
         for optimizer, peak in pairs:
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
-            scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
-        scaler.update()
+        if objective.before and step.rows:
+            with autocast(device, compute):
+                step.known = objective.before(learner, step, batches, ranks.summed)
+        for _ in range(cfg.updates if objective.item is None else 1):
+            sums = torch.zeros(
+                len(objective.names) + 1, device=device
+            )  # and how many ranks are asked to stop
+            for batch in batches(step.rows):
+                with autocast(device, compute):
+                    found = objective.loss(learner, batch, step)  # sums over the batch
+                counts = (0 if batch["filler"] else 1) / weight
+                scaler.scale(found[0] * counts).backward()
+                sums[:-1] += torch.stack([value.detach().float() for value in found]) * counts
+            sums[-1] = stop.asked
+            if world > 1 and not cfg.shard:
+                for parameter in trained:  # a rank may have had no rows
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                ranks.summed(*(parameter.grad for parameter in trained))
+            ranks.summed(sums)
+            *shown, asked = sums.tolist()
+            if not step.rows:
+                norm, skipped = 0.0, False
+                break
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)
+            norm = float(ranks.whole(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf)))
+            skipped = scaler.is_enabled() and not math.isfinite(norm) and scaler.get_scale() > 1
+            if not math.isfinite(shown[0]) or not (math.isfinite(norm) or skipped):
+                run.save(number, write, optimizers, **kept)
+                chosen = [i for i, _ in data.indices(cfg.seed, number, cfg.batch, len(examples))]
+                grads = [(key, w.grad) for key, w in model.named_parameters() if w.grad is not None]
+                broken = [key for key, grad in grads if not ranks.whole(grad).isfinite().all()]
+                culprit = [*broken, "the loss"][0]
+                raise FloatingPointError(
+                    f"step {number + 1}: loss {shown[0]}, gradient norm {norm}, first in {culprit}, on the "
+                    f"examples {chosen}; step {number} is saved"
+                )
+            for optimizer in optimizers:
+                scaler.step(optimizer)
+                optimizer.zero_grad(set_to_none=True)
+            scaler.update()
         if scaler.is_enabled():
             kept["scaler"] = scaler.state_dict()
 
-        done, slots = step + 1, sum(len(row.ids) for row in rows)
-        speed, left = (
-            slots / (time.time() - clock),
-            (time.time() - began) / (done - start) * (cfg.steps - done),
-        )
+        done, slots, spent = number + 1, sum(len(row.ids) for row in step.rows), time.time() - clock
+        left = (time.time() - began) / (done - start) * (cfg.steps - done)
         left = min(left, budget - before_now - time.time() + began) if budget else left
-        line = f"step {done}/{cfg.steps} | loss {total:.4f} | lr {cfg.lr * share:.1e} | grad {norm:.2f}"
-        line += f" | tok/s {speed:,.0f} | eta {runs.duration(left)}"
+        line = f"step {done}/{cfg.steps} | loss {shown[0]:.4f} | lr {cfg.lr * share:.1e} | grad {norm:.2f}"
+        line += f" | tok/s {slots / spent:,.0f} | eta {runs.duration(left)}"
         (run.print if done % max(1, cfg.steps // 20) == 0 else run.log)(line)
-        row = {"step": done, "loss": total, "lr": cfg.lr * share, "grad": norm, "tok/s": speed}
-        row |= {"tokens": slots, "learned": weight, "dropped": dropped}
-        run.record("metrics", row | ({"skipped": skipped} if scaler.is_enabled() else {}))
+        row = {"step": done, **dict(zip(objective.names, shown)), "lr": cfg.lr * share, "grad": norm}
+        row |= {"tok/s": slots / spent, "tokens": slots, "learned": step.weight, "dropped": step.left_out}
+        run.record("metrics", row | step.report | ({"skipped": skipped} if scaler.is_enabled() else {}))
+        for sample in step.samples:
+            run.record("rollouts", {"step": done, **sample})
         run.bar.update()
         better = False
         if cfg.eval_every and done % cfg.eval_every == 0 and done < cfg.steps:
             score = 0.0
-            if not rank:
+            if not alone:
                 metrics = measured(cfg.eval_few)["metrics"]
-                shown = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if v is not None)
-                run.print(f"step {done}: {shown}")
+                run.print(f"step {done}: {figures(metrics)}")
                 run.record("metrics", {"step": done, "eval": metrics})
                 score = next(iter(metrics.values()))  # a task's first metric is its main one
-            (score,) = runs.agreed([score], device)
+            (score,) = ranks.agreed([score], device)
             better = kept["best"] is None or score > kept["best"]
             kept |= {"best": score, "worse": 0} if better else {"worse": kept.get("worse", 0) + 1}
-        asked = (
-            asked if world > 1 else stop.asked
-        )  # the ranks stop together, after the step they told each other
+        if world == 1:
+            asked = stop.asked  # several ranks stop together, after the step in which they told each other
         if better or done == cfg.steps or asked or (cfg.save_every and done % cfg.save_every == 0):
             run.save(done, write, optimizers, **kept)
         if better:
@@ -502,9 +573,9 @@ def train(cfg, argv):
     if left_out:
         run.print(f"{left_out} samples longer than --max-tokens {cfg.max_tokens} were left out")
 
+    after = None if alone else measured(cfg.eval_n)
     if rank:
         return 0
-    after = measured(cfg.eval_n)
     (run.folder / "samples.jsonl").unlink(missing_ok=True)
     for record in after.pop("records"):
         run.record("samples", record)

@@ -14,14 +14,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from games.task import read_jsonl, wilson
+from games.rows import read_rows
+from games.task import wilson
 from games.twentyq_table import World, plain
 
 
 def main(path, show):
     world = World()
     counts = collections.Counter()
-    for _, row in read_jsonl(path):
+    for _, row in read_rows(path):
         for question, (yes, no) in row["answers"].items():
             question = re.sub(r"^is the (secret )?(word|object|item|thing) ", "is it ", question.lower())
             if world.answer(row["keyword"], question) is not None:

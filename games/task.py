@@ -5,13 +5,10 @@ Nothing here or in any game knows torch. An *example* is a plain dict, a *messag
 
     reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first
     choose(conversations, choices) -> for each conversation the log-probability of each choice
+    embed(texts, kind) -> a vector of each text (N, width), as a "query" or a "document"
 """
 
-import gzip
-import json
-import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -57,12 +54,14 @@ class Contrast:
 # ------------------------------------------------------------------------------------------------ play
 @dataclass
 class Reply:
-    """What an agent said: text, and from a model the ids it sampled and their log-probabilities."""
+    """What an agent said: text, and from a model the ids it sampled, their log-probabilities, and the ids of
+    the prompt before them."""
 
     text: str
     ids: list = field(default_factory=list)
     logps: list = field(default_factory=list)
     finished: bool = True  # it stopped by itself, not at the length limit
+    prompt: list = field(default_factory=list)
 
     @property
     def logp(self):
@@ -71,14 +70,14 @@ class Reply:
 
 @dataclass
 class Episode:
-    """One game played: the example, its turns as dicts, for each reply of the agent the ids it sampled and
-    their log-probabilities, and the reward."""
+    """One game played: the example, its turns as dicts, the agent's Replies, the reward, and the parts of the
+    reward by name."""
 
     example: dict
     turns: list
-    reply_ids: list = field(default_factory=list)
-    logps: list = field(default_factory=list)
+    replies: list = field(default_factory=list)
     reward: float = 0.0
+    scores: dict = field(default_factory=dict)
 
 
 class Task:
@@ -126,8 +125,16 @@ class Task:
         for example, (reply, *_) in zip(examples, replies):
             result = self.score(example, reply.text)
             turns = [{"reply": reply.text, **result}]
-            episodes.append(Episode(example, turns, [reply.ids], [reply.logps], result["score"]))
+            episodes.append(Episode(example, turns, [reply], result["score"], result))
         return episodes
+
+    def rollout(self, examples, agent):
+        """The games that reinforcement learns from, every reply sampled by the agent: list of Episodes."""
+        return self.play(examples, agent)
+
+    def bank(self):
+        """The texts of all labels, by label_id, for contrastive learning against every one of them."""
+        return []
 
     def interact(self, agent, read, show, seat, seed):
         """Play with a person: read() gives the line typed or None at the end, show(line) prints; read is None
@@ -157,30 +164,3 @@ def wilson(wins, n, z=1.96):
     spread = z * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
     low, high = ((centre + side * spread) / (1 + z * z / n) for side in (-1, 1))
     return max(low, 0.0), min(high, 1.0)  # rounding leaves the ends a hair outside
-
-
-def read_jsonl(path):
-    """Yield (line number, dict) of a JSON-lines file, gzipped or not; a bad line is an error that names
-    it."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    number = 0
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, parsed(line, f"{path}, line {number}")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}, after line {number}: not readable as text ({error})") from error
-
-
-def parsed(line, where):
-    """The object of one line of JSON."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not valid JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: expected an object, found {type(row).__name__}")
-    return row

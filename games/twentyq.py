@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from games.task import Chat, Episode, Reply, Task, read_jsonl, wilson
+from games.rows import enough, read_rows
+from games.task import Chat, Episode, Reply, Task, wilson
 from games.twentyq_table import WORLD, Belief, TablePlayer, World, plain
 
 ROUNDS = 20
@@ -105,7 +106,9 @@ def last_line(text):
 @dataclass
 class Options:
     world: str = str(WORLD)  # file of keywords, questions and facts
-    data: str = ""  # train on recorded games instead: JSON lines {"keyword", "rounds": [[question, answer]]}
+    data: str = ""  # train on recorded games {"keyword", "rounds": [[question, answer]]}: file, folder, Hub
+    rows: str = ""  # of --data: a slice such as 0:1000
+    keep: float = 0.1  # of --data: smallest share of the rows that must be usable
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
     flips: float = 0.3  # training games flip up to this share of the answers
     unsure: float = 0.1  # share of training games in which some answers are "unsure", as people's are
@@ -126,6 +129,7 @@ class TwentyQuestions(Task):
         self.world = World(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.games = list(self.read_games()) if self.options.data else []
+        enough(len(self.games), self.dropped, self.options.data, self.options.keep)
         try:
             self.noises = [float(share) for share in self.options.noise.split(",")]
         except ValueError as error:
@@ -145,8 +149,7 @@ class TwentyQuestions(Task):
         return [{"keyword": self.world.keywords[k]} for k in order]
 
     def read_games(self):
-        for number, row in read_jsonl(self.options.data):
-            where = f"{self.options.data}, line {number}"
+        for where, row in read_rows(self.options.data, self.options.rows, ("keyword", "rounds")):
             for key, kind in (("keyword", str), ("rounds", list)):
                 if not isinstance(row.get(key), kind):
                     raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
@@ -256,12 +259,15 @@ class TwentyQuestions(Task):
             Episode(
                 game["example"],
                 game["turns"],
-                [reply.ids for reply in game["replies"]],
-                [reply.logps for reply in game["replies"]],
+                game["replies"],
                 reward(game["won"]),
             )
             for game in games
         ]
+
+    def rollout(self, examples, agent):
+        """Plain games: a reply that is replaced by a better one would be no sample of the model's."""
+        return self.play(examples, agent, repeats=True)
 
     def say(self, agent, prompts, made, repeats, limit):
         """The agent's Reply to each prompt, cut to its last line and `limit` characters, and whether it

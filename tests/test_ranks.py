@@ -24,7 +24,7 @@ from test_objectives import Facts
 TASKS["20q"] = Facts
 for kind in {kinds!r}:
     Facts.kind = kind
-    code = train.main([*sys.argv[1:], "--name", kind])
+    code = train.main(sys.argv[1:] + (["--name", kind] if "--resume" not in sys.argv else []))
     if code:
         sys.exit(code)
 """
@@ -38,7 +38,8 @@ def torchrun(tmp_path):
         paths = [str(ROOT), str(ROOT / "tests")]
         (tmp_path / "script.py").write_text(SCRIPT.format(paths=paths, kinds=list(kinds)))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command += [str(tmp_path / "script.py"), *flags, "--runs", str(tmp_path / "two")]
+        command += [str(tmp_path / "script.py"), *flags]
+        command += ["--runs", str(tmp_path / "two")] if "--resume" not in flags else []
         streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **streams)
 
@@ -49,11 +50,26 @@ def weights(folder):
     return load_file(next((folder / "model").glob("*model*.safetensors")))
 
 
-@pytest.mark.parametrize("lora_rank", ["0", pytest.param("2", marks=pytest.mark.slow)])
-def test_two_ranks_train_what_one_does_for_every_loss(torchrun, facts, base, world_file, tmp_path, lora_rank):  # noqa: F811
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "lora_rank, more",
+    [("0", []), pytest.param("2", [], marks=slow)]
+    + [pytest.param(rank, ["--shard"], marks=slow) for rank in ("0", "2")],
+)
+def test_two_ranks_train_what_one_does_for_every_loss(
+    torchrun,
+    facts,
+    base,
+    world_file,
+    tmp_path,
+    lora_rank,
+    more,  # noqa: F811
+):
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4", "--micro-tokens", "60"]
     flags += ["--eval-every", "2", "--lora-rank", lora_rank]
-    two = torchrun(flags)
+    two = torchrun([*flags, *more])
     for kind in KINDS:
         facts(kind)
         assert train.main([*flags, "--name", kind, "--runs", str(tmp_path / "one")]) == 0
@@ -65,8 +81,23 @@ def test_two_ranks_train_what_one_does_for_every_loss(torchrun, facts, base, wor
         for key in one:
             assert torch.allclose(one[key], other[key], atol=2e-4), (kind, key)
         runs = [[row for row in rows_in(tmp_path / name / kind) if "loss" in row] for name in ("one", "two")]
-        expected, found = ([row["loss"] for row in run] for run in runs)
-        assert found == pytest.approx(expected, rel=1e-4) and len(found) == 4
+        for name, digits in (("loss", 1e-4), ("grad", 1e-3)):
+            expected, found = ([row[name] for row in run] for run in runs)
+            assert found == pytest.approx(expected, rel=digits, abs=1e-6) and len(found) == 4
+
+
+@pytest.mark.slow
+def test_a_sharded_run_resumes_with_its_optimizer(torchrun, base, world_file, tmp_path):  # noqa: F811
+    flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--shard", "--schedule", "constant"]
+    for steps, more in (("4", flags), ("2", flags), ("4", ["--resume", str(tmp_path / "two" / "sft")])):
+        two = torchrun([*more, "--steps", steps], ["sft"])
+        output = two.communicate(timeout=120)[0]
+        assert two.returncode == 0, output
+        if steps == "4" and "--resume" not in more:
+            (tmp_path / "two" / "sft").rename(tmp_path / "whole")
+    whole, resumed = (rows_in(folder) for folder in (tmp_path / "whole", tmp_path / "two" / "sft"))
+    assert [row["loss"] for row in resumed] == pytest.approx([row["loss"] for row in whole], rel=1e-6)
+    assert len(resumed) == 4 and "resumed after step 2" in output
 
 
 @pytest.mark.slow

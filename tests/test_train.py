@@ -24,7 +24,7 @@ import model as models
 import runs
 import train
 from games.twentyq import TwentyQuestions
-from objectives import OBJECTIVES, sft_loss
+from objectives import OBJECTIVES, Learner, sft_loss, step_of
 from recipes import Train, parse
 
 ROOT = Path(train.__file__).parent
@@ -322,9 +322,9 @@ def test_micro_batches_hold_at_most_micro_tokens_padding_included():
     for _ in range(50):
         trees = [data.Row([1] * n, [], [], [], []) for n in rng.integers(5, 60, 20).tolist()]
         packed = data.pack(trees, 64)
-        for group in train.micro_batches(packed, 200):
+        for group in data.micro_batches(packed, 200):
             assert len(group) * max(len(row.ids) for row in group) <= 200
-        assert sum(map(len, train.micro_batches(packed, 200))) == len(packed)
+        assert sum(map(len, data.micro_batches(packed, 200))) == len(packed)
 
 
 def test_samples_longer_than_a_row_are_dropped_and_counted(flags):
@@ -381,8 +381,8 @@ def learned(flags, *more):
     cfg = parse(Train, [*flags, *more])
     task = TwentyQuestions(cfg.options)
     tokenizer = data.train_tokenizer(task.texts(), 400)
-    packed = train.rows_of(OBJECTIVES["sft"], task, task.examples("train"), tokenizer, cfg, [(0, 0)])[0]
-    items = task.items(task.examples("train")[0], np.random.default_rng([0, 0, 0]))
+    items = train.items_of(task, task.examples("train"), cfg, 0, 0)
+    packed = step_of(OBJECTIVES["sft"], Learner(None, tokenizer, cfg), [items]).rows
     samples = [tokenizer.render(item.messages, item.learn) for item in items]
     return sum(len(row.target) for row in packed), sum(len(ids) - 1 for ids, _ in samples)
 
@@ -396,11 +396,10 @@ def test_learn_all_makes_every_token_learned(flags):
 def test_every_epoch_and_every_example_is_augmented_afresh(flags):
     cfg = parse(Train, [*flags, "--flips", "0.9", "--cells", "6"])
     task = TwentyQuestions(cfg.options)
-    examples, tokenizer = [{"keyword": "oak"}] * 4, data.train_tokenizer(task.texts(), 400)
-    given = OBJECTIVES["sft"], task, examples, tokenizer, cfg
-    made = [train.rows_of(*given, [(i, e)])[0] for i in range(4) for e in range(4)]
-    assert len({str(packed) for packed in made}) > 10
-    assert train.rows_of(*given, [(3, 3)])[0] == made[-1]
+    given = task, [{"keyword": "oak"}] * 4, cfg
+    made = [train.items_of(*given, i, e) for i in range(4) for e in range(4)]
+    assert len({str(items) for items in made}) > 10
+    assert train.items_of(*given, 3, 3) == made[-1]
 
 
 def test_learn_all_reaches_the_loop(flags):
@@ -547,9 +546,9 @@ def test_a_tokenizer_larger_than_the_vocabulary_ends_with_1(flags, done, tmp_pat
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, monkeypatch, capsys):
-    def broken(model, *rest, calls=[0]):  # noqa: B006
+    def broken(learner, *rest, calls=[0]):  # noqa: B006
         calls[0] += 1
-        return sft_loss(model, *rest) * (math.nan if calls[0] == 5 else 1)
+        return [sft_loss(learner, *rest)[0] * (math.nan if calls[0] == 5 else 1)]
 
     monkeypatch.setattr(OBJECTIVES["sft"], "loss", broken)  # after the memory line and the validation loss
     more = ["--steps", "6", "--name", "a", "--save-every", "2"]
@@ -565,9 +564,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, 
 
 
 def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags, monkeypatch):
-    def huge(model, *rest, calls=[0]):  # noqa: B006
+    def huge(learner, *rest, calls=[0]):  # noqa: B006
         calls[0] += 1
-        return sft_loss(model, *rest) * (1e5 if calls[0] == 4 else 1)
+        return [sft_loss(learner, *rest)[0] * (1e5 if calls[0] == 4 else 1)]
 
     monkeypatch.setattr(OBJECTIVES["sft"], "loss", huge)  # after the memory line and the validation loss
     folder = train_as(flags, "a", "--steps", "5", "--dtype", "float16")

@@ -473,8 +473,7 @@ def test_recorded_games_are_tested_on_the_world(world_file, tmp_path):
 
 
 def test_a_file_without_usable_games_is_not_replaced_by_the_world(world_file, tmp_path):
-    bad = {"keyword": "oak", "rounds": [["Is it alive?", "maybe"]]}
-    assert recorded(world_file, games_file(tmp_path, [bad])).examples("train") == []
+    assert recorded(world_file, games_file(tmp_path, [])).examples("train") == []
 
 
 # ------------------------------------------------------------------------------------------ the world file
