@@ -3,6 +3,7 @@
 Every loss is a sum over a batch; the step divides the whole by its weight, known before the first backward,
 so that cutting the work changes nothing. The formulas are in losses.py."""
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 import losses
 import ranks
 from agents import Model
-from data import Row, Tokenizer, pack, share_prefixes, trees
+from data import Row, Tokenizer, collate, micro_batches, pack, share_prefixes, trees
 from embed import Embedder
 from games.task import Chat, Contrast, Judged, Label, Pair
 from lora import without_lora
@@ -63,6 +64,34 @@ def step_of(objective, learner, examples):
             name = objective.item.__name__
             raise ValueError(f"this loss learns from {name} items, and the task gives {type(item).__name__}")
     return objective.step(learner, examples)
+
+
+def items_of(task, examples, cfg, index, epoch):
+    """What example `index` teaches in an epoch."""
+    return task.items(examples[index], np.random.default_rng([cfg.seed, epoch, index]))
+
+
+def neftune(batch, alpha, dim, device):
+    """Uniform noise of alpha / sqrt(T D) for the embeddings, (B, T, D)."""
+    B, T = batch["ids"].shape
+    return (torch.rand(B, T, dim, device=device) * 2 - 1) * alpha / math.sqrt(T * dim)
+
+
+def batches_of(rows, learner, number=None, rank=0, world=1):
+    """This rank's micro-batches of a step's rows, on the model's device. In training, where the step has a
+    number, what each draws (dropout, NEFTune) follows from (seed, step, micro-batch)."""
+    cfg, device = learner.cfg, learner.model.device
+    groups = micro_batches(rows, cfg.micro_tokens)
+    fillers = -len(groups) % world if cfg.shard else 0  # which compute in step and count nothing
+    for n, group in enumerate(groups + groups[:1] * fillers):
+        if n % world != rank:
+            continue
+        batch = collate(group, device) | {"number": n, "filler": n >= len(groups)}
+        if number is not None:
+            torch.manual_seed(int(np.random.SeedSequence([cfg.seed, number, n]).generate_state(1)[0]))
+            if cfg.neftune:
+                batch["noise"] = neftune(batch, cfg.neftune, learner.model.config.dim, device)
+        yield batch
 
 
 def shown(item, tokenizer, cfg):

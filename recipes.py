@@ -72,6 +72,7 @@ class Train:
     neftune: float = 0.0  # alpha of the noise on the embeddings (arXiv 2310.05914)
     # evaluation and saving
     limit: int = 0  # train on the first examples only; 0 takes all
+    keep: float = 0.1  # refuse to train where less than this share of the rows or samples is usable
     eval_n: int = 400  # examples of the evaluation after training
     eval_every: int = 0  # evaluate every so many steps as well
     eval_few: int = 100  # examples of the evaluations before and during training

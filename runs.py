@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -103,8 +104,8 @@ class Run:
 
     # -------------------------------------------------------------------------------------------- checkpoints
     def save(self, step, write_model, optimizers, best=None, **kept):
-        """Checkpoint of a step: write_model(folder) writes the weights (None only gathers them); `state` gives
-        best (the score so far) and kept (what else resuming needs) back.
+        """Checkpoint of a step: write_model(folder) writes the weights (None only gathers them); `state`
+        gives best (the score so far) and kept (what else resuming needs) back.
 
         Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
         """
@@ -254,6 +255,11 @@ def dtype_of(name, device):
     if name not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {name}: must be auto, float32, bfloat16 or float16")
     return getattr(torch, name)
+
+
+def autocast(device, compute):
+    """Matrix products in the dtype `compute`, within a with block."""
+    return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
 
 
 def duration(seconds):

@@ -5,14 +5,12 @@ save. A step's examples, their augmentation and its dropout follow from (seed, s
 divided by a weight known before the first backward, so how the work is cut changes nothing (dropout and
 NEFTune excepted: they draw by micro-batch)."""
 
-import json
 import math
 import re
 import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +29,12 @@ from agents import Encoder, Model
 from embed import Embedder, load_embedder, save_embedder
 from families import config_from_hf, set_labels
 from games import TASKS
+from games.rows import enough
 from games.task import Contrast, Label
-from objectives import OBJECTIVES, Learner
+from objectives import OBJECTIVES, Learner, batches_of, items_of, step_of
 from recipes import Train, UsageError, parse, restore, values
+from reports import describe, figures
+from runs import autocast
 
 MAY_CHANGE = (
     "resume device threads steps epochs max_minutes patience eval_every save_every dry_run name runs".split()
@@ -225,42 +226,10 @@ def schedule(step, cfg):
 
 
 # ------------------------------------------------------------------------------------------------ one step
-def items_of(task, examples, cfg, index, epoch):
-    """What example `index` teaches in an epoch."""
-    return task.items(examples[index], np.random.default_rng([cfg.seed, epoch, index]))
-
-
-def neftune(batch, alpha, dim, device):
-    """Uniform noise of alpha / sqrt(T D) for the embeddings, (B, T, D)."""
-    B, T = batch["ids"].shape
-    return (torch.rand(B, T, dim, device=device) * 2 - 1) * alpha / math.sqrt(T * dim)
-
-
-def autocast(device, compute):
-    return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
-
-
-def batches_of(rows, learner, device, number=None, rank=0, world=1):
-    """This rank's micro-batches of a step's rows, on the device. In training, where the step has a number,
-    what each draws (dropout, NEFTune) follows from (seed, step, micro-batch)."""
-    cfg = learner.cfg
-    groups = data.micro_batches(rows, cfg.micro_tokens)
-    fillers = -len(groups) % world if cfg.shard else 0  # which compute in step and count nothing
-    for n, group in enumerate(groups + groups[:1] * fillers):
-        if n % world != rank:
-            continue
-        batch = data.collate(group, device) | {"number": n, "filler": n >= len(groups)}
-        if number is not None:
-            torch.manual_seed(int(np.random.SeedSequence([cfg.seed, number, n]).generate_state(1)[0]))
-            if cfg.neftune:
-                batch["noise"] = neftune(batch, cfg.neftune, learner.model.config.dim, device)
-        yield batch
-
-
 @torch.no_grad()
 def valid_loss(objective, learner, step, device, compute):
     """Mean loss of a step's rows, by their weight."""
-    batches = partial(batches_of, learner=learner, device=device)
+    batches = partial(batches_of, learner=learner)
     with autocast(device, compute):
         if objective.before:
             step.known = objective.before(learner, step, batches, lambda tensor: None)
@@ -275,75 +244,6 @@ def evaluate(task, learner, n, device, compute):
     agent = Encoder(tokenizer) if embeds else Model(model, tokenizer, cfg.max_new, seed=cfg.seed)
     with autocast(device, compute):
         return task.evaluate(task.examples("test")[:n] if n else task.examples("test"), agent)
-
-
-def activations(run):
-    """Bytes that a forward pass, run(), keeps for its backward pass, the parameters left out."""
-    kept = {}
-
-    def keep(tensor):
-        if not (isinstance(tensor, torch.nn.Parameter) or tensor._base is not None and tensor._base.is_leaf):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run()
-    return sum(kept.values())
-
-
-def memory(objective, learner, trained, step, device, compute):
-    """A line on what a step takes: weights, gradients, optimizer state, activations of its largest batch."""
-    model, batches = learner.model.train(), partial(batches_of, learner=learner, device=device)
-    with autocast(device, compute):
-        if objective.before:
-            step.known = objective.before(learner, step, batches, lambda tensor: None)
-        batch = next(batches(step.rows))
-        kept = activations(lambda: objective.loss(learner, batch, step))
-    parts = {
-        "weights": sum(weight.nbytes for weight in model.parameters()),
-        "gradients": sum(weight.nbytes for weight in trained),
-        "optimizer": sum(weight.nbytes for weight in trained) * (1 if learner.cfg.optimizer == "muon" else 2),
-        "activations": kept,
-    }
-    has = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else runs.memory_of_machine()
-    text = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in parts.items())
-    return f"memory: about {sum(parts.values()) / 2**20:,.0f} of {has / 2**20:,.0f} MB ({text})"
-
-
-def describe(say, objective, learner, task, examples, step):
-    """Say what people get wrong, before the first step."""
-    cfg, model, tokenizer = learner.cfg, learner.model, learner.tokenizer
-    weights = list(model.parameters())
-    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
-    chosen = {name: value for name, value in values(cfg).items() if name in cfg.origin and value != ""}
-    say(", ".join(f"{name}={value}" for name, value in chosen.items()))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in task.dropped.items()) or "none"
-    say(f"examples: {len(examples)} kept; dropped: {reasons}")
-    whole = sum(weight.numel() for weight in weights)
-    if model.fresh:
-        say(f"classifier: {', '.join(sorted(model.fresh))} made anew, the checkpoint has none")
-    say(f"parameters: {trained:,} trained of {whole:,}; vocabulary {model.config.vocab:,}")
-    say(f"steps: {cfg.steps} of {cfg.batch} examples, {cfg.steps * cfg.batch / len(examples):.2f} epochs")
-    slots = sum(len(row.ids) for row in step.rows)
-    learned = f"{round(step.weight):,} {objective.unit} learned"
-    say(f"first step: {slots:,} tokens with prefixes shared, {learned}; {step.left_out} too long, dropped")
-    if step.report:
-        say("first step: " + figures(step.report))
-    if not step.rows:
-        say(
-            "first step: no game to learn from: within an example all are worth the same, or replies were cut"
-        )
-    for sample in step.samples[: cfg.show]:
-        say(f"first game: {data.printable(json.dumps(sample, ensure_ascii=False))}")
-    if objective.item:
-        items = items_of(task, examples, cfg, *data.indices(cfg.seed, 0, cfg.batch, len(examples))[0])
-        say(f"first example: {len(items)} items")
-        for item in items[: cfg.show]:
-            say(objectives.shown(item, tokenizer, cfg))
-
-
-def figures(report):
-    return ", ".join(f"{name} {value:.3f}" for name, value in report.items() if value is not None)
 
 
 # ------------------------------------------------------------------------------------------------ main
@@ -379,9 +279,10 @@ def train(cfg, argv):
         torch.set_num_threads(cfg.threads)
     task = TASKS[cfg.task](cfg.options, cfg.seed)
     examples = task.examples("train")
-    examples = examples[: cfg.limit] if cfg.limit else examples
+    enough(len(examples), task.dropped, "examples", cfg.keep)
     if not examples:
-        raise ValueError(f"no examples to train on (dropped: {task.dropped or 'none'})")
+        raise ValueError("no examples to train on")
+    examples = examples[: cfg.limit] if cfg.limit else examples
     if (cfg.loss or task.loss) not in OBJECTIVES:
         raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
     objective = OBJECTIVES[cfg.loss or task.loss]
@@ -410,18 +311,16 @@ def train(cfg, argv):
         chosen = data.indices(cfg.seed, number, cfg.batch, len(examples))
         if objective.item:
             items = [items_of(task, examples, cfg, *one) for one in chosen]
-            return objectives.step_of(objective, learner, items)
+            return step_of(objective, learner, items)
         played = [examples[i] for i, _ in chosen]
         with autocast(device, compute):  # by the model as it is now
             return objective.step(learner, task, played, [cfg.seed, number], *part)
 
     first = prepare(0)
-    if objective.item and not first.rows:
-        raise ValueError(f"every sample of the first step is longer than --max-tokens {cfg.max_tokens}")
     valid = task.examples("valid") if objective.item else []
     places = np.random.default_rng([cfg.seed, 22]).permutation(len(valid))[:VALID]
     items = [items_of(task, valid, cfg, int(i), NO_EPOCH) for i in places]
-    valid = objectives.step_of(objective, learner, items) if items else None
+    valid = step_of(objective, learner, items) if items else None
 
     def measured(n):
         result = evaluate(task, learner, n, device, compute)
@@ -430,19 +329,16 @@ def train(cfg, argv):
         model.train()
         return result
 
-    def about(say):
-        describe(say, objective, learner, task, examples, first)
-        if first.rows:
-            say(memory(objective, learner, trained, first, device, compute))
-
+    about = describe(objective, learner, task, examples, first, device, compute)
     if cfg.dry_run:
-        about(print)
+        print("\n".join(about))
         return 0
     if rank or cfg.resume:
         run = runs.Run(cfg.resume or cfg.runs, bool(rank), cfg.shard)
     else:
         run = runs.Run.new(cfg.runs, cfg.task, cfg.name, cfg.shard)
-    about(run.print)
+    for line in about:
+        run.print(line)
     if cfg.resume:
         state, tensors = run.state()
         start = state["step"]
@@ -486,7 +382,7 @@ def train(cfg, argv):
         left_out += step.left_out
         if waiting and number + 1 < cfg.steps:
             waiting = ahead.submit(prepare, number + 1)  # the next step's rows, while this one computes
-        batches = partial(batches_of, learner=learner, device=device, number=number, rank=rank, world=world)
+        batches = partial(batches_of, learner=learner, number=number, rank=rank, world=world)
         share, weight = schedule(max(number, gone), cfg), max(1, step.weight)  # of all ranks
         for optimizer, peak in pairs:
             for group in optimizer.param_groups:

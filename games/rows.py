@@ -71,8 +71,8 @@ def check_columns(where, columns, row):
 
 
 def enough(kept, dropped, what, least=0.1):
-    """Raise ValueError where less than the share `least` (a game's --keep) of the rows of `what` is kept;
-    dropped: reason -> count, as Task.dropped.
+    """Raise ValueError where less than the share `least` (train.py's --keep) of `what` is kept; dropped:
+    reason -> count, as Task.dropped.
 
     A filter that fits other data than yours can throw nearly everything away and training would still run: a
     limit of 4,000 characters once left 1,786 of 180,000 rows, which were then learned 400 times over."""
@@ -82,8 +82,8 @@ def enough(kept, dropped, what, least=0.1):
     reasons = sorted(dropped, key=lambda reason: -dropped[reason])
     reasons = "; ".join(f"{dropped[reason]:,} {reason}" for reason in reasons)
     raise ValueError(
-        f"{what}: {'only' if kept else 'no examples,'} {kept:,} of {total:,} rows kept, a smaller share than "
-        f"--keep {least:g} (dropped: {reasons}); mend the data or what drops it, or lower --keep"
+        f"only {kept:,} of {total:,} {what} are left, a smaller share than --keep {least:g} (dropped: "
+        f"{reasons}); mend the data or what drops it, or lower --keep"
     )
 
 

@@ -112,6 +112,10 @@ class Task:
         """{"score": 0..1, ...} of a reply's text: the metric and the reward."""
         raise NotImplementedError
 
+    def drop(self, reason):
+        """Count a row of the user's data that is left out."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
     def texts(self):
         """Every text that a tokenizer for this game should know: list of str."""
         rng = np.random.default_rng(0)

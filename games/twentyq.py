@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from games.rows import enough, read_rows
+from games.rows import read_rows
 from games.task import Chat, Episode, Reply, Task, wilson
 from games.twentyq_table import WORLD, Belief, TablePlayer, World, plain
 
@@ -108,7 +108,6 @@ class Options:
     world: str = str(WORLD)  # file of keywords, questions and facts
     data: str = ""  # train on recorded games {"keyword", "rounds": [[question, answer]]}: file, folder, Hub
     rows: str = ""  # of --data: a slice such as 0:1000
-    keep: float = 0.1  # of --data: smallest share of the rows that must be usable
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
     flips: float = 0.3  # training games flip up to this share of the answers
     unsure: float = 0.1  # share of training games in which some answers are "unsure", as people's are
@@ -129,7 +128,6 @@ class TwentyQuestions(Task):
         self.world = World(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.games = list(self.read_games()) if self.options.data else []
-        enough(len(self.games), self.dropped, self.options.data, self.options.keep)
         try:
             self.noises = [float(share) for share in self.options.noise.split(",")]
         except ValueError as error:
@@ -166,9 +164,6 @@ class TwentyQuestions(Task):
                 self.drop("an answer other than yes, no and unsure")
             else:
                 yield {"keyword": row["keyword"], "turns": turns}
-
-    def drop(self, reason):
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def items(self, example, rng):
         """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""

@@ -59,14 +59,8 @@ slow = pytest.mark.slow
     + [pytest.param(rank, ["--shard"], marks=slow) for rank in ("0", "2")],
 )
 def test_two_ranks_train_what_one_does_for_every_loss(
-    torchrun,
-    facts,
-    base,
-    world_file,
-    tmp_path,
-    lora_rank,
-    more,  # noqa: F811
-):
+    torchrun, facts, base, world_file, tmp_path, lora_rank, more  # noqa: F811
+):  # fmt: skip
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4", "--micro-tokens", "60"]
     flags += ["--eval-every", "2", "--lora-rank", lora_rank]
     two = torchrun([*flags, *more])

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "agents": {"sampler", "data", "games.task", "torch", "numpy"},
     "runs": {"ranks", "torch", "safetensors", "tqdm"},
     "recipes": {"games"},
+    "reports": {"data", "embed", "games.rows", "objectives", "recipes", "runs", "torch", "numpy"},
     "plots": {"matplotlib"},  # an extra, asked for by name where it is missing
 }
 

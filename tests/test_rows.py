@@ -494,9 +494,9 @@ def test_neither_the_hub_nor_pyarrow_is_imported_before_it_is_needed(tmp_path):
 def test_a_filter_that_leaves_almost_nothing_is_an_error():
     """A limit of 4,000 characters left 1,786 of 180,000 rows; training went on, with worse answers."""
     with pytest.raises(ValueError) as error:
-        enough(1_786, {"with an empty answer": 14, "over 4,000 characters": 178_200}, "data.jsonl")
+        enough(1_786, {"with an empty answer": 14, "over 4,000 characters": 178_200}, "examples")
     said = str(error.value)
-    assert said.startswith("data.jsonl: only 1,786 of 180,000 rows kept") and "--keep 0.1" in said
+    assert said.startswith("only 1,786 of 180,000 examples are left") and "--keep 0.1" in said
     assert "178,200 over 4,000 characters; 14 with an empty answer" in said
 
 
@@ -523,16 +523,6 @@ def test_the_smallest_share_is_just_enough(kept, dropped, least, fine):
 
 def recorded(world_file, path, **options):
     return TwentyQuestions(Options(world=str(world_file), data=str(path), **options))
-
-
-def test_recorded_games_of_which_almost_none_is_left_are_an_error(world_file, tmp_path):
-    good = {"keyword": "oak", "rounds": [["Is it alive?", "yes"]]}
-    bad = {"keyword": "oak", "rounds": [["Is it alive?", "maybe"]]}
-    path = write(tmp_path / "games.jsonl", [good] + [bad] * 19)
-    with pytest.raises(ValueError, match=r"games\.jsonl: only 1 of 20 rows kept.*19 an answer other than"):
-        recorded(world_file, path)
-    assert len(recorded(world_file, path, keep=0.05).games) == 1
-    assert len(recorded(world_file, path, rows="0:10").games) == 1
 
 
 @pytest.mark.parametrize("name", ["games.json", "games.parquet"])

@@ -21,10 +21,12 @@ from safetensors.torch import load_file, save_file
 import data
 import lora
 import model as models
+import objectives
+import reports
 import runs
 import train
 from games.twentyq import TwentyQuestions
-from objectives import OBJECTIVES, Learner, sft_loss, step_of
+from objectives import OBJECTIVES, Learner, items_of, sft_loss, step_of
 from recipes import Train, parse
 
 ROOT = Path(train.__file__).parent
@@ -381,7 +383,7 @@ def learned(flags, *more):
     cfg = parse(Train, [*flags, *more])
     task = TwentyQuestions(cfg.options)
     tokenizer = data.train_tokenizer(task.texts(), 400)
-    items = train.items_of(task, task.examples("train"), cfg, 0, 0)
+    items = items_of(task, task.examples("train"), cfg, 0, 0)
     packed = step_of(OBJECTIVES["sft"], Learner(None, tokenizer, cfg), [items]).rows
     samples = [tokenizer.render(item.messages, item.learn) for item in items]
     return sum(len(row.target) for row in packed), sum(len(ids) - 1 for ids, _ in samples)
@@ -397,9 +399,9 @@ def test_every_epoch_and_every_example_is_augmented_afresh(flags):
     cfg = parse(Train, [*flags, "--flips", "0.9", "--cells", "6"])
     task = TwentyQuestions(cfg.options)
     given = task, [{"keyword": "oak"}] * 4, cfg
-    made = [train.items_of(*given, i, e) for i in range(4) for e in range(4)]
+    made = [items_of(*given, i, e) for i in range(4) for e in range(4)]
     assert len({str(items) for items in made}) > 10
-    assert train.items_of(*given, 3, 3) == made[-1]
+    assert items_of(*given, 3, 3) == made[-1]
 
 
 def test_learn_all_reaches_the_loop(flags):
@@ -417,7 +419,7 @@ def test_neftune_changes_the_loss_in_training_but_not_in_evaluation(flags):
 
 def test_neftune_noise_stays_within_alpha_over_the_root_of_td():
     batch = {"ids": torch.zeros(3, 50, dtype=torch.long)}
-    noise = train.neftune(batch, 5.0, 32, "cpu")
+    noise = objectives.neftune(batch, 5.0, 32, "cpu")
     bound = 5 / math.sqrt(50 * 32)
     assert noise.shape == (3, 50, 32) and 0.98 * bound < noise.abs().max() <= bound
     assert noise.min() < 0 < noise.max()
@@ -522,7 +524,41 @@ def test_data_without_a_usable_game_ends_with_1(flags, tmp_path, capsys, text):
     path = tmp_path / "games.jsonl"
     path.write_text(text)
     assert train.main([*flags, "--data", str(path), "--steps", "1"]) == 1
-    assert "no examples" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no examples to train on" in said if not text else "only 0 of 1 examples are left" in said
+
+
+def test_data_of_which_almost_nothing_is_left_ends_with_1_and_the_reasons(flags, tmp_path, capsys):
+    """A filter once left 1,786 of 180,000 rows, and training went on with them."""
+    path = tmp_path / "games.jsonl"
+    games = [
+        {"keyword": f"thing {i}", "rounds": [["Is it alive?", "maybe" if i > 1 else "no"]]} for i in range(38)
+    ]
+    path.write_text("".join(json.dumps(game) + "\n" for game in games))
+    more = ["--data", str(path), "--steps", "1", "--name", "a"]
+    assert train.main([*flags, *more]) == 1
+    said = capsys.readouterr().err
+    assert "only 1 of 37 examples are left" in said and "36 an answer other than" in said and "--keep" in said
+    assert train.main([*flags, *more, "--keep", "0"]) == 0
+    assert train.main([*flags, "--steps", "1", "--name", "b", "--max-tokens", "12"]) == 1
+    said = capsys.readouterr().err
+    assert "samples are left" in said and "longer than --max-tokens 12" in said
+
+
+def test_before_training_the_samples_are_counted(flags, tmp_path, capsys):
+    assert train.main([*flags, "--dry-run", "--max-tokens", "40"]) == 0
+    said = capsys.readouterr().out
+    found = re.search(
+        r"samples: (\d+) kept; dropped: (\d+) too long \(of all 8 examples\).* (\d+) at most", said
+    )
+    kept, dropped, longest = map(int, found.groups())
+    cfg = parse(Train, flags)
+    task = TwentyQuestions(cfg.options)
+    items = [items_of(task, task.examples("train"), cfg, i, 0) for i in range(8)]
+    tokenizer = data.train_tokenizer(task.texts(), 400)
+    sizes = [len(tokenizer.render(item.messages, item.learn)[0]) for some in items for item in some]
+    assert kept == sum(size <= 40 for size in sizes) and dropped == sum(size > 40 for size in sizes) > 0
+    assert longest <= 40
 
 
 def test_recorded_games_train(flags, tmp_path):
@@ -580,8 +616,8 @@ def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags,
 # ------------------------------------------------------------------------------------------- memory, time
 def test_activations_are_what_the_backward_pass_needs_without_the_weights():
     x, weight = torch.randn(5, 10), torch.nn.Parameter(torch.randn(10, 20))
-    assert train.activations(lambda: (x @ weight).relu()) == 4 * (5 * 10 + 5 * 20)
-    assert train.activations(lambda: x @ weight.T.T) == 4 * 5 * 10
+    assert reports.activations(lambda: (x @ weight).relu()) == 4 * (5 * 10 + 5 * 20)
+    assert reports.activations(lambda: x @ weight.T.T) == 4 * 5 * 10
 
 
 def test_the_memory_line_counts_less_with_an_adapter_and_with_checkpointing(flags, done, capsys):
@@ -709,30 +745,54 @@ def reported(folder):
 
 
 @pytest.mark.slow
-def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(flags):
-    more = ["--steps", "60", "--save-every", "1"]
-    whole = train_as(flags, "whole", *more)
-    rng = np.random.default_rng(0)
-    for kill in range(8):
-        folder = folder_of(flags, f"killed-{kill}")
-        process = subprocess.Popen(
-            subprocess_flags(flags, *more, "--name", folder.name),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+def test_a_training_killed_fifty_times_ends_with_the_weights_of_one_that_was_not(flags):
+    """Every child is this process forked, killed at a random moment of its start, a step or a save."""
+    flags = [*flags, "--schedule", "constant", "--warmup", "0", "--save-every", "1", "--steps"]
+    folder, rng, saved, moments = folder_of(flags[:-1], "killed"), np.random.default_rng(0), 0, []
+    while len(moments) < 50:
+        argv = (
+            ["--resume", str(folder), "--steps"]
+            if (folder / "model").exists()
+            else [*flags[:-1], "--name", "killed", "--steps"]
         )
-        try:
-            while reported(folder) < 2 and process.poll() is None:
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.5))
-        finally:
-            process.kill()
-            process.wait()
-        step = checkpoint(folder)[2]["step"]
-        assert reported(folder) - 1 <= step <= reported(folder) + 1
-        assert lora.open_model(str(folder))[0].config.dim == 32
-        assert train.main(["--resume", str(folder)]) == 0
-        assert equal(weights(folder), weights(whole)) and checkpoint(folder)[2]["step"] == 60
-        assert list(folder.rglob("*.partial")) == []
+        if argv[0] != "--resume":
+            shutil.rmtree(folder, ignore_errors=True)  # killed before its first checkpoint
+        child = os.fork()
+        if not child:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os._exit(train.main([*argv, "100000"]))
+        while len(moments) % 4 and reported(folder) <= (moments or [0])[-1]:  # a quarter dies at the start
+            assert os.waitpid(child, os.WNOHANG)[0] == 0, "it ended by itself"
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        moments.append(reported(folder))
+        if (folder / "model").exists():
+            step = checkpoint(folder)[2]["step"]
+            assert saved <= step and moments[-1] - 1 <= step <= moments[-1] + 1
+            assert lora.open_model(str(folder))[0].config.dim == 32
+            saved = step
+    assert saved > 20 and len(set(moments)) > 10
+    assert train.main(["--resume", str(folder), "--steps", str(saved + 3)]) == 0
+    whole = train_as([*flags, str(saved + 3)], "whole")
+    assert equal(weights(folder), weights(whole)) and list(folder.rglob("*.partial")) == []
+    assert [row["loss"] for row in rows(folder)] == [row["loss"] for row in rows(whole)]
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_ends_with_1_and_a_line_that_names_it(flags, tmp_path, capsys):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)  # which root does not mind
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(locked)]
+    if os.getuid() == 0 and subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("root that may not mount a folder it cannot write to")
+    try:
+        assert train.main([*flags, "--steps", "1", "--runs", str(locked / "runs")]) == 1
+        assert re.search(f"(Read-only|Permission).*{locked}", capsys.readouterr().err)
+    finally:
+        if os.getuid() == 0:
+            subprocess.run(["umount", str(locked)], check=True)
 
 
 def limited(argv, size):
