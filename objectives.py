@@ -335,7 +335,7 @@ def rollout_step(learner, task, examples, seed, rank=0, world=1):
     groups = [None] * len(examples)
     for r, played in enumerate(ranks.gathered(games) if world > 1 else [games]):
         groups[r::world] = [played[i : i + cfg.group] for i in range(0, len(played), cfg.group)]
-    rewards = torch.tensor([[game.reward for game in group] for group in groups])  # (P, G)
+    rewards = torch.tensor([[float(game.reward) for game in group] for group in groups])  # (P, G)
     even = rewards.amax(1) - rewards.amin(1) < 1e-6
     rows, count, tokens, left_out = [], 0, 0, 0
     for group, advantages, same in zip(groups, losses.advantages(rewards, cfg.scale_rewards).tolist(), even):
@@ -363,7 +363,8 @@ def rollout_step(learner, task, examples, seed, rank=0, world=1):
     for name in groups[0][0].scores:
         values = [float(game.scores[name]) for group in groups for game in group]
         report |= {f"score/{name}": float(np.mean(values)), f"score/{name}_std": float(np.std(values))}
-    samples = [{**game.example, "turns": game.turns, "reward": game.reward} for game in groups[0]]
+    shown = sorted(groups[0], key=lambda game: game.reward)[:: max(1, cfg.group - 1)]  # the worst, the best
+    samples = [{**game.example, "turns": game.turns, "reward": game.reward} for game in shown]
     return Step(pack(rows, cfg.max_tokens), weight, left_out, report=report, samples=samples)
 
 

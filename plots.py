@@ -1,7 +1,7 @@
 """Pictures of runs: python plots.py RUN [RUN ...] [--out FILE.png]
 
-One panel each for loss, learning rate, gradient norm, throughput and every metric that was evaluated during
-training, a line a run. Needs matplotlib: pip install matplotlib."""
+One panel each for loss, learning rate, gradient norm, throughput, what else the loss reports (reward, kl,
+accuracy ...) and every metric that was evaluated during training, a line a run. Needs matplotlib: pip install matplotlib."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 WINDOW = 0.05  # share of a run's steps over which its noisy lines are averaged
+UNDRAWN = {"step", "tokens", "learned", "dropped", "skipped"}  # of what a step reports
 PANELS = {"loss": "loss", "lr": "learning rate", "grad": "gradient norm", "tok/s": "tokens per second"}
 
 
@@ -50,21 +51,22 @@ def draw(folders, out):
     import matplotlib.pyplot as plt
 
     runs = {Path(folder).resolve().name: read_run(folder) for folder in folders}
-    metrics = []
-    for _, evaluations in runs.values():
-        found = [name for row in evaluations for name, value in row["eval"].items() if value is not None]
-        metrics += [name for name in dict.fromkeys(found) if name not in metrics]
-    names = [*PANELS, *metrics]
+    reported, metrics = dict(PANELS), {}
+    for steps, evaluations in runs.values():
+        reported |= {name: name for row in steps[:1] for name in row if name not in UNDRAWN | PANELS.keys()}
+        metrics |= {name: name for row in evaluations for name, v in row["eval"].items() if v is not None}
+    names = [*reported, *(name for name in metrics if name not in reported)]
     last = max([row["step"] for steps, _ in runs.values() for row in steps], default=1)
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3 * lines), squeeze=False)
     for name, axis in zip(names, axes.flat):
-        axis.set_title(PANELS.get(name, name), fontsize=10)
+        axis.set_title(reported.get(name, name), fontsize=10)
         for number, (run, (steps, evaluations)) in enumerate(runs.items()):
             colour = f"C{number % 10}"
-            if name in PANELS:
-                x, y = [row["step"] for row in steps], [row[name] for row in steps]
+            if name in reported:
+                found = [row for row in steps if row.get(name) is not None]
+                x, y = [row["step"] for row in found], [row[name] for row in found]
                 window = 1 if name == "lr" else max(1, round(WINDOW * len(y)))
                 axis.plot(x, y, color=colour, alpha=0.25, linewidth=0.6)
                 axis.plot(x, smooth(y, window), color=colour, label=run)
