@@ -41,7 +41,11 @@ class LoRALinear(nn.Module):
         if not self.enabled:
             return y
         x = F.dropout(x, self.dropout, self.training).to(self.lora_A.dtype)
-        update = (self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)).to(y.dtype)
+        inner = F.linear(x, self.lora_A)
+        if self.magnitude is None and inner.dtype == y.dtype:
+            rows = torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), self.lora_B.T, alpha=self.scale)
+            return rows.view_as(y)
+        update = (self.scale * F.linear(inner, self.lora_B)).to(y.dtype)
         if self.magnitude is None:
             return y + update
         with torch.no_grad():

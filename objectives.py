@@ -120,7 +120,7 @@ def chat_step(learner, examples):
         rows += trees(kept, cfg.max_tokens) if kept else []
         left_out += len(samples) - len(kept)
     weight = sum(len(row.target) for row in rows)
-    return Step(pack(rows, cfg.max_tokens), weight, left_out)
+    return Step(pack(rows, cfg.row_tokens), weight, left_out)
 
 
 def token_logp(model, batch, temperature=1.0):
@@ -176,7 +176,7 @@ def pair_step(learner, examples):
         pair = [replied(learner.tokenizer, item.messages, text) for text in (item.chosen, item.rejected)]
         groups.append((pair, [1.0, 0.0]))
     rows, left_out = whole_rows(groups, size)
-    return Step(pack(rows, size), len(rows), left_out)
+    return Step(pack(rows, learner.cfg.row_tokens), len(rows), left_out)
 
 
 def judged_step(learner, examples):
@@ -187,7 +187,7 @@ def judged_step(learner, examples):
         groups.append(([replied(learner.tokenizer, item.messages, item.reply)], [float(item.good)]))
     rows, left_out = whole_rows(groups, size)
     others = swapped(rows) if len(rows) > 1 else []
-    return Step(pack(rows, size), len(rows), left_out, others)
+    return Step(pack(rows, learner.cfg.row_tokens), len(rows), left_out, others)
 
 
 def swapped(rows):
@@ -365,7 +365,7 @@ def rollout_step(learner, task, examples, seed, rank=0, world=1):
         report |= {f"score/{name}": float(np.mean(values)), f"score/{name}_std": float(np.std(values))}
     shown = sorted(groups[0], key=lambda game: game.reward)[:: max(1, cfg.group - 1)]  # the worst, the best
     samples = [{**game.example, "turns": game.turns, "reward": game.reward} for game in shown]
-    return Step(pack(rows, cfg.max_tokens), weight, left_out, report=report, samples=samples)
+    return Step(pack(rows, cfg.row_tokens), weight, left_out, report=report, samples=samples)
 
 
 def grpo_before(learner, step, batches, reduce):

@@ -57,8 +57,9 @@ class Train:
     max_minutes: float = 0.0  # end training in time, the learning rate at its end; 0 has no limit
     patience: int = 0  # end after so many evaluations in a row without a better score; 0 never
     batch: int = 16  # examples a step
-    max_tokens: int = 512  # slots of a packed row; longer single samples are dropped and counted
-    micro_tokens: int = 8192  # slots a forward pass; a step of more is accumulated
+    max_tokens: int = 512  # of a sample; longer ones are dropped and counted
+    row_tokens: int = 0  # pack samples into rows of so many slots; 0: --max-tokens on a GPU, none on a CPU
+    micro_tokens: int = 0  # slots a forward pass, more are accumulated; 0: 8192 on a GPU, 512 on a CPU
     optimizer: str = "adamw"  # adamw, or muon for the blocks' matrices and adamw for the rest
     lr: float = 1e-4  # peak learning rate of adamw
     muon_lr: float = 0.02  # peak learning rate of muon

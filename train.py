@@ -37,7 +37,8 @@ from reports import describe, figures
 from runs import autocast
 
 MAY_CHANGE = (
-    "resume device threads steps epochs max_minutes patience eval_every save_every dry_run name runs".split()
+    "resume device threads steps epochs max_minutes patience eval_every save_every dry_run name runs "
+    "row_tokens micro_tokens".split()
 )
 VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch that training never reaches
 
@@ -208,6 +209,13 @@ def optimizers_of(model, cfg):
     return [*pairs, (adamw, cfg.lr)]
 
 
+def sized(cfg, device):
+    """Put sizes for the device where 0 asks for them. On a CPU attention costs the square of a row's length,
+    and small batches stay in its cache; neither changes a number but by rounding."""
+    rows, slots = (1, 512) if device.type == "cpu" else (cfg.max_tokens, 8192)
+    cfg.row_tokens, cfg.micro_tokens = cfg.row_tokens or rows, cfg.micro_tokens or slots
+
+
 SCHEDULES = {  # shape by the share of the steps that is left, from 1 to 0
     "linear": lambda left: left,
     "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
@@ -277,6 +285,7 @@ def train(cfg, argv):
     compute = runs.dtype_of(cfg.dtype, device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    sized(cfg, device)
     task = TASKS[cfg.task](cfg.options, cfg.seed)
     examples = task.examples("train")
     enough(len(examples), task.dropped, "examples", cfg.keep)

@@ -152,11 +152,14 @@ def test_three_steps_and_three_resumed_are_six(flags, facts, tmp_path, kind):
 def test_how_the_work_is_cut_changes_nothing(flags, facts, tmp_path, kind):
     facts(kind)
     losses_, norms = [], []
-    for name, slots in (("a", "8192"), ("b", "100")):
-        assert train.main([*flags, "--steps", "2", "--name", name, "--micro-tokens", slots]) == 0
+    for name, slots, width in (("a", "8192", "1"), ("b", "100", "1"), ("c", "512", "400")):
+        more = ["--micro-tokens", slots, "--row-tokens", width]
+        assert train.main([*flags, "--steps", "2", "--name", name, *more]) == 0
         losses_.append([row["loss"] for row in rows_in(tmp_path / name)])
         norms.append([row["grad"] for row in rows_in(tmp_path / name)])
-    assert losses_[0] == pytest.approx(losses_[1], rel=1e-5) and norms[0] == pytest.approx(norms[1], rel=1e-4)
+    for cut in (1, 2):
+        assert losses_[0] == pytest.approx(losses_[cut], rel=1e-5, abs=1e-6)
+        assert norms[0] == pytest.approx(norms[cut], rel=1e-4)
 
 
 def test_a_classifier_beside_a_half_precision_base_is_trained_in_float32(flags, facts, tmp_path, capsys):
@@ -207,7 +210,7 @@ def items(kind, n=5):
 
 
 def learner_of(opened, *flags, **more):
-    return Learner(*opened, parse(Train, ["--max-tokens", "400", *flags]), **more)
+    return Learner(*opened, parse(Train, ["--max-tokens", "400", "--row-tokens", "400", *flags]), **more)
 
 
 def batches(rows):

@@ -587,7 +587,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, 
         return [sft_loss(learner, *rest)[0] * (math.nan if calls[0] == 5 else 1)]
 
     monkeypatch.setattr(OBJECTIVES["sft"], "loss", broken)  # after the memory line and the validation loss
-    more = ["--steps", "6", "--name", "a", "--save-every", "2"]
+    more = ["--steps", "6", "--name", "a", "--save-every", "2", "--micro-tokens", "8192"]
     assert train.main([*flags, *more]) == 1
     said = capsys.readouterr().err
     assert "step 3: loss nan" in said and "first in embed.weight, on the examples [" in said
@@ -596,7 +596,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, 
     assert all(torch.isfinite(weight).all() for weight in weights(folder).values())
     monkeypatch.undo()
     assert train.main(["--resume", str(folder)]) == 0
-    assert equal(weights(folder), weights(train_as(flags, "b", "--steps", "6", "--save-every", "2")))
+    assert equal(weights(folder), weights(train_as(flags, "b", "--steps", "6", "--micro-tokens", "8192")))
 
 
 def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags, monkeypatch):
@@ -605,7 +605,7 @@ def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags,
         return [sft_loss(learner, *rest)[0] * (1e5 if calls[0] == 4 else 1)]
 
     monkeypatch.setattr(OBJECTIVES["sft"], "loss", huge)  # after the memory line and the validation loss
-    folder = train_as(flags, "a", "--steps", "5", "--dtype", "float16")
+    folder = train_as(flags, "a", "--steps", "5", "--dtype", "float16", "--micro-tokens", "8192")
     skipped = [row["skipped"] for row in rows(folder)]
     assert skipped[1] and not all(skipped[2:])
     scaler = checkpoint(folder)[2]["scaler"]
