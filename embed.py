@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Encoding, normalizers
 from tqdm import tqdm
 
+from attention import ALWAYS
 from data import read_tokenizer
 from lora import adapters, open_model, save_lora
-from model import ALWAYS, Transformer, pool, read_json, resolve, save, weight_files
+from model import Transformer, pool, read_json, resolve, save, weight_files
 
 MODULES = "Transformer Pooling( Dense)*( Normalize)?"  # what a folder may hold, in this order
 POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # their names -> ours

@@ -1,8 +1,7 @@
 """The models: one configurable Transformer that reads and writes Hugging Face checkpoints.
 
-Read families.py first (what a checkpoint may look like), then the layers, KVCache, Transformer, load and
-save. Attention follows one rule for padding, packing, shared prefixes and caching alike: query slot i sees
-key slot j when j <= i < end[j].
+Read families.py first (what a checkpoint may look like) and attention.py (who sees whom), then the layers,
+KVCache, Transformer, load and save.
 
 Shapes, in every file: B batch, T query length, S key length, D model width, H query heads, K key/value heads,
 E head width, V vocabulary, N examples, G group.
@@ -23,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
+from attention import ALWAYS, ways
 from families import FAMILIES, config_from_hf, inverse, names_of, rename, row_of, set_labels
 from ranks import whole
 
-ALWAYS = 1 << 30  # an `end` beyond every slot: the token stays visible
 BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")  # of old checkpoints, computed here
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
@@ -124,10 +123,10 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(D, K * E, bias=config.qkv_bias)
         self.o_proj = nn.Linear(H * E, D, bias=config.o_bias)
         self.q_norm, self.k_norm = (norm_of(config, E, config.qk_norm) for _ in range(2))
-        self.head_dim, self.group, self.causal = E, H // K, config.causal
+        self.head_dim, self.causal = E, config.causal
         self.scale, self.softcap = config.scale or E**-0.5, config.softcap
 
-    def forward(self, x, rope, mask, cache=None, layer=0):
+    def forward(self, x, rope, way, cache=None, layer=0):
         B, T, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, H, T, E)
         k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, K, T, E)
@@ -137,30 +136,12 @@ class Attention(nn.Module):
             q, k = rotate(q, *rope).to(dtype), rotate(k, *rope).to(dtype)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # (B, K, S, E)
-        causal = self.causal and mask is None and T > 1
         if q.device.type == "cpu":  # its bfloat16 kernel takes twice the time of float32
             q, k, v = q.float(), k.float(), v.float()
-        if self.group > 1 and (self.softcap or (mask is not None and q.device.type != "cpu")):
-            # no fast kernel takes both a mask and grouped heads
-            k, v = (x.repeat_interleave(self.group, dim=1) for x in (k, v))
+        attend, mask = way
         with torch.autocast(q.device.type, enabled=False):
-            if self.softcap:  # no fused kernel does it
-                x = capped_attention(q, k, v, mask, causal, self.scale, self.softcap)
-            else:
-                x = F.scaled_dot_product_attention(
-                    q, k, v, mask, is_causal=causal, scale=self.scale, enable_gqa=q.shape[1] != k.shape[1]
-                )
+            x = attend(q, k, v, mask, self.causal, self.scale, self.softcap)  # (B, H, T, E)
         return self.o_proj(x.to(dtype).transpose(1, 2).reshape(B, T, -1))
-
-
-def capped_attention(q, k, v, mask, causal, scale, softcap):
-    """Attention whose scores saturate at +-softcap, before the mask and a float32 softmax."""
-    scores = softcap * torch.tanh(q @ k.transpose(2, 3) * scale / softcap)  # (B, H, T, S)
-    if causal:
-        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.float().softmax(dim=-1).to(v.dtype) @ v
 
 
 class MLP(nn.Module):
@@ -187,11 +168,11 @@ class Block(nn.Module):
         self.mlp_norm = norm_of(config)
         self.mlp, self.mlp_out_norm = MLP(config), norm_of(config, wanted=sandwich)
 
-    def forward(self, x, rope, mask, cache=None, layer=0):
+    def forward(self, x, rope, way, cache=None, layer=0):
         if self.post:
-            x = self.attn_norm(x + self.attn(x, rope, mask, cache, layer))
+            x = self.attn_norm(x + self.attn(x, rope, way, cache, layer))
             return self.mlp_norm(x + self.mlp(x))
-        x = x + self.attn_out_norm(self.attn(self.attn_norm(x), rope, mask, cache, layer))
+        x = x + self.attn_out_norm(self.attn(self.attn_norm(x), rope, way, cache, layer))
         return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x)))
 
 
@@ -222,23 +203,6 @@ def pool(hidden, end, how):
     slots = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
     slot = (valid / slots if how == "cls" else valid * slots).argmax(1)
     return hidden[torch.arange(len(hidden), device=hidden.device), slot]
-
-
-def visible(end, T, causal=True):
-    """The attention rule as a mask (B, 1, T, S): the last T of S slots ask, and slot i sees j when j <= i <
-    end[j]; in an encoder, when both belong to the same text, which is when their ends are equal.
-
-    `end` (B, S) is where a token stops being seen: ALWAYS in a plain row, the end of its document in a packed
-    row, the end of its subtree where prompts share a prefix, 0 for padding. A slot that sees nothing sees
-    itself, so that softmax stays finite."""
-    S = end.shape[1]
-    j = torch.arange(S, device=end.device)
-    i = j[S - T :, None]
-    if causal:
-        seen = (j <= i) & (i < end[:, None, :])
-    else:
-        seen = (end[:, S - T :, None] == end[:, None, :]) & (end[:, None, :] > 0)
-    return (seen | (i == j))[:, None]
 
 
 class KVCache:
@@ -345,19 +309,14 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.open(positions, torch.full_like(ids, ALWAYS) if end is None else end)
             end, keys = cache.end[:, : cache.length], cache.positions[:, : cache.length]
-        if mask is None and end is not None:
-            mask = visible(end, T, config.causal)
-        near = mask
-        if config.sliding and keys.shape[1] > config.reach + 1:
-            near = (positions[:, :, None] - keys[:, None, :]).abs()[:, None] <= config.reach  # (B, 1, T, S)
-            near = near & mask if mask is not None else near.tril() if config.causal else near
+        full, near = ways(config, positions, end, keys, mask, alone=cache is None and mask is None)
         x = self.embedded(ids, positions)  # (B, T, D)
         if noise is not None:
             x = x + noise
         rope, near_rope = self.ropes(positions, x.dtype)
         for layer, block in enumerate(self.layers):
             slides = bool(config.sliding) and config.sliding[layer]
-            inputs = (x, near_rope if slides else rope, near if slides else mask, cache, layer)
+            inputs = (x, near_rope if slides else rope, near if slides else full, cache, layer)
             again = self.recompute and torch.is_grad_enabled()
             x = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
         return self.norm(x)

@@ -14,11 +14,12 @@ import torch
 import losses
 import ranks
 from agents import Model
+from attention import ALWAYS
 from data import Row, Tokenizer, collate, micro_batches, pack, share_prefixes, trees
 from embed import Embedder
 from games.task import Chat, Contrast, Judged, Label, Pair
 from lora import without_lora
-from model import ALWAYS, Transformer
+from model import Transformer
 
 
 @dataclass

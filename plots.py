@@ -1,7 +1,8 @@
 """Pictures of runs: python plots.py RUN [RUN ...] [--out FILE.png]
 
 One panel each for loss, learning rate, gradient norm, throughput, what else the loss reports (reward, kl,
-accuracy ...) and every metric that was evaluated during training, a line a run. Needs matplotlib: pip install matplotlib."""
+accuracy ...) and every metric that was evaluated during training, a line a run. Needs matplotlib: pip install
+matplotlib."""
 
 import argparse
 import json

@@ -9,10 +9,11 @@ from bisect import bisect
 import numpy as np
 import torch
 
+from attention import ALWAYS
 from data import collate, common, share_prefixes
 from games.task import Reply
 from losses import token_logp
-from model import ALWAYS, KVCache
+from model import KVCache
 
 
 # ------------------------------------------------------------------------------------------------ the cache

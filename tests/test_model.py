@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import model as models
-from model import ALWAYS, KVCache, Transformer, config_from_hf, load, rotary, rotate, save, visible
+from attention import ALWAYS, visible
+from model import KVCache, Transformer, config_from_hf, load, rotary, rotate, save
 
 families = pytest.mark.parametrize("family", SHAPES)
 LLAMA3 = dict(

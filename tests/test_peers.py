@@ -7,9 +7,10 @@ import torch
 from conftest import ENCODERS, SHAPES, tiny_hf
 from torch.testing import assert_close
 
+from attention import ALWAYS
 from data import PLAIN_TEMPLATE, load_tokenizer
 from lora import adapters, add_lora, load_lora, open_model, save_lora
-from model import ALWAYS, load, save
+from model import load, save
 from sampler import generate
 
 pytestmark = pytest.mark.peers

@@ -9,8 +9,9 @@ from conftest import ENCODERS, SHAPES, tiny_hf
 from make_golden import FOLDER, tensors, write
 from test_peers import near, open_there, theirs
 
+from attention import ALWAYS
 from families import FAMILIES
-from model import ALWAYS, load, save
+from model import load, save
 
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers")

@@ -1,0 +1,93 @@
+"""The kernel that a GPU compiles for packed rows against a mask of all scores: pytest -m gpu."""
+
+import pytest
+import torch
+from conftest import ENCODERS, SHAPES
+from test_packing import SLIDING, batch_for, long_documents, model_body
+
+import attention
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_kernels():
+    torch._dynamo.reset()
+
+
+def run(model, inputs, monkeypatch, way):
+    """Hidden states and gradients of weights, each of norm 1 unless it is small, as one vector."""
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "flexible", lambda config, positions: way == "flexed")
+        patch.setattr(attention, "band", attention.band if way == "banded" else lambda *args: None)
+        hidden = model(*inputs).float() * (inputs[2] > 0)[:, :, None]
+        weights = list(model_body(model).parameters())
+        found = [hidden.detach(), *torch.autograd.grad(hidden.square().mean(), weights)]
+    norms = [tensor.float().norm() for tensor in found]
+    return torch.cat(
+        [tensor.float().flatten() / norm.clamp(min=1e-2 * max(norms)) for tensor, norm in zip(found, norms)]
+    )
+
+
+def error(actual, expected):
+    return float((actual - expected).norm() / expected.norm())
+
+
+def on_gpu(tiny, family):
+    """Heads are 16 wide, below which there is no kernel."""
+    return tiny(family, hidden_size=64).cuda()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])
+def test_the_compiled_kernel_equals_a_mask(tiny, monkeypatch, family, recompute):
+    """In float32 but for rounding; in bfloat16 it is about as far from that as the mask is."""
+    model = on_gpu(tiny, family)
+    model.recompute = recompute
+    inputs = [tensor.cuda() for tensor in batch_for(model)]
+    exact = run(model, inputs, monkeypatch, "dense")
+    assert error(run(model, inputs, monkeypatch, "flexed"), exact) < 1e-4
+    model.bfloat16()
+    rounded = error(run(model, inputs, monkeypatch, "dense"), exact)
+    assert error(run(model, inputs, monkeypatch, "flexed"), exact) < 1.5 * rounded + 1e-3
+
+
+@pytest.mark.parametrize("family", SLIDING)
+def test_the_band_equals_a_mask(tiny, monkeypatch, family):
+    model, inputs = on_gpu(tiny, family), [tensor.cuda() for tensor in long_documents()]
+    exact = run(model, inputs, monkeypatch, "dense")
+    assert error(run(model, inputs, monkeypatch, "banded"), exact) < 1e-4
+
+
+def test_long_packed_rows_take_the_kernel_by_themselves(tiny, monkeypatch):
+    model, taken = on_gpu(tiny, "gemma2"), []
+    monkeypatch.setattr(attention, "FLEX_FROM", 128)
+    flexed = attention.flexed
+    monkeypatch.setattr(attention, "flexed", lambda *args: taken.append(1) or flexed(*args))
+    with torch.no_grad():
+        model(*[tensor.cuda() for tensor in batch_for(model)])
+    assert len(taken) == model.config.layers
+
+
+def test_lengths_and_batches_that_vary_compile_few_kernels(tiny, monkeypatch):
+    """As in training, where hardly two steps have the same shape."""
+    model = on_gpu(tiny, "mistral")
+    monkeypatch.setattr(attention, "flexible", lambda config, positions: True)
+    torch._dynamo.utils.counters.clear()
+    for B, T in ((2, 300), (2, 301), (3, 512), (1, 640), (4, 1000), (2, 257), (3, 1024), (1, 777)):
+        ids = torch.randint(1, 300, (B, T), device="cuda")
+        model(ids, end=torch.full_like(ids, T)).sum().backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 8  # 4 but for divisors
+
+
+def test_no_mask_of_all_scores_is_made(tiny, monkeypatch):
+    """By memory: (T, T) booleans alone would be 1 GB."""
+    model, T = tiny("mistral", hidden_size=64, max_position_embeddings=1 << 20).cuda(), 1 << 15
+    ids = torch.randint(1, 300, (1, T), device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    with torch.no_grad():
+        model(ids, end=torch.full_like(ids, T))
+    assert torch.cuda.max_memory_allocated() < 500e6
