@@ -31,9 +31,8 @@ class Model:
                 text = zlib.crc32(str(prompt).encode())
                 seeds.append([*self.seed, self.calls, text, seen[text]])
                 seen[text] += 1
-            session = self.session if n == 1 else None
             flat = sampler.generate(
-                self.model, repeated, self.max_new, stop, seeds=seeds, session=session, **self.sampling
+                self.model, repeated, self.max_new, stop, seeds=seeds, session=self.session, **self.sampling
             )
             groups = [flat[i : i + n] for i in range(0, len(flat), n)]
         for prompt, group in zip(prompts, groups):

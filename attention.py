@@ -184,4 +184,5 @@ def ways(config, positions, end, keys, mask, alone):
     if not slides:
         return full, full
     near = (positions[:, :, None] - keys[:, None, :]).abs()[:, None] <= reach  # (B, 1, T, S)
-    return full, (dense, near & mask if mask is not None else near.tril() if causal else near)
+    before = causal and positions.shape[1] > 1  # a single query stands behind all keys
+    return full, (dense, near & mask if mask is not None else near.tril() if before else near)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
-from attention import ALWAYS, ways
+from attention import ways
 from families import FAMILIES, config_from_hf, inverse, names_of, rename, row_of, set_labels
 from ranks import whole
 
@@ -206,64 +206,52 @@ def pool(hidden, end, how):
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, in slots shared by all rows; `end` says which of them still
-    count.
+    """Keys and values of rows of text. A token lies in the slot of its position in its row, so a query sees
+    the slots up to its own, whatever lies behind them, and a row is cut back by writing over it.
 
-    Rows are ragged: a row's padding holds slots whose `end` is 0. `positions` (B, S) is a token's place in
-    its own row."""
+    `rows` are those that a forward pass is about, a slice or a tensor (B,). Where texts branch, `slots`
+    (B, T) says where their tokens go instead, and the caller gives the mask. `used` is how many slots are
+    looked at, where the caller knows it."""
 
     def __init__(self, config, rows, slots, device=None, dtype=None):
         shape = (rows, config.kv_heads, slots, config.head_dim)
-        self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
-        self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
         self.positions = torch.zeros(rows, slots, dtype=torch.long, device=device)
-        self.end = torch.zeros(rows, slots, dtype=torch.long, device=device)
-        self.length = 0  # slots in use
+        self.rows, self.slots, self.used, self.length = slice(None), None, None, 0
 
-    def open(self, positions, end):
-        """Take new slots for tokens at `positions` with visibility `end`, both (B, T), and grow when they do
-        not fit."""
-        T, capacity = positions.shape[1], self.end.shape[1]
-        if self.length + T > capacity:
-            more = max(T, capacity)
-            self.keys = [F.pad(k, (0, 0, 0, more)) for k in self.keys]
-            self.values = [F.pad(v, (0, 0, 0, more)) for v in self.values]
-            self.positions, self.end = F.pad(self.positions, (0, more)), F.pad(self.end, (0, more))
-        new = slice(self.length, self.length + T)
-        self.positions[:, new], self.end[:, new] = positions, end
-        self.length += T
+    def open(self, positions):
+        """Make room for tokens at positions (B, T): the positions of all keys that are looked at, (B, S), and
+        a mask (B, 1, T, S) of those that each query sees, None where it sees all before it."""
+        slots = positions if self.slots is None else self.slots
+        self.length = S = self.used or int(slots.max()) + 1
+        if S > self.positions.shape[1]:
+            more = max(S - self.positions.shape[1], self.positions.shape[1])
+            self.keys, self.values = (
+                [F.pad(x, (0, 0, 0, more)) for x in xs] for xs in (self.keys, self.values)
+            )
+            self.positions = F.pad(self.positions, (0, more))
+        rows = torch.arange(len(self.positions), device=slots.device)[self.rows]
+        self.place = rows[:, None], slots
+        self.positions[self.place] = positions
+        T = positions.shape[1]
+        if S == T or positions.numel() == 1:  # texts from their beginning, or the end of one
+            return self.positions[self.rows, :S], None
+        seen = torch.arange(S, device=positions.device) <= positions[:, :, None]
+        return self.positions[self.rows, :S], seen[:, None]
 
     def append(self, layer, k, v):
-        """Store k and v (B, K, T, E) in the slots just opened; return all that is stored, (B, K, S, E)."""
-        new = slice(self.length - k.shape[2], self.length)
-        self.keys[layer][:, :, new], self.values[layer][:, :, new] = k, v
-        return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]
+        """Store k and v (B, K, T, E) in the slots just opened; return all that is looked at, (B, K, S, E)."""
+        rows, slots = self.place
+        for kept, new in ((self.keys[layer], k), (self.values[layer], v)):
+            kept[rows, :, slots] = new.transpose(1, 2).to(kept.dtype)
+        return self.keys[layer][self.rows, :, : self.length], self.values[layer][self.rows, :, : self.length]
 
-    def forget(self, keep):
-        """Hide from each row what lies beyond its first `keep` tokens, (B,)."""
-        self.end *= self.positions < keep[:, None]
-
-    def select(self, rows, keep):
-        """A new cache of `rows` (B,), each up to its first `keep` tokens (B,), without the slots that none
-        needs."""
-        positions, end = self.positions[rows, : self.length], self.end[rows, : self.length]
-        live = (end > 0) & (positions < keep[:, None])
-        S = int(live.sum(1).max())
-        slots = torch.where(live, positions, ALWAYS).argsort(1)[:, :S]  # (B, S)
-        new = KVCache.__new__(KVCache)
-        spare = (0, 32)  # empty slots at the end, so that the next tokens need no copy
-        new.positions, new.end = (
-            F.pad(positions.gather(1, slots), spare),
-            F.pad((end * live).gather(1, slots), spare),
-        )
-        new.length = S
-        slots = F.pad(slots, spare)
-
-        def gathered(x):
-            return x[rows].gather(2, slots[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
-
-        new.keys, new.values = [gathered(k) for k in self.keys], [gathered(v) for v in self.values]
-        return new
+    def copy(self, source, row, n):
+        """Give a row the first n tokens of another."""
+        for x in (*self.keys, *self.values):
+            x[row, :, :n] = x[source, :, :n]
+        self.positions[row, :n] = self.positions[source, :n]
 
 
 class Transformer(nn.Module):
@@ -299,17 +287,18 @@ class Transformer(nn.Module):
 
         ids (B, T). positions (B, T): a token's place in its own text, by default 0, 1, 2 ... end (B, T): see
         `visible`; None is a plain row, in a decoder right for right-padded batches too. cache: a KVCache,
-        read and extended. mask (B, 1, T, S) replaces the mask that `end` gives. noise (B, T, D) is added to
-        the embeddings (NEFTune)."""
+        read and extended, in which padding is what lies behind a row's text and needs no `end`. mask (B, 1,
+        T, S) replaces the mask that these give. noise (B, T, D) is added to the embeddings (NEFTune)."""
         config, (B, T) = self.config, ids.shape
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + T, device=ids.device).expand(B, T)
-        keys = positions  # (B, S)
+        keys, seen = positions, None  # (B, S)
         if cache is not None:
-            cache.open(positions, torch.full_like(ids, ALWAYS) if end is None else end)
-            end, keys = cache.end[:, : cache.length], cache.positions[:, : cache.length]
-        full, near = ways(config, positions, end, keys, mask, alone=cache is None and mask is None)
+            keys, seen = cache.open(positions)
+            mask, end = seen if mask is None else mask, None
+        alone = mask is None and (cache is None or keys.shape[1] == T)
+        full, near = ways(config, positions, end, keys, mask, alone)
         x = self.embedded(ids, positions)  # (B, T, D)
         if noise is not None:
             x = x + noise

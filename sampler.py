@@ -1,93 +1,153 @@
 """Batched generation with a KV cache: sampling, n-best, and the probability of given texts.
 
-Prompts are ragged lists of ids. A Session keeps the cache between calls, so that a growing conversation pays
-only for what is new. Sampling draws its numbers from one seed a sample, so neighbours and batch size change
-nothing."""
+Prompts are ragged lists of ids. A Session keeps the cache between calls: what texts share with any text in it
+is never read twice. Rows leave a batch when their reply ends and waiting prompts take their place. Sampling
+draws its numbers from one seed a sample, so neighbours, order and batch size change nothing."""
 
-from bisect import bisect
+from collections import deque
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from attention import ALWAYS
 from data import collate, common, share_prefixes
 from games.task import Reply
 from losses import token_logp
 from model import KVCache
 
+BATCH = 64  # replies that grow at a time
+READ = 2048  # slots of a forward pass over prompts
+LITTLE = 8  # tokens that are rather read twice than waited for
+
 
 # ------------------------------------------------------------------------------------------------ the cache
 class Session:
-    """A model's cache over one set of rows; `texts` are the ids that each row's cache holds."""
+    """A model's cache of texts, of at most `budget` bytes: `texts` are the ids that each row holds. What was
+    used least recently makes room."""
 
-    def __init__(self, model):
-        self.model, self.cache, self.texts = model, None, []
-        self.borrowed = False  # the cache is another session's too
+    def __init__(self, model, budget=None):
+        self.model, self.cache, self.budget = model, None, budget or memory_for_texts(model.device)
+        self.texts, self.last, self.clock = [], [], 0
 
-    def fork(self):
-        """A session that starts from this one's cache and leaves it as it is."""
-        other = Session(self.model)
-        other.cache, other.texts, other.borrowed = self.cache, self.texts, True
-        return other
+    def reserve(self, rows, slots):
+        """Rows (at most those asked for, as many as the budget holds, at least one) of at least `slots`."""
+        asked, config, device = rows, self.model.config, self.model.device
+        dtype = self.model.embed.weight.dtype  # of keys and values, unless autocast makes them another
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        size = 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
+        old = (len(self.texts), self.cache.positions.shape[1]) if self.cache else (0, 0)
+        if rows <= old[0] and slots <= old[1] and self.cache.keys[0].dtype == dtype:
+            return rows
+        slots = max(old[1], slots + slots // 4 if old[1] else slots)  # a growing conversation grows again
+        rows = max(1, min(max(rows, old[0]), self.budget // (size * slots)))
+        before, kept = self.cache, sorted(range(old[0]), key=lambda row: -self.last[row])[:rows]
+        kept = kept if old[0] and before.keys[0].dtype == dtype else []
+        self.cache = KVCache(config, rows, slots, device, dtype)
+        for new, row in enumerate(kept):
+            n = len(self.texts[row])
+            for x, y in zip((*self.cache.keys, *self.cache.values), (*before.keys, *before.values)):
+                x[new, :, :n] = y[row, :, :n]
+            self.cache.positions[new, :n] = before.positions[row, :n]
+        empty = rows - len(kept)
+        self.texts = [self.texts[row] for row in kept] + [[] for _ in range(empty)]
+        self.last = [self.last[row] for row in kept] + [-1] * empty
+        return min(asked, rows)
 
-    def prefill(self, prompts):
-        """Bring the cache to `prompts` (lists of ids), reusing rows that begin alike; last hidden states (B,
-        D)."""
-        rows, keep = self.match(prompts)
-        device = self.model.device
-        longest = max(len(prompt) - kept for prompt, kept in zip(prompts, keep))
-        if not any(keep):
-            dtype = self.model.embed.weight.dtype  # of keys and values, unless autocast makes them another
-            if torch.is_autocast_enabled(device.type):
-                dtype = torch.get_autocast_dtype(device.type)
-            self.cache = KVCache(self.model.config, len(prompts), longest + 32, device, dtype)
-        elif (
-            rows == list(range(len(self.texts)))
-            and not self.borrowed
-            and self.cache.length < 2 * max(keep) + 64
-        ):
-            self.cache.forget(torch.tensor(keep, device=device))
-        else:
-            self.cache = self.cache.select(
-                torch.tensor(rows, device=device), torch.tensor(keep, device=device)
-            )
-        self.borrowed, self.texts = False, [list(prompt) for prompt in prompts]
-        ids = np.zeros((len(prompts), longest), dtype=np.int64)
-        for row, (prompt, kept) in enumerate(zip(prompts, keep)):
-            ids[row, : len(prompt) - kept] = prompt[kept:]
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        positions = torch.tensor(keep, device=device)[:, None] + torch.arange(longest, device=device)
-        end = (positions < lengths[:, None]) * ALWAYS
-        hidden = self.model(torch.from_numpy(ids).to(device), positions, end, self.cache)  # (B, T, D)
-        last = (lengths - 1)[:, None] - positions[:, :1]
-        return hidden.gather(1, last[..., None].expand(-1, 1, hidden.shape[2]))[:, 0]
+    def prefill(self, prompts, busy=()):
+        """Read prompts (lists of ids) into rows that are not busy, reusing all that any row holds: (rows,
+        last hidden states (B, D)).
 
-    def match(self, prompts):
-        """For each prompt the row that shares most with it and how many tokens: among sorted texts, a
-        neighbour."""
-        order = sorted(range(len(self.texts)), key=self.texts.__getitem__)
-        texts = [self.texts[row] for row in order]
-        rows, keep = [], []
-        for i, prompt in enumerate(prompts):
-            place = bisect(texts, prompt)
-            near = [
-                (common(texts[p], prompt), -abs(order[p] - i), order[p])
-                for p in (place - 1, place)
-                if 0 <= p < len(texts)
-            ]
-            shared, _, row = max(near, default=(0, 0, 0))
-            rows.append(row)
-            keep.append(min(shared, len(prompt) - 1))  # the last token is always fed: its output is needed
-        return rows, keep
+        Prompts that share more with each other than with the cache are read one after another, so that n
+        samples of a prompt cost one."""
+        rows, hidden = [None] * len(prompts), [None] * len(prompts)
+        waiting, taken = sorted(range(len(prompts)), key=prompts.__getitem__), set(busy)
+        self.clock += 1
+        while waiting:
+            wave, later, previous = [], [], []
+            for i in waiting:
+                keep, _ = self.nearest(prompts[i])
+                if min(common(previous, prompts[i]), len(prompts[i]) - 1) > keep + LITTLE:
+                    later.append(i)
+                    continue
+                wave.append((keep, i))
+                previous = prompts[i]
+            for _, i in sorted(wave, reverse=True):  # who shares most chooses first
+                keep, source = self.nearest(prompts[i])
+                rows[i] = row = self.row_for(source, keep, taken)
+                if row != source:
+                    self.cache.copy(source, row, keep)
+                self.texts[row], self.last[row] = prompts[i][:keep], self.clock
+                taken.add(row)
+            self.read([i for _, i in wave], rows, prompts, hidden)
+            waiting = later
+        return rows, torch.stack(hidden)
 
-    def feed(self, tokens, alive):
-        """Append one token (B,) to each row; rows not alive (a list) take padding. Hidden states (B, D)."""
-        lengths = torch.tensor([len(text) for text in self.texts], device=tokens.device)
-        for text, token, live in zip(self.texts, tokens.tolist(), alive):
-            if live:
-                text.append(token)
-        end = torch.tensor(alive, device=tokens.device) * ALWAYS
-        return self.model(tokens[:, None], lengths[:, None], end[:, None], self.cache)[:, 0]
+    def nearest(self, prompt):
+        """(tokens shared, row) of the row that begins most like a prompt. The last token of a prompt counts
+        as new: it must be read, for its output."""
+        same = [row for row, text in enumerate(self.texts) if text[:1] == prompt[:1]]
+        keep, row = max(((common(self.texts[row], prompt), row) for row in same), default=(0, 0))
+        return min(keep, len(prompt) - 1), row
+
+    def row_for(self, source, keep, taken):
+        """A row for a text that begins like `source`: that one, if little is lost by it, else the one used
+        least recently."""
+        if source not in taken and keep and 2 * keep >= len(self.texts[source]):
+            return source
+        return min((row for row in range(len(self.texts)) if row not in taken), key=self.last.__getitem__)
+
+    def read(self, chosen, rows, prompts, hidden):
+        """Read what the rows of the chosen prompts lack, and note the last hidden states."""
+        new = {i: prompts[i][len(self.texts[rows[i]]) :] for i in chosen}
+        order, device = sorted(chosen, key=lambda i: len(new[i])), self.model.device
+        while order:
+            group = [order.pop()]  # the longest gives the width
+            T = len(new[group[0]])
+            while (
+                order and (len(group) + 1) * T <= READ and (T <= 4 * LITTLE or 2 * len(new[order[-1]]) >= T)
+            ):
+                group.append(order.pop())
+            ids = torch.tensor([new[i] + [0] * (T - len(new[i])) for i in group], device=device)
+            kept, sizes = torch.tensor(
+                [[len(prompts[i]) - len(new[i]), len(new[i])] for i in group], device=device
+            ).T
+            last = self.cache.positions.shape[1] - 1  # padding must not ask for more
+            positions = (kept[:, None] + torch.arange(T, device=device)).clamp(max=last)
+            self.cache.rows = torch.tensor([rows[i] for i in group], device=device)
+            found = self.model(ids, positions, cache=self.cache)  # (B, T, D)
+            for i, state in zip(group, found[torch.arange(len(group), device=device), sizes - 1]):
+                hidden[i], self.texts[rows[i]] = state, list(prompts[i])
+
+    def feed(self, tokens):
+        """Append one token to rows, {row: token}, the rows between them reading along: hidden states (top, D)
+        of all rows up to the highest."""
+        top, device = max(tokens) + 1, self.model.device
+        ids, positions = np.zeros((top, 1), dtype=np.int64), np.zeros((top, 1), dtype=np.int64)
+        for row in range(top):
+            positions[row] = len(self.texts[row])
+        for row, token in tokens.items():
+            ids[row], self.last[row] = token, self.clock
+            self.texts[row].append(token)
+        self.cache.rows, self.cache.used = slice(0, top), int(positions.max()) + 1
+        ids, positions = torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device)
+        hidden = self.model(ids, positions, cache=self.cache)[:, 0]
+        self.cache.used = None
+        return hidden
+
+    def swap(self, a, b):
+        """Exchange two rows."""
+        n = max(len(self.texts[a]), len(self.texts[b]))
+        for x in (*self.cache.keys, *self.cache.values):
+            x[[a, b], :, :n] = x[[b, a], :, :n]
+        self.cache.positions[[a, b]] = self.cache.positions[[b, a]]
+        for values in (self.texts, self.last):
+            values[a], values[b] = values[b], values[a]
+
+
+def memory_for_texts(device):
+    """Bytes that a session may keep: 2 GiB, of a graphics card half of what is free."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2 << 30
 
 
 # ------------------------------------------------------------------------------------------------ sampling
@@ -108,62 +168,129 @@ def truncate(probs, top_k=0, top_p=1.0, min_p=0.0):
 
 
 def pick(logits, uniform, temperature, top_k=0, top_p=1.0, min_p=0.0):
-    """One token a row, (B,): the best at temperature 0, else the inverse of the cumulative distribution at
-    uniform (B,)."""
+    """One token a row, (B,), and its log-probability under what it was drawn from: the best at temperature 0,
+    else the inverse of the cumulative distribution at uniform (B,)."""
     if temperature == 0:
-        return logits.argmax(-1)
+        best = logits.argmax(-1)
+        return best, torch.zeros(len(best))
     probs = truncate((logits / temperature).softmax(-1), top_k, top_p, min_p)
     cumulative = probs.cpu().double().cumsum(-1)  # not every device has float64
     tokens = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
-    return tokens[:, 0].to(logits.device)
+    tokens = tokens.to(logits.device)
+    return tokens[:, 0], (probs.gather(1, tokens) / probs.sum(-1, keepdim=True)).log()[:, 0]
 
 
 @torch.no_grad()
 def generate(
-    model, prompts, max_new, stop, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seeds=None, session=None
+    model,
+    prompts,
+    max_new,
+    stop,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    seeds=None,
+    session=None,
+    batch=BATCH,
+    process=None,
+    until=None,
+    watch=None,
+    progress=False,
 ):
-    """Continue each prompt until a stop id or max_new tokens: list of Reply without text.
+    """Continue each prompt until a stop id or max_new tokens: list of Reply without text, in their order.
 
     A reply's ids hold what was sampled, a final stop id included; logps are the model's own, at temperature 1
-    and untruncated. seeds: one int or list of ints a row, by default the row's number."""
+    and untruncated, drawn_logps those of the distribution that was drawn from. seeds: one int or list of ints
+    a prompt, by default its number. batch: replies that grow at a time.
+    process(logits (B, V), replies) -> logits changes what may come next; until(ids) says whether a reply is
+    at its end; watch(i, reply) is called after every token of prompt i; progress shows a bar."""
+    if not prompts:
+        return []
     session = session or Session(model)
-    hidden = session.prefill(prompts)
-    if temperature:
-        draws = [np.random.default_rng(seed).random(max_new) for seed in seeds or range(len(prompts))]
-        uniform = torch.from_numpy(np.stack(draws))
-    replies = [Reply("", finished=False) for _ in prompts]
-    for t in range(max_new):
-        logits = model.logits(hidden).float()  # (B, V)
-        tokens = pick(logits, uniform[:, t] if temperature else None, temperature, top_k, top_p, min_p)
-        logps = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        for reply, token, logp in zip(replies, tokens.tolist(), logps.tolist()):
-            if not reply.finished:
-                reply.ids.append(token)
-                reply.logps.append(logp)
-                reply.finished = token in stop
-        alive = [not reply.finished for reply in replies]
-        if t + 1 == max_new or not any(alive):
-            break
-        hidden = session.feed(tokens, alive)
+    rows = session.reserve(min(batch, len(prompts)), max(map(len, prompts), default=0) + max_new)
+    replies, waiting, growing = [Reply("", finished=False) for _ in prompts], deque(range(len(prompts))), {}
+    seeds = seeds or range(len(prompts))
+    draws = [np.random.default_rng(seed).random(max_new) for seed in seeds] if temperature else []
+    hidden = torch.empty(len(session.texts), model.config.dim, device=model.device)
+    bar = tqdm(total=len(prompts), unit="reply", disable=not progress)
+    while waiting or growing:
+        free = rows - len(growing)
+        if waiting and (not growing or free >= max(1, rows // 8)):
+            entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+            taken, states = session.prefill([prompts[i] for i in entering], growing)
+            growing |= dict(zip(taken, entering))
+            hidden = hidden.to(states.dtype)
+            hidden[taken] = states
+        at = sorted(growing)
+        current = [replies[growing[row]] for row in at]
+        logits = model.logits(hidden[at]).float()  # (B, V)
+        logits = process(logits, current) if process else logits
+        uniform = [draws[growing[row]][len(reply.ids)] for row, reply in zip(at, current) if temperature]
+        uniform = torch.tensor(uniform, dtype=torch.float64)
+        tokens, drawn = pick(logits, uniform, temperature, top_k, top_p, min_p)
+        logps = (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
+        fed = {}
+        for row, token, logp, own in zip(at, tokens.tolist(), logps, drawn.tolist()):
+            i = growing[row]
+            reply = replies[i]
+            reply.ids.append(token)
+            reply.logps.append(logp)
+            reply.drawn_logps.append(own)
+            reply.finished = token in stop or bool(until and until(reply.ids))
+            if watch:
+                watch(i, reply)
+            if reply.finished or len(reply.ids) == max_new:
+                del growing[row]
+                bar.update()
+            else:
+                fed[row] = token
+        if fed:
+            close_ranks(session, fed, growing)
+            hidden[: max(fed) + 1] = session.feed(fed)
+    bar.close()
     return replies
 
 
+def close_ranks(session, fed, growing):
+    """Move the highest rows into gaps, where these are more than a quarter: gaps compute along."""
+    while max(fed) + 1 > len(fed) + len(fed) // 3:
+        high, gap = max(fed), min(row for row in range(max(fed)) if row not in fed)
+        session.swap(high, gap)
+        fed[gap], growing[gap] = fed.pop(high), growing.pop(high)
+
+
 @torch.no_grad()
-def n_best(model, prompts, n, max_new, stop, session=None):
+def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
     """The n likeliest replies of each prompt by beam search of width n, finished ones first: lists of Reply.
 
-    Beams are branches of one tree in the row's cache, kept apart by the mask: nothing is copied when they
-    fork."""
-    session = session.fork() if session else Session(model)
-    hidden = session.prefill(prompts)[:, None]  # (B, W, D)
-    cache, device, stops = session.cache, model.device, set(stop)
+    Replies are compared by their log-probability over their length ** length_penalty. Beams are branches of
+    one tree behind the row's text, kept apart by the mask: nothing is copied when they fork."""
+    session = session or Session(model)
+    longest = max(map(len, prompts))
+    rows = session.reserve(len(prompts), longest + n * max_new)
+    if rows < len(prompts):
+        half = -(-len(prompts) // 2)
+        parts = (prompts[:half], prompts[half:])
+        return [
+            group
+            for part in parts
+            for group in n_best(model, part, n, max_new, stop, session, length_penalty)
+        ]
+    at, hidden = session.prefill(prompts)
+    hidden, cache, device, stops = hidden[:, None], session.cache, model.device, set(stop)  # (B, W, D)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
-    prefix = cache.end[:, None, : cache.length] > 0  # (B, 1, S)
+    cache.rows, slots = torch.tensor(at, device=device), torch.arange(longest + n * max_new, device=device)
+    prefix = (slots < lengths)[:, None]  # (B, 1, S)
     live = [[((), ())] for _ in prompts]  # (ids, logps) of each beam
     done = [[] for _ in prompts]
     own = torch.zeros(
-        len(prompts), 1, 0, dtype=torch.bool, device=device
-    )  # which branch slots each beam sees
+        len(prompts), 1, len(slots), dtype=torch.bool, device=device
+    )  # branch slots each beam sees
+
+    def value(logps, length=None):
+        return sum(logps) / (length or len(logps)) ** length_penalty
+
     for t in range(max_new):
         logps = model.logits(hidden).float().log_softmax(-1)  # (B, W, V)
         best = logps.topk(min(2 * n, logps.shape[-1]), dim=-1)
@@ -180,15 +307,15 @@ def n_best(model, prompts, n, max_new, stop, session=None):
                 reverse=True,
             )
             grown = []
-            for _, w, token, value in options[: 2 * n]:
-                ids, so_far = (*beams[w][0], token), (*beams[w][1], value)
+            for _, w, token, logp in options[: 2 * n]:
+                ids, so_far = (*beams[w][0], token), (*beams[w][1], logp)
                 if token in stops:
                     done[row].append(Reply("", list(ids), list(so_far)))
                 elif len(grown) < n:
                     grown.append((w, ids, so_far))
-            done[row] = sorted(done[row], key=lambda reply: -reply.logp)[:n]
-            worst = done[row][-1].logp if len(done[row]) == n else -np.inf
-            if not grown or sum(grown[0][2]) <= worst:  # a longer reply is never likelier than its beginning
+            done[row] = sorted(done[row], key=lambda reply: -value(reply.logps))[:n]
+            worst = value(done[row][-1].logps) if len(done[row]) == n else -np.inf
+            if not grown or value(grown[0][2], max_new) <= worst:  # no longer reply can be better any more
                 grown = []
             live[row] = [(ids, so_far) for _, ids, so_far in grown]
             padding = n - len(grown)
@@ -198,10 +325,12 @@ def n_best(model, prompts, n, max_new, stop, session=None):
             break
         parents, fed = torch.tensor(parents, device=device), torch.tensor(fed, device=device)
         own = own.gather(1, parents[..., None].expand(-1, -1, own.shape[2]))
-        itself = torch.eye(n, dtype=torch.bool, device=device).expand(len(prompts), n, n)
-        own = torch.cat((own, itself), dim=2)
-        mask = torch.cat((prefix.expand(-1, n, -1), own), dim=2)[:, None]  # (B, 1, W, S)
-        hidden = model(fed, (lengths + t).expand(-1, n), torch.zeros_like(fed), cache, mask)
+        new = lengths + t * n + torch.arange(n, device=device)  # (B, W) slots of the beams' new tokens
+        own = own.scatter(2, new[..., None], True)
+        cache.slots, cache.used = new, longest + (t + 1) * n
+        mask = (prefix | own)[:, None, :, : cache.used]  # (B, 1, W, S)
+        hidden = model(fed, (lengths + t).expand(-1, n), cache=cache, mask=mask)
+    cache.slots = cache.used = None
     for row, beams in enumerate(live):  # none ended in time: the best that did not
         cut = [Reply("", list(ids), list(logps), finished=False) for ids, logps in beams]
         done[row] = done[row] or cut

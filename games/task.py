@@ -54,12 +54,13 @@ class Contrast:
 # ------------------------------------------------------------------------------------------------ play
 @dataclass
 class Reply:
-    """What an agent said: text, and from a model the ids it sampled, their log-probabilities, and the ids of
-    the prompt before them."""
+    """What an agent said: text, and from a model the ids it sampled, their log-probabilities (its own, and
+    those of the distribution they were drawn from), and the ids of the prompt before them."""
 
     text: str
     ids: list = field(default_factory=list)
     logps: list = field(default_factory=list)
+    drawn_logps: list = field(default_factory=list)
     finished: bool = True  # it stopped by itself, not at the length limit
     prompt: list = field(default_factory=list)
 

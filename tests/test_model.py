@@ -135,47 +135,18 @@ def test_visible_by_hand():
 
 
 @families
-def test_select_keeps_rows_and_beginnings(tiny, family):
-    """Rows chosen, reordered and doubled, each cut, continue as fresh ones do."""
-    model, ids, lengths = tiny(family), random_ids(3, 8), [8, 5, 3]
-    end = (torch.arange(8) < torch.tensor(lengths)[:, None]) * ALWAYS
+def test_rows_that_are_cut_copied_and_written_over_continue_as_fresh_ones_do(tiny, family):
+    model, ids = tiny(family), random_ids(3, 8)
     cache = KVCache(model.config, rows=3, slots=8)
-    model(ids, end=end, cache=cache)
-    rows, keep = [2, 0, 1, 0], [3, 8, 2, 4]
-    chosen = cache.select(torch.tensor(rows), torch.tensor(keep))
-    new = random_ids(4, 1, seed=1)
-    hidden = model(new, torch.tensor(keep)[:, None], cache=chosen)
-    for i, (row, kept) in enumerate(zip(rows, keep)):
-        fresh = model(torch.cat((ids[row : row + 1, :kept], new[i : i + 1]), dim=1))
-        near(model.logits(hidden)[i, 0], model.logits(fresh)[0, -1])
-
-
-def test_select_drops_slots_that_no_row_needs(tiny):
-    model = tiny()
-    cache = KVCache(model.config, rows=2, slots=8)
-    model(random_ids(2, 8), cache=cache)
-    assert cache.select(torch.tensor([0, 1]), torch.tensor([3, 2])).length == 3
-
-
-def test_select_leaves_its_source_as_it_was(tiny):
-    model, ids = tiny(), random_ids(2, 6)
-    cache = KVCache(model.config, rows=2, slots=8)
-    model(ids[:, :5], cache=cache)
-    chosen = cache.select(torch.tensor([1]), torch.tensor([2]))
-    model(random_ids(1, 3, seed=1), torch.arange(2, 5)[None], cache=chosen)
-    near(model(ids[:, 5:], cache=cache), model(ids)[:, 5:])
-
-
-def test_forget_hides_what_lies_beyond(tiny):
-    model, ids, keep = tiny(), random_ids(2, 6), torch.tensor([2, 4])
-    cache = KVCache(model.config, rows=2, slots=8)
     model(ids, cache=cache)
-    cache.forget(keep)
-    new = random_ids(2, 1, seed=1)
-    hidden = model(new, keep[:, None], cache=cache)
-    for row, kept in enumerate(keep.tolist()):
-        fresh = model(torch.cat((ids[row : row + 1, :kept], new[row : row + 1]), dim=1))
-        near(hidden[row, 0], fresh[0, -1])
+    cache.copy(0, 2, 5)  # row 2 begins as row 0 does
+    rows, keep = [2, 0, 1], [4, 8, 2]
+    cache.rows = torch.tensor(rows)
+    new = random_ids(3, 2, seed=1)
+    hidden = model(new, torch.tensor(keep)[:, None] + torch.arange(2), cache=cache)
+    for i, (row, kept) in enumerate(zip((0, 0, 1), keep)):
+        fresh = model(torch.cat((ids[row : row + 1, :kept], new[i : i + 1]), dim=1))
+        near(model.logits(hidden)[i], model.logits(fresh)[0, -2:])
 
 
 @families

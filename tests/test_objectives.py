@@ -415,7 +415,7 @@ class Said:
 
 
 def reply(prompt, ids, finished=True):
-    return Reply("", list(ids), [], finished, list(prompt))
+    return Reply("", list(ids), finished=finished, prompt=list(prompt))
 
 
 def rolled(opened, *flags):

@@ -275,13 +275,16 @@ def test_padding_behind_rows_without_end_is_no_obstacle_to_the_band(tiny, calls,
 
 
 @pytest.mark.parametrize("family", SLIDING[:3])
-def test_a_cache_takes_no_band_and_agrees(tiny, calls, family):
+def test_a_cache_takes_the_band_for_a_beginning_alone_and_agrees(tiny, calls, family):
     model, ids = tiny(family), torch.tensor([text(LONG, 0)])
     with torch.no_grad():
-        cached = model(ids, cache=KVCache(model.config, rows=1, slots=LONG))
-        assert not calls["banded"]
+        cache = KVCache(model.config, rows=1, slots=LONG)
+        first = model(ids[:, : LONG - 3], cache=cache)
+        taken = calls["banded"]
+        assert taken
+        cached = torch.cat((first, model(ids[:, LONG - 3 :], cache=cache)), dim=1)
+        assert calls["banded"] == taken
         assert_close(model(ids), cached, atol=1e-5, rtol=1e-5)
-        assert calls["banded"]
 
 
 # ------------------------------------------------------------------------------------------------ the kernel

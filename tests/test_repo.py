@@ -44,7 +44,7 @@ MAY_IMPORT = {
         "torch",
         "numpy",
     },
-    "sampler": {"attention", "model", "data", "losses", "games.task", "torch", "numpy"},
+    "sampler": {"model", "data", "losses", "games.task", "torch", "tqdm", "numpy"},
     "agents": {"sampler", "data", "games.task", "torch", "numpy"},
     "runs": {"ranks", "torch", "safetensors", "tqdm"},
     "recipes": {"games"},

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from agents import Model
 from games.task import Reply
+from model import KVCache
 from sampler import Session, common, generate, n_best, pick, score, truncate
 
 families = pytest.mark.parametrize("family", SHAPES)
@@ -168,7 +169,8 @@ def test_pick_follows_the_distribution(settings, weights):
     """The chi-square statistic of at most 5 tokens, whose 99.99 % quantile is 23.5."""
     n, weights = 20_000, np.array(weights)
     uniform = torch.from_numpy(np.random.default_rng(0).random(n))
-    tokens = pick(PROBS[:1].log().expand(n, -1), uniform, **settings)
+    tokens, drawn = pick(PROBS[:1].log().expand(n, -1), uniform, **settings)
+    assert_close(drawn.exp().double(), torch.tensor(weights / weights.sum())[tokens], atol=1e-6, rtol=0)
     counts, expected = np.bincount(tokens, minlength=5), n * weights / weights.sum()
     assert (counts[weights == 0] == 0).all()
     alive = weights > 0
@@ -178,7 +180,7 @@ def test_pick_follows_the_distribution(settings, weights):
 def test_pick_at_the_edges_takes_tokens_of_some_probability():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]] * 2)
     uniform = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    assert pick(logits, uniform, 1.0).tolist() == [1, 3]
+    assert pick(logits, uniform, 1.0)[0].tolist() == [1, 3]
 
 
 # ------------------------------------------------------------------------------------------------ sessions
@@ -232,37 +234,130 @@ def test_whatever_happens_to_its_rows_a_session_replies_as_a_fresh_start(tiny, s
     model, rng, prompts = tiny("qwen3"), np.random.default_rng(seed), PROMPTS
     session = Session(model)
     for _ in range(15):
-        if rng.random() < 0.2:
-            session = session.fork()
         replies = generate(model, prompts, 3, STOP, temperature=0, session=session)
         agree(replies, generate(model, prompts, 3, STOP, temperature=0))
         prompts = [prompt + reply.ids for prompt, reply in zip(prompts, replies)]
         prompts = changed(prompts, rng)
 
 
-def test_a_fork_leaves_its_origin_as_it_was(tiny):
-    model = tiny()
-    session, shapes = Session(model), count(model)
-    replies = generate(model, PROMPTS, 4, [], session=session)
-    texts = [list(text) for text in session.texts]
-    fork = session.fork()
-    generate(model, [prompt + [8, 8, 8] for prompt in PROMPTS], 4, [], session=fork)
-    generate(model, [prompt + [8, 8, 8, 9] for prompt in PROMPTS], 4, [], session=fork)
-    assert session.texts == texts
-    prompts = [prompt + reply.ids + [20] for prompt, reply in zip(PROMPTS, replies)]
-    shapes.clear()
-    again = generate(model, prompts, 4, [], session=session)
-    assert shapes[0] == (4, 2)
-    agree(again, generate(model, prompts, 4, []))
+def test_samples_of_one_prompt_read_it_once(tiny):
+    model, prompt = tiny("qwen3"), list(range(20, 60))
+    shapes = count(model)
+    replies = generate(model, [prompt] * 8, 5, [])
+    assert shapes[:2] == [(1, 40), (7, 1)] and shapes[2:] == [(8, 1)] * 4
+    alone = [generate(model, [prompt], 5, [], seeds=[i])[0] for i in range(8)]
+    agree(replies, alone)
+    assert len({tuple(reply.ids) for reply in replies}) > 4
 
 
-def test_a_fork_reuses_what_its_origin_read(tiny):
-    model = tiny()
+def test_what_prompts_share_is_read_once_also_across_calls(tiny):
+    model, system = tiny("qwen3"), list(range(20, 60))
+    prompts = [
+        [*system, *group, *tail] for group in (range(70, 150), range(150, 230)) for tail in ([1], [2], [3])
+    ]
     session, shapes = Session(model), count(model)
-    generate(model, PROMPTS, 1, [], session=session)
+    replies = generate(model, prompts, 2, [], session=session)
+    assert sum(rows * width for rows, width in shapes[:-1]) == 121 + 81 + 4
     shapes.clear()
-    generate(model, [prompt + [8, 8] for prompt in PROMPTS], 1, [], session=session.fork())
-    assert shapes == [(4, 2)]
+    more = [[*system, *range(70, 150), 1, 5], [*system, 8]]
+    again = generate(model, more, 1, [], session=session)
+    assert sum(rows * width for rows, width in shapes) <= 4
+    agree(replies, generate(model, prompts, 2, []))
+    agree(again, [generate(model, [prompt], 1, [], seeds=[i])[0] for i, prompt in enumerate(more)])
+
+
+@samplings
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+def test_batch_order_and_neighbours_change_nothing(tiny, family, sampling):
+    model, rng = tiny(family), np.random.default_rng(1)
+    prompts = [rng.integers(300, size=rng.integers(1, 30)).tolist() for _ in range(20)]
+    settings = dict(temperature=sampling["temperature"])
+    seeds = [[5, i] for i in range(20)]
+    expected = [
+        generate(model, [prompt], 9, STOP, seeds=[seed], **settings)[0]
+        for prompt, seed in zip(prompts, seeds)
+    ]
+    assert len({len(reply.ids) for reply in expected}) > 3
+    for batch in (1, 3, 20):
+        agree(generate(model, prompts, 9, STOP, seeds=seeds, batch=batch, **settings), expected)
+    order = rng.permutation(20)
+    replies = generate(
+        model, [prompts[i] for i in order], 9, STOP, seeds=[seeds[i] for i in order], batch=7, **settings
+    )
+    agree(replies, [expected[i] for i in order])
+
+
+def test_rows_that_end_make_room_and_gaps_are_closed(tiny):
+    """No more rows than asked for, and few that compute for nothing."""
+    model, rng = tiny(), np.random.default_rng(2)
+    prompts = [rng.integers(300, size=4).tolist() for _ in range(40)]
+    shapes = count(model)
+    replies = generate(model, prompts, 12, STOP, batch=8)
+    steps = [rows for rows, width in shapes if width == 1]
+    assert max(steps) <= 8 and len(replies) == 40 and all(reply.ids for reply in replies)
+    assert sum(steps) <= 1.5 * sum(len(reply.ids) - 1 for reply in replies)
+
+
+def test_a_session_stays_within_its_budget_and_forgets_what_was_used_least(tiny):
+    model, rng = tiny(), np.random.default_rng(3)
+    token = 2 * 4 * sum(x.shape[1] * x.shape[3] for x in KVCache(model.config, 1, 1).keys)
+    session = Session(model, budget=4 * 64 * token)
+    for _ in range(6):
+        prompts = [rng.integers(300, size=rng.integers(20, 50)).tolist() for _ in range(9)]
+        agree(generate(model, prompts, 5, STOP, session=session), generate(model, prompts, 5, STOP))
+        held = sum(x.nbytes for x in (*session.cache.keys, *session.cache.values))
+        assert held <= session.budget and len(session.texts) >= 3
+    kept = prompts[-1]
+    shapes = count(model)
+    generate(model, [kept + [1]], 1, [], session=session)
+    assert shapes[0][1] < len(kept)
+
+
+def test_a_prompt_longer_than_the_budget_is_read_all_the_same(tiny):
+    model = tiny()
+    (reply,) = generate(model, [list(range(100))], 3, [], session=Session(model, budget=1), temperature=0)
+    agree([reply], generate(model, [list(range(100))], 3, [], temperature=0))
+
+
+def test_no_prompts_give_no_replies(tiny):
+    assert generate(tiny(), [], 3, []) == []
+
+
+# ------------------------------------------------------------------------------------------------ control
+def test_drawn_log_probabilities_are_those_of_the_truncated_distribution(tiny):
+    model, settings = tiny("qwen3"), dict(temperature=0.7, top_k=20, top_p=0.9, min_p=0.01)
+    for prompt, reply in zip(PROMPTS, generate(model, PROMPTS, 8, [], **settings)):
+        logits = model.logits(model(torch.tensor([prompt + reply.ids])))[0, len(prompt) - 1 : -1]
+        probs = truncate((logits / 0.7).softmax(-1), top_k=20, top_p=0.9, min_p=0.01)
+        probs = probs / probs.sum(-1, keepdim=True)
+        expected = probs.gather(1, torch.tensor(reply.ids)[:, None])[:, 0].log()
+        assert_close(torch.tensor(reply.drawn_logps), expected, atol=1e-5, rtol=0)
+        assert max(reply.drawn_logps) < 0
+
+
+def test_a_processor_decides_what_may_come_and_sees_what_came(tiny):
+    def odd_after_even(logits, replies):
+        for row, reply in zip(logits, replies):
+            row[len(reply.ids) % 2 :: 2] = -torch.inf
+        return logits
+
+    for reply in generate(tiny(), PROMPTS, 6, [], process=odd_after_even):
+        assert [token % 2 for token in reply.ids] == [1, 0, 1, 0, 1, 0]
+
+
+def test_until_ends_a_reply_and_watch_sees_every_token(tiny):
+    seen = []
+    replies = generate(
+        tiny(),
+        PROMPTS,
+        9,
+        [],
+        until=lambda ids: sum(ids) > 400,
+        watch=lambda i, reply: seen.append((i, reply.ids[-1])),
+    )
+    for i, reply in enumerate(replies):
+        assert sum(reply.ids[:-1]) <= 400 and (sum(reply.ids) > 400) == reply.finished
+        assert [token for row, token in seen if row == i] == reply.ids
 
 
 @pytest.mark.parametrize(
@@ -332,11 +427,10 @@ def test_n_best_in_a_session_equals_n_best_alone_and_leaves_the_session_as_it_wa
     session = Session(model)
     replies = generate(model, SMALL, 3, [], temperature=0, session=session)
     prompts = [prompt + reply.ids for prompt, reply in zip(SMALL, replies)]
-    texts = [list(text) for text in session.texts]
     shapes = count(model)
     inside = n_best(model, prompts, 5, 4, [4], session)
     assert shapes[0] == (3, 1)
-    assert session.texts == texts
+    assert sorted(session.texts) == sorted(prompts)
     shapes.clear()
     agree(
         generate(model, prompts, 3, [], temperature=0, session=session),
