@@ -25,12 +25,16 @@ from ranks import split_as, whole
 
 
 def write_json(path, value):
-    """Write JSON to a temporary name, flush, rename: a reader sees the old file or the new one."""
+    """Write JSON so that a reader sees the old file or the new one."""
+    replace_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def replace_text(path, text):
+    """Write a file under a temporary name, flush, rename."""
     partial = Path(f"{path}.partial")
     try:
         with open(partial, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -100,7 +104,7 @@ class Run:
         for path in [path for path in paths if path.exists() and not self.quiet]:
             lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows was cut by a kill
             kept = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
-            path.write_text("".join(kept), encoding="utf-8")
+            replace_text(path, "".join(kept))
 
     # -------------------------------------------------------------------------------------------- checkpoints
     def save(self, step, write_model, optimizers, best=None, **kept):
