@@ -4,6 +4,7 @@ Without a verb it plays, with the newest run. Each verb is one function below; m
 task."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -11,13 +12,16 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 import data
 import lora
 import model as models
 import runs
+import sampler
 from agents import Model
 from games import TASKS
+from games.rows import read_rows
 from recipes import Infer, UsageError, nearest, parse
 
 
@@ -122,10 +126,79 @@ def evaluate(cfg, task, model, tokenizer, folder):
         runs.write_json(out, report)
 
 
+CHUNK = 256  # replies between two writes
+
+
+def sample_rows(cfg, model, tokenizer, folder):
+    """Reply --n times to every row of --prompts, a line of --out each. An --out that exists is gone on with:
+    its rows are not made again. A reply is drawn by (seed, row, sample)."""
+    if not cfg.out:
+        raise UsageError("sample --prompts needs --out FILE")
+    if cfg.n > 1 and not cfg.temperature:
+        raise UsageError("--n without --temperature: at temperature 0 all replies are the same")
+    names = ("n", "seed", "temperature", "top_k", "top_p", "min_p", "max_new")
+    settings = {"model": str(folder), **{name: getattr(cfg, name) for name in names}}
+    done = done_rows(Path(cfg.out), settings)
+    sampling = {name: getattr(cfg, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+    session, began, tokens, waiting = sampler.Session(model), time.time(), 0, []
+    for number, (where, row) in enumerate(read_rows(cfg.prompts)):
+        if not (isinstance(row.get("prompt"), str) or isinstance(row.get("messages"), list)):
+            raise ValueError(f'{where}: a row needs a "prompt", text, or "messages", a list')
+        if number not in done:
+            messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+            waiting.append((number, row, tokenizer.prompt(messages)))
+    print(f"{len(done):,} rows done before, {len(waiting):,} to do")
+    size = max(1, CHUNK // cfg.n)
+    bar = tqdm(total=len(waiting), unit="row", disable=None)
+    with open(cfg.out, "a", encoding="utf-8") as file:
+        for start in range(0, len(waiting), size):
+            part = waiting[start : start + size]
+            prompts = [ids for *_, ids in part for _ in range(cfg.n)]
+            seeds = [[cfg.seed, number, j] for number, *_ in part for j in range(cfg.n)]
+            stop = tokenizer.stop_ids
+            replies = sampler.generate(
+                model, prompts, cfg.max_new, stop, seeds=seeds, session=session, **sampling
+            )
+            for i, (number, row, _) in enumerate(part):
+                own = replies[i * cfg.n : (i + 1) * cfg.n]
+                made = [
+                    {"text": tokenizer.decode(r.ids), "logp": r.logp, "finished": r.finished} for r in own
+                ]
+                line = {"row": number, **row, "replies": made, "settings": settings}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            tokens += sum(len(reply.ids) for reply in replies)
+            bar.update(len(part))
+            bar.set_postfix_str(f"{tokens / (time.time() - began):,.0f} tok/s")
+    bar.close()
+    spent = time.time() - began
+    print(f"written: {cfg.out}; {tokens:,} tokens in {runs.duration(spent)}, {tokens / spent:,.0f} tok/s")
+
+
+def done_rows(path, settings):
+    """The rows that a file of replies holds; what a kill left of a line is cut off. Raises ValueError where
+    it was made with other settings."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return set()
+    lines, end, _ = path.read_bytes().rpartition(b"\n")
+    os.truncate(path, len(lines + end))
+    rows = [json.loads(line) for line in lines.split(b"\n") if line]
+    for row in rows[:1]:
+        other = [k for k, v in settings.items() if row.get("settings", {}).get(k) != v]
+        if other:
+            was, now = row.get("settings", {}).get(other[0]), settings[other[0]]
+            raise ValueError(f"{path}: made with {other[0]} {was!r}, now {now!r}; take another --out")
+    return {row["row"] for row in rows}
+
+
 def sample(cfg, task, model, tokenizer, folder):
-    """Reply to --prompt, --n times."""
+    """Reply to --prompt, --n times, or to every row of --prompts."""
+    if cfg.prompts:
+        return sample_rows(cfg, model, tokenizer, folder)
     if not cfg.prompt:
-        raise UsageError("sample needs --prompt TEXT")
+        raise UsageError("sample needs --prompt TEXT or --prompts FILE")
     agent = agent_of(cfg, model, tokenizer, cfg.max_new)
     for reply in agent.reply([[{"role": "user", "content": cfg.prompt}]], cfg.n)[0]:
         print(data.printable(reply.text))

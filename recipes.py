@@ -105,6 +105,7 @@ class Infer:
     limit: int = 400  # examples to evaluate on
     n: int = 1  # samples a prompt
     prompt: str = ""  # sample: what to say to the model
+    prompts: str = ""  # sample: rows with a "prompt" or "messages" each: a file, a folder or a Hub data set
     temperature: float = 0.0  # 0 takes the likeliest token
     top_k: int = 0  # sample among the k likeliest tokens; 0 among all
     top_p: float = 1.0  # sample among the fewest tokens that hold this share of the probability

@@ -77,7 +77,8 @@ def scratch(cfg, task, labels=None):
         "global_rope_theta": 10_000.0,
         "global_attn_every_n_layers": 1,
         "hidden_activation": "gelu",
-        "pad_token_id": tokenizer.control["<|end|>"],
+        **dict.fromkeys(("pad_token_id", "sep_token_id"), tokenizer.control["<|end|>"]),
+        "cls_token_id": tokenizer.control["<|begin|>"],
     }
     config = config_from_hf(config | (encoder if labels == 0 else decoder))
     if labels is not None:

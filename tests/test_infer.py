@@ -109,6 +109,61 @@ def test_sample_without_a_prompt_is_a_wrong_call(flags, capsys):
     assert "--prompt" in capsys.readouterr().err
 
 
+@pytest.fixture
+def asked(flags, tmp_path, monkeypatch):
+    """Sample from a file of 7 rows, three of them in a chunk: asked(out, *more) gives the exit code."""
+    monkeypatch.setattr(infer, "CHUNK", 6)
+    rows = [{"prompt": text, "id": text} for text in ("oak", "elm", "oak", "a longer prompt", "x")]
+    rows += [{"messages": [{"role": "user", "content": text}]} for text in ("oak", "metal")]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def ask(out, *more):
+        settings = ["--n", "2", "--temperature", "1.5", "--max-new", "5", "--seed", "3"]
+        return infer.main(["sample", *flags, "--prompts", str(path), *settings, "--out", str(out), *more])
+
+    return ask
+
+
+def test_every_row_of_a_file_is_replied_to_once_whatever_stopped_it(asked, tmp_path, capsys):
+    assert asked(tmp_path / "whole.jsonl") == 0
+    assert "0 rows done before, 7 to do" in capsys.readouterr().out
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [row["row"] for row in rows] == list(range(7)) and rows[3]["id"] == "a longer prompt"
+    assert all(len(row["replies"]) == 2 for row in rows)
+    assert len({reply["text"] for row in (rows[0], rows[2], rows[5]) for reply in row["replies"]}) > 3
+    for cut in (0, 1, len(whole) // 3, len(whole) - 1, len(whole)):
+        (tmp_path / "cut.jsonl").write_bytes(whole[:cut])
+        assert asked(tmp_path / "cut.jsonl") == 0
+        again = [json.loads(line) for line in (tmp_path / "cut.jsonl").read_text().splitlines()]
+        assert [row["row"] for row in again] == list(range(7))
+        for row, expected in zip(again, rows):
+            pairs = list(zip(row.pop("replies"), expected["replies"]))
+            assert row == {name: value for name, value in expected.items() if name != "replies"}
+            for reply, other in pairs:
+                assert reply["text"] == other["text"]
+                assert reply["logp"] == pytest.approx(other["logp"], abs=1e-4)
+
+
+def test_a_file_of_replies_is_not_gone_on_with_under_other_settings(asked, tmp_path, capsys):
+    assert asked(tmp_path / "out.jsonl") == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert asked(tmp_path / "out.jsonl", "--seed", "4") == 1
+    assert "made with seed 3, now 4" in capsys.readouterr().err
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_rows_need_a_file_to_go_to_a_prompt_and_a_temperature(asked, tmp_path, capsys):
+    assert asked("") == 2 and "--out" in capsys.readouterr().err
+    assert (
+        asked(tmp_path / "a.jsonl", "--temperature", "0") == 2 and "--temperature" in capsys.readouterr().err
+    )
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
+    assert asked(tmp_path / "a.jsonl") == 1
+    assert "line 2: a row needs" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------- play
 @pytest.mark.parametrize("text", ["", "\n \n"])
 @pytest.mark.parametrize("verb", [["play"], []])
