@@ -17,12 +17,18 @@ class Model:
         self.sampling = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         self.session, self.calls = sampler.Session(model), 0
 
-    def reply(self, conversations, n=1):
-        """For each conversation n replies: samples, or at temperature 0 the n likeliest, best first."""
+    def reply(self, conversations, n=1, begin="", until=(), choices=(), watch=None):
+        """For each conversation n replies: samples, or at temperature 0 the n likeliest, best first.
+
+        begin: text that every reply begins with; until: strings that end a reply and do not belong to it;
+        choices: texts, one of which a reply must be; watch(i, text) is called as reply i grows. With any of
+        these replies are sampled one by one."""
         prompts = [self.tokenizer.prompt(conversation) for conversation in conversations]
+        if begin:
+            prompts = [prompt + list(self.tokenizer.encode(begin)) for prompt in prompts]
         stop = self.tokenizer.stop_ids
         self.calls += 1
-        if n > 1 and self.sampling["temperature"] == 0:
+        if n > 1 and self.sampling["temperature"] == 0 and not (until or choices or watch):
             groups = sampler.n_best(self.model, prompts, n, self.max_new, stop, self.session)
         else:
             repeated = [prompt for prompt in prompts for _ in range(n)]
@@ -31,14 +37,27 @@ class Model:
                 text = zlib.crc32(str(prompt).encode())
                 seeds.append([*self.seed, self.calls, text, seen[text]])
                 seen[text] += 1
-            flat = sampler.generate(
-                self.model, repeated, self.max_new, stop, seeds=seeds, session=self.session, **self.sampling
-            )
+            control = {}
+            if until:
+                control["until"] = lambda ids: any(end in self.tokenizer.decode(ids) for end in until)
+            if choices:
+                control["process"] = sampler.only([self.spelled(conversations[0], text) for text in choices])
+            if watch:
+                control["watch"] = lambda i, reply: watch(i, begin + self.tokenizer.decode(reply.ids))
+            settings = self.sampling | dict(seeds=seeds, session=self.session) | control
+            flat = sampler.generate(self.model, repeated, self.max_new, stop, **settings)
             groups = [flat[i : i + n] for i in range(0, len(flat), n)]
         for prompt, group in zip(prompts, groups):
             for reply in group:
-                reply.text, reply.prompt = self.tokenizer.decode(reply.ids), prompt
+                reply.text, reply.prompt = begin + self.tokenizer.decode(reply.ids), prompt
+                for end in until:
+                    reply.text = reply.text[: len(begin)] + reply.text[len(begin) :].partition(end)[0]
         return groups
+
+    def spelled(self, conversation, text):
+        """The ids of a text as the reply to a conversation, its end included."""
+        ids, mask = self.tokenizer.render([*conversation, {"role": "assistant", "content": text}], "last")
+        return [token for token, learned in zip(ids, mask) if learned]
 
     def choose(self, conversations, choices):
         """Log-probability of each choice as the whole reply to each conversation: list of lists."""

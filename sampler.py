@@ -225,10 +225,10 @@ def generate(
         at = sorted(growing)
         current = [replies[growing[row]] for row in at]
         logits = model.logits(hidden[at]).float()  # (B, V)
-        logits = process(logits, current) if process else logits
+        scores = process(logits.clone(), current) if process else logits
         uniform = [draws[growing[row]][len(reply.ids)] for row, reply in zip(at, current) if temperature]
         uniform = torch.tensor(uniform, dtype=torch.float64)
-        tokens, drawn = pick(logits, uniform, temperature, top_k, top_p, min_p)
+        tokens, drawn = pick(scores, uniform, temperature, top_k, top_p, min_p)
         logps = (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
         fed = {}
         for row, token, logp, own in zip(at, tokens.tolist(), logps, drawn.tolist()):
@@ -250,6 +250,26 @@ def generate(
             hidden[: max(fed) + 1] = session.feed(fed)
     bar.close()
     return replies
+
+
+def only(choices):
+    """A `process` of generate that lets nothing come but one of the choices, lists of ids."""
+    trie = {}
+    for choice in choices:
+        node = trie
+        for token in choice:
+            node = node.setdefault(token, {})
+
+    def process(logits, replies):
+        scores = torch.full_like(logits, -torch.inf)
+        for row, reply in enumerate(replies):
+            node = trie
+            for token in reply.ids:
+                node = node[token]
+            scores[row, list(node)] = logits[row, list(node)]
+        return scores
+
+    return process
 
 
 def close_ranks(session, fed, growing):

@@ -1,5 +1,6 @@
 """Generation, n-best and scoring, with and without a reused cache; and the Model agent on top."""
 
+import copy
 from itertools import product
 
 import numpy as np
@@ -493,7 +494,7 @@ CHOICES = ["yes", "no", "Is it alive?"]
 def agent(tiny, tokenizer):
     """A maker of Model agents over one tiny model."""
     model = tiny(vocab_size=tokenizer.size)
-    return lambda **settings: Model(model, tokenizer, 8, **settings)
+    return lambda **settings: Model(model, copy.copy(tokenizer), 8, **settings)
 
 
 def test_choose_gives_the_probability_of_each_whole_reply(agent, tokenizer):
@@ -538,6 +539,32 @@ def test_several_replies_at_temperature_zero_are_the_likeliest_best_first(agent)
         assert len({tuple(reply.ids) for reply in group}) == 4
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_reply_can_be_held_to_choices_of_several_tokens(agent, temperature):
+    choices = ["yes", "no", "no, it is not", "Is it alive?"]
+    agent = agent(temperature=temperature)
+    agent.max_new = 30
+    groups = agent.reply(TALKS, 6 if temperature else 1, choices=choices)
+    texts = [reply.text for group in groups for reply in group]
+    assert set(texts) <= set(choices) and all(reply.finished for group in groups for reply in group)
+    if temperature:
+        assert len(set(texts)) > 1
+    reply = groups[0][0]
+    expected = teacher_forced(agent.model, reply.prompt, reply.ids)
+    assert_close(torch.tensor(reply.logps), expected, atol=1e-5, rtol=0)  # the model's own all the same
+
+
+def test_a_reply_goes_on_from_its_beginning_and_ends_before_a_string(agent):
+    agent, seen = agent(), []
+    agent.max_new = 12
+    plain = agent.reply(TALKS[:1])[0][0].text
+    begun = agent.reply(TALKS[:1], begin=plain[:3], watch=lambda i, text: seen.append(text))[0][0]
+    assert begun.text.startswith(plain[:3]) and seen[-1] == begun.text and len(seen) == len(begun.ids)
+    end = plain[4:6]
+    cut = agent.reply(TALKS[:1], until=[end])[0][0]
+    assert cut.text == plain.partition(end)[0] and cut.finished
+
+
 def test_an_agent_keeps_its_cache_over_the_turns_of_a_game(agent):
     agent = agent()
     shapes, talks = count(agent.model), TALKS
@@ -545,7 +572,7 @@ def test_an_agent_keeps_its_cache_over_the_turns_of_a_game(agent):
         shapes.clear()
         replies = agent.reply(talks)
         if turn:
-            assert shapes[0][1] < 20
+            assert shapes[0][1] < 0.6 * max(len(agent.tokenizer.prompt(talk)) for talk in talks)
         talks = [
             [*talk, {"role": "assistant", "content": group[0].text}, {"role": "user", "content": "yes"}]
             for talk, group in zip(talks, replies)
