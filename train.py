@@ -31,6 +31,7 @@ from families import config_from_hf, set_labels
 from games import TASKS
 from games.rows import enough
 from games.task import Contrast, Label
+from muon import Muon
 from objectives import OBJECTIVES, Learner, batches_of, items_of, step_of
 from recipes import Train, UsageError, parse, restore, values
 from reports import describe, figures
@@ -194,8 +195,7 @@ def optimizers_of(model, cfg):
     if cfg.optimizer == "muon" and matrices:
         chosen = {id(weight) for weight in matrices}
         rest = [weight for _, weight in named if id(weight) not in chosen]
-        muon = torch.optim.Muon(matrices, lr=cfg.muon_lr, weight_decay=cfg.weight_decay)
-        pairs = [(muon, cfg.muon_lr)]
+        pairs = [(Muon(matrices, lr=cfg.muon_lr, weight_decay=cfg.weight_decay), cfg.muon_lr)]
     elif cfg.optimizer in ("adamw", "muon"):
         rest, pairs = [weight for _, weight in named], []
     else:

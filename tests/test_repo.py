@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "lora": {"model", "families", "ranks", "torch", "safetensors"},
     "embed": {"attention", "model", "lora", "data", "torch", "safetensors", "tokenizers", "tqdm"},
     "losses": {"torch"},
+    "muon": {"torch"},
     "data": {"torch", "numpy", "tokenizers"},
     "objectives": {
         "attention",

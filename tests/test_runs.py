@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import model as models
 import runs
+from muon import Muon
 from runs import Run, duration, link, pack_state, unpack_state, write_json
 
 
@@ -22,7 +23,7 @@ def parameters(seed=0):
 
 def optimizers_over(weights):
     """Muon over the matrices and AdamW over the vector, as in training."""
-    muon = torch.optim.Muon(weights[:2], lr=0.02, weight_decay=0.1)
+    muon = Muon(weights[:2], lr=0.02, weight_decay=0.1)
     return [muon, torch.optim.AdamW([{"params": weights[2:], "weight_decay": 0.1}], lr=0.01)]
 
 
