@@ -256,7 +256,7 @@ def contrast_step(learner, examples):
     positives = [number("document", bank[item.label_id] if bank else item.positive) for item in items]
     others = bank or [text for item in items for text in item.negatives]
     candidates = list(dict.fromkeys([*positives, *(number("document", text) for text in others)]))
-    label = {n: item.label_id for n, item in zip(positives, items) if not bank}
+    label = {n: item.label_id for n, item in zip(positives, items) if not (bank or item.label_id is None)}
     place = {n: i for i, n in enumerate(candidates)}
     plan = {
         "query": queries,

@@ -48,7 +48,9 @@ class Contrast:
     query: str
     positive: str
     negatives: list
-    label_id: int
+    label_id: int | None = (
+        None  # of the positive, from 0 on; texts of one label do not count against each other
+    )
 
 
 # ------------------------------------------------------------------------------------------------ play

@@ -373,6 +373,13 @@ def test_each_text_is_embedded_once_and_equal_labels_are_masked(embeds):
     assert step.report["masked"] == pytest.approx(3 / (5 * 8))  # each question about trees has one twin
 
 
+def test_texts_without_labels_are_twins_of_none(embeds):
+    step = step_of(
+        OBJECTIVES["contrastive"], embeds(), [[replace(item, label_id=None) for item in contrasts()]]
+    )
+    assert step.report["masked"] == 0 and len(set(step.plan["candidate_label"].tolist())) == 9
+
+
 def test_against_the_bank_the_candidates_are_all_labels(embeds):
     bank = ["tree", "metal", "it can fly", "stone", "tree"]
     learner = embeds("--bank", bank=bank)

@@ -54,22 +54,27 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "lora_rank, more",
-    [("0", []), pytest.param("2", [], marks=slow)]
-    + [pytest.param(rank, ["--shard"], marks=slow) for rank in ("0", "2")],
+    "kinds, more",
+    [
+        (["classify", "contrastive", "grpo"], []),
+        pytest.param(["sft", "dpo", "kto"], [], marks=slow),
+        pytest.param(KINDS, ["--lora-rank", "2"], marks=slow),
+        pytest.param(KINDS, ["--shard"], marks=slow),
+        pytest.param(KINDS, ["--shard", "--lora-rank", "2"], marks=slow),
+    ],
 )
 def test_two_ranks_train_what_one_does_for_every_loss(
-    torchrun, facts, base, world_file, tmp_path, lora_rank, more  # noqa: F811
+    torchrun, facts, base, world_file, tmp_path, kinds, more  # noqa: F811
 ):  # fmt: skip
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4", "--micro-tokens", "60"]
-    flags += ["--eval-every", "2", "--lora-rank", lora_rank]
-    two = torchrun([*flags, *more])
-    for kind in KINDS:
+    flags += ["--eval-every", "2", *(flag for flag in more if flag != "--shard")]
+    two = torchrun([*flags, *more], kinds)
+    for kind in kinds:
         facts(kind)
         assert train.main([*flags, "--name", kind, "--runs", str(tmp_path / "one")]) == 0
     output = two.communicate(timeout=300)[0]
     assert two.returncode == 0, output
-    for kind in KINDS:
+    for kind in kinds:
         one, other = (weights(tmp_path / name / kind) for name in ("one", "two"))
         assert one.keys() == other.keys()
         for key in one:
