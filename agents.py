@@ -56,16 +56,12 @@ class Model:
 
     def spelled(self, conversation, text):
         """The ids of a text as the reply to a conversation, its end included."""
-        ids, mask = self.tokenizer.render([*conversation, {"role": "assistant", "content": text}], "last")
+        ids, mask = self.tokenizer.replied(conversation, text)
         return [token for token, learned in zip(ids, mask) if learned]
 
     def choose(self, conversations, choices):
         """Log-probability of each choice as the whole reply to each conversation: list of lists."""
-        samples = [
-            self.tokenizer.render([*conversation, {"role": "assistant", "content": choice}], "last")
-            for conversation in conversations
-            for choice in choices
-        ]
+        samples = [self.tokenizer.replied(talk, choice) for talk in conversations for choice in choices]
         scores = sampler.score(self.model, samples)
         return [scores[i : i + len(choices)] for i in range(0, len(scores), len(choices))]
 

@@ -251,6 +251,10 @@ class Tokenizer:
             mask[start:stop] = [1] * (stop - start)
         return ids, mask
 
+    def replied(self, messages, reply):
+        """Ids and loss mask of a reply, which alone is learned, to a conversation."""
+        return self.render([*messages, {"role": "assistant", "content": reply}], "last")
+
     def with_system(self, messages):
         """The messages with a system message as the format has it."""
         form = self.format

@@ -21,7 +21,7 @@ import runs
 import sampler
 from agents import Model
 from games import TASKS
-from games.rows import read_rows
+from games.rows import parsed, read_rows
 from recipes import Infer, UsageError, nearest, parse
 
 
@@ -182,14 +182,20 @@ def done_rows(path, settings):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return set()
-    lines, end, _ = path.read_bytes().rpartition(b"\n")
-    os.truncate(path, len(lines + end))
-    rows = [json.loads(line) for line in lines.split(b"\n") if line]
+    lines, end, rest = path.read_bytes().rpartition(b"\n")
+    begins = b'{"row": '
+    if (
+        not all(line.startswith(begins) for line in lines.split(b"\n") if line)
+        or rest[:8] != begins[: len(rest)]
+    ):
+        raise ValueError(f"{path}: not a file of replies; nothing was changed in it, take another --out")
+    rows = [parsed(line, path, number) for number, line in enumerate(lines.split(b"\n"), 1) if line]
     for row in rows[:1]:
         other = [k for k, v in settings.items() if row.get("settings", {}).get(k) != v]
         if other:
             was, now = row.get("settings", {}).get(other[0]), settings[other[0]]
             raise ValueError(f"{path}: made with {other[0]} {was!r}, now {now!r}; take another --out")
+    os.truncate(path, len(lines + end))
     return {row["row"] for row in rows}
 
 

@@ -107,7 +107,7 @@ def shown(item, tokenizer, cfg):
         ids = tokenizer.prompt(item.messages)
         return f"{tokenizer.coloured(ids, [0] * len(ids))} -> {item.target}"
     replies = [item.chosen, item.rejected] if isinstance(item, Pair) else [item.reply]
-    return "\n".join(tokenizer.coloured(*replied(tokenizer, item.messages, reply)) for reply in replies)
+    return "\n".join(tokenizer.coloured(*tokenizer.replied(item.messages, reply)) for reply in replies)
 
 
 # ------------------------------------------------------------------------------------------------ sft
@@ -159,10 +159,6 @@ def classify_loss(learner, batch, step):
 
 
 # ------------------------------------------------------------------------------------------------ preference
-def replied(tokenizer, messages, reply):
-    return tokenizer.render([*messages, {"role": "assistant", "content": reply}], "last")
-
-
 def whole_rows(groups, max_tokens):
     """A row for each (samples, labels) that must stay together, and how many did not fit."""
     rows = [share_prefixes(*group) for group in groups]
@@ -174,7 +170,7 @@ def pair_step(learner, examples):
     """The chosen and the rejected reply of a pair branch from one prompt."""
     groups, size = [], learner.cfg.max_tokens
     for item in (item for items in examples for item in items):
-        pair = [replied(learner.tokenizer, item.messages, text) for text in (item.chosen, item.rejected)]
+        pair = [learner.tokenizer.replied(item.messages, text) for text in (item.chosen, item.rejected)]
         groups.append((pair, [1.0, 0.0]))
     rows, left_out = whole_rows(groups, size)
     return Step(pack(rows, learner.cfg.row_tokens), len(rows), left_out)
@@ -185,7 +181,7 @@ def judged_step(learner, examples):
     prompt."""
     groups, size = [], learner.cfg.max_tokens
     for item in (item for items in examples for item in items):
-        groups.append(([replied(learner.tokenizer, item.messages, item.reply)], [float(item.good)]))
+        groups.append(([learner.tokenizer.replied(item.messages, item.reply)], [float(item.good)]))
     rows, left_out = whole_rows(groups, size)
     others = swapped(rows) if len(rows) > 1 else []
     return Step(pack(rows, learner.cfg.row_tokens), len(rows), left_out, others)

@@ -60,6 +60,8 @@ def summed(*tensors):
 
 def gathered(value):
     """Every rank's value, in their order: a list."""
+    if not dist.is_initialized():
+        return [value]
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values

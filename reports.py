@@ -11,6 +11,7 @@ import data
 import runs
 from embed import Embedder
 from games.rows import enough
+from games.task import Chat
 from objectives import batches_of, items_of, shown, step_of
 from recipes import values
 from runs import autocast
@@ -59,7 +60,9 @@ def survey(objective, learner, task, examples, seconds=3.0):
         if time.time() - began > seconds:
             break
     rows, left_out = [row for step in steps for row in step.rows], sum(step.left_out for step in steps)
-    kept, sizes = sum(len(row.labels) for row in rows), [len(row.ids) for row in rows]
+    sizes, kept = [len(row.ids) for row in rows], sum(step.weight for step in steps)
+    if objective.item is Chat:  # whose weight is its tokens
+        kept = sum(len(row.labels) for row in rows)
     enough(kept, {f"longer than --max-tokens {cfg.max_tokens}": left_out}, "samples", cfg.keep)
     line = f"samples: {kept:,} kept; dropped: {left_out:,} too long"
     if isinstance(learner.tokenizer, Embedder):

@@ -304,11 +304,10 @@ def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
     prefix = (slots < lengths)[:, None]  # (B, 1, S)
     live = [[((), ())] for _ in prompts]  # (ids, logps) of each beam
     done = [[] for _ in prompts]
-    own = torch.zeros(
-        len(prompts), 1, len(slots), dtype=torch.bool, device=device
-    )  # branch slots each beam sees
+    # which of the branches' slots each beam sees
+    own = torch.zeros(len(prompts), 1, len(slots), dtype=torch.bool, device=device)
 
-    def value(logps, length=None):
+    def worth(logps, length=None):
         return sum(logps) / (length or len(logps)) ** length_penalty
 
     for t in range(max_new):
@@ -333,9 +332,9 @@ def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
                     done[row].append(Reply("", list(ids), list(so_far)))
                 elif len(grown) < n:
                     grown.append((w, ids, so_far))
-            done[row] = sorted(done[row], key=lambda reply: -value(reply.logps))[:n]
-            worst = value(done[row][-1].logps) if len(done[row]) == n else -np.inf
-            if not grown or value(grown[0][2], max_new) <= worst:  # no longer reply can be better any more
+            done[row] = sorted(done[row], key=lambda reply: -worth(reply.logps))[:n]
+            worst = worth(done[row][-1].logps) if len(done[row]) == n else -np.inf
+            if not grown or worth(grown[0][2], max_new) <= worst:  # no longer reply can be better any more
                 grown = []
             live[row] = [(ids, so_far) for _, ids, so_far in grown]
             padding = n - len(grown)

@@ -234,7 +234,7 @@ def schedule(step, cfg):
     return cfg.final_lr + (1 - cfg.final_lr) * SCHEDULES[cfg.schedule](left)
 
 
-# ------------------------------------------------------------------------------------------------ one step
+# ------------------------------------------------------------------------------------------------ measures
 @torch.no_grad()
 def valid_loss(objective, learner, step, device, compute):
     """Mean loss of a step's rows, by their weight."""
@@ -245,7 +245,6 @@ def valid_loss(objective, learner, step, device, compute):
         return sum(float(objective.loss(learner, b, step)[0]) for b in batches(step.rows)) / step.weight
 
 
-# ------------------------------------------------------------------------------------------------ reports
 def evaluate(task, learner, n, device, compute):
     """task.evaluate on the first n test examples."""
     cfg, model, tokenizer = learner.cfg, learner.model.eval(), learner.tokenizer
@@ -388,7 +387,7 @@ def train(cfg, argv):
             run.print(f"{why}: training ends after step {number}")
             run.save(number, write, optimizers, **kept)
             break
-        step = waiting.result() if waiting else prepare(number)
+        step = waiting.result() if waiting else prepare(number) if number else first
         left_out += step.left_out
         if waiting and number + 1 < cfg.steps:
             waiting = ahead.submit(prepare, number + 1)  # the next step's rows, while this one computes
@@ -401,9 +400,7 @@ def train(cfg, argv):
             with autocast(device, compute):
                 step.known = objective.before(learner, step, batches, ranks.summed)
         for _ in range(cfg.updates if objective.item is None else 1):
-            sums = torch.zeros(
-                len(objective.names) + 1, device=device
-            )  # and how many ranks are asked to stop
+            sums = torch.zeros(len(objective.names) + 1, device=device)  # the last: ranks asked to stop
             for batch in batches(step.rows):
                 with autocast(device, compute):
                     found = objective.loss(learner, batch, step)  # sums over the batch

@@ -154,6 +154,15 @@ def test_a_file_of_replies_is_not_gone_on_with_under_other_settings(asked, tmp_p
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("text", ["my notes", "my notes\nand more", '{"row": 0, "x"\nrest'])
+def test_a_file_that_holds_no_replies_stays_as_it_is(asked, tmp_path, capsys, text):
+    """What a kill left of a line is cut off, but not the last line of somebody's own file."""
+    (tmp_path / "notes.txt").write_text(text)
+    assert asked(tmp_path / "notes.txt") == 1
+    assert "notes.txt" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == text
+
+
 def test_rows_need_a_file_to_go_to_a_prompt_and_a_temperature(asked, tmp_path, capsys):
     assert asked("") == 2 and "--out" in capsys.readouterr().err
     assert (

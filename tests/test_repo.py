@@ -49,7 +49,17 @@ MAY_IMPORT = {
     "agents": {"sampler", "data", "games.task", "torch", "numpy"},
     "runs": {"ranks", "torch", "safetensors", "tqdm"},
     "recipes": {"games"},
-    "reports": {"data", "embed", "games.rows", "objectives", "recipes", "runs", "torch", "numpy"},
+    "reports": {
+        "data",
+        "embed",
+        "games.rows",
+        "games.task",
+        "objectives",
+        "recipes",
+        "runs",
+        "torch",
+        "numpy",
+    },
     "plots": {"matplotlib"},  # an extra, asked for by name where it is missing
 }
 
