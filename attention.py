@@ -5,7 +5,7 @@ Query slot i sees key slot j when j <= i < end[j], in a sliding layer only if at
 between them: see `sees`. `ways` chooses how: `dense` makes all scores under a mask, `banded` those near the
 diagonal, `flexed` has a kernel compiled for the rule. Shapes as in model.py."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +39,11 @@ def visible(end, T, causal=True):
 def dense(q, k, v, mask, causal, scale, softcap):
     """Attention, (B, H, T, E), of q (B, H, T, E) on k and v (B, K, S, E) by all T x S scores: under a mask
     (B, 1, T, S), or without one over all keys, in a decoder over those up to the query's own."""
-    causal = causal and mask is None and q.shape[2] > 1
-    group = q.shape[1] // k.shape[1]
+    T, group = q.shape[2], q.shape[1] // k.shape[1]
+    if T == 1 and group > 1:  # heads that share their keys are as good as queries that do
+        x = dense(q.view(-1, k.shape[1], group, q.shape[3]), k, v, mask, False, scale, softcap)
+        return x.reshape(q.shape)
+    causal = causal and mask is None and T > 1
     if group > 1 and (softcap or (mask is not None and q.device.type != "cpu")):
         # no fast kernel takes both a mask and grouped heads
         k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
@@ -49,6 +52,28 @@ def dense(q, k, v, mask, causal, scale, softcap):
     return F.scaled_dot_product_attention(
         q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
+
+
+def cascaded(q, k, v, mask, causal, scale, softcap, n):
+    """`dense` for single queries whose first n keys are the same in all rows: they are read once, for all
+    queries together (as in Hydragen, arXiv 2402.05099)."""
+    (B, H, _, E), K = q.shape, k.shape[1]
+    q = q.reshape(B, K, -1, E) * scale  # (B, K, G, E)
+
+    def across(x):  # (B, K, G, .) -> (K, B G, .): the queries of all rows as those of one
+        return x.transpose(0, 1).flatten(1, 2)
+
+    def back(x):
+        return x.unflatten(1, (B, -1)).transpose(0, 1)
+
+    first, rest = across(q) @ k[0, :, :n].transpose(1, 2), q @ k[:, :, n:].transpose(2, 3)
+    if softcap:
+        first, rest = (softcap * torch.tanh(x / softcap) for x in (first, rest))
+    if mask is not None:
+        rest = rest.masked_fill(~mask[..., n:], -torch.inf)
+    scores = torch.cat((first, across(rest)), dim=2)  # (K, B G, S)
+    weights = scores.float().softmax(dim=2).to(v.dtype)
+    return (back(weights[..., :n] @ v[0, :, :n]) + back(weights[..., n:]) @ v[:, :, n:]).reshape(B, H, 1, E)
 
 
 def banded(q, k, v, mask, causal, scale, softcap):
@@ -162,11 +187,12 @@ def flexible(config, positions):
     return 16 <= config.head_dim <= (256 if room >= 160 << 10 else 64)
 
 
-def ways(config, positions, end, keys, mask, alone):
+def ways(config, positions, end, keys, mask, alone, shared=0):
     """How full layers attend and how sliding ones do: for each the function and its mask.
 
     positions (B, T) of the queries; end, keys (B, S): visibility, or None, and positions of the keys; mask
-    (B, 1, T, S) replaces what `end` says. alone: there are no keys but those of the queries, and no mask."""
+    (B, 1, T, S) replaces what `end` says. alone: there are no keys but those of the queries, and no mask.
+    shared: how many of the first keys are the same in all rows, if that is known; T is 1 then."""
     causal, reach = config.causal, config.reach
     slides = bool(config.sliding) and keys.shape[1] > reach + 1  # a shorter row is seen whole
     if alone and flexible(config, positions):
@@ -178,7 +204,7 @@ def ways(config, positions, end, keys, mask, alone):
     near = band(positions, end, reach, causal) if alone and slides else None
     if mask is None and end is not None and not (near is not None and all(config.sliding)):
         mask = visible(end, positions.shape[1], causal)
-    full = dense, mask
+    full = partial(cascaded, n=shared) if shared else dense, mask
     if near is not None:
         return full, (banded, near)
     if not slides:

@@ -64,7 +64,7 @@ def opened(cfg):
     if cfg.verb == "merge":
         return model, None, folder
     tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
-    return model, tokenizer, folder
+    return models.fuse(model), tokenizer, folder
 
 
 def agent_of(cfg, model, tokenizer, max_new):

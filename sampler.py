@@ -18,6 +18,7 @@ from model import KVCache
 BATCH = 64  # replies that grow at a time
 READ = 2048  # slots of a forward pass over prompts
 LITTLE = 8  # tokens that are rather read twice than waited for
+SHARED = 8, 128  # rows and tokens from which a CPU reads a beginning that all rows share only once a step
 
 
 # ------------------------------------------------------------------------------------------------ the cache
@@ -108,20 +109,24 @@ class Session:
                 order and (len(group) + 1) * T <= READ and (T <= 4 * LITTLE or 2 * len(new[order[-1]]) >= T)
             ):
                 group.append(order.pop())
+            group.sort(key=rows.__getitem__)
             ids = torch.tensor([new[i] + [0] * (T - len(new[i])) for i in group], device=device)
             kept, sizes = torch.tensor(
                 [[len(prompts[i]) - len(new[i]), len(new[i])] for i in group], device=device
             ).T
             last = self.cache.positions.shape[1] - 1  # padding must not ask for more
             positions = (kept[:, None] + torch.arange(T, device=device)).clamp(max=last)
+            low, high = rows[group[0]], rows[group[-1]] + 1
             self.cache.rows = torch.tensor([rows[i] for i in group], device=device)
+            if high - low == len(group):
+                self.cache.rows = slice(low, high)  # which copies nothing
             found = self.model(ids, positions, cache=self.cache)  # (B, T, D)
             for i, state in zip(group, found[torch.arange(len(group), device=device), sizes - 1]):
                 hidden[i], self.texts[rows[i]] = state, list(prompts[i])
 
-    def feed(self, tokens):
+    def feed(self, tokens, shared=0):
         """Append one token to rows, {row: token}, the rows between them reading along: hidden states (top, D)
-        of all rows up to the highest."""
+        of all rows up to the highest. shared: with how many tokens all of these rows begin alike."""
         top, device = max(tokens) + 1, self.model.device
         ids, positions = np.zeros((top, 1), dtype=np.int64), np.zeros((top, 1), dtype=np.int64)
         for row in range(top):
@@ -130,9 +135,11 @@ class Session:
             ids[row], self.last[row] = token, self.clock
             self.texts[row].append(token)
         self.cache.rows, self.cache.used = slice(0, top), int(positions.max()) + 1
+        worth = device.type == "cpu" and len(tokens) >= SHARED[0] and shared >= SHARED[1]
+        self.cache.shared = shared if worth else 0
         ids, positions = torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device)
         hidden = self.model(ids, positions, cache=self.cache)[:, 0]
-        self.cache.used = None
+        self.cache.used, self.cache.shared = None, 0
         return hidden
 
     def swap(self, a, b):
@@ -180,7 +187,7 @@ def pick(logits, uniform, temperature, top_k=0, top_p=1.0, min_p=0.0):
     return tokens[:, 0], (probs.gather(1, tokens) / probs.sum(-1, keepdim=True)).log()[:, 0]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     model,
     prompts,
@@ -198,7 +205,8 @@ def generate(
     watch=None,
     progress=False,
 ):
-    """Continue each prompt until a stop id or max_new tokens: list of Reply without text, in their order.
+    """Continue each prompt until a stop id or max_new tokens (an int, or one a prompt): list of Reply without
+    text, in their order.
 
     A reply's ids hold what was sampled, a final stop id included; logps are the model's own, at temperature 1
     and untruncated, drawn_logps those of the distribution that was drawn from. seeds: one int or list of ints
@@ -208,10 +216,12 @@ def generate(
     if not prompts:
         return []
     session = session or Session(model)
-    rows = session.reserve(min(batch, len(prompts)), max(map(len, prompts), default=0) + max_new)
+    limits = [max_new] * len(prompts) if isinstance(max_new, int) else max_new
+    longest = max(len(prompt) + limit for prompt, limit in zip(prompts, limits))
+    rows = session.reserve(min(batch, len(prompts)), longest)
     replies, waiting, growing = [Reply("", finished=False) for _ in prompts], deque(range(len(prompts))), {}
     seeds = seeds or range(len(prompts))
-    draws = [np.random.default_rng(seed).random(max_new) for seed in seeds] if temperature else []
+    draws = [np.random.default_rng(seed).random(n) for seed, n in zip(seeds, limits)] if temperature else []
     hidden = torch.empty(len(session.texts), model.config.dim, device=model.device)
     bar = tqdm(total=len(prompts), unit="reply", disable=not progress)
     while waiting or growing:
@@ -222,6 +232,8 @@ def generate(
             growing |= dict(zip(taken, entering))
             hidden = hidden.to(states.dtype)
             hidden[taken] = states
+            texts = [prompts[i] for i in growing.values()]
+            shared = common(min(texts), max(texts))  # what the first and the last in order begin with, all do
         at = sorted(growing)
         current = [replies[growing[row]] for row in at]
         logits = model.logits(hidden[at]).float()  # (B, V)
@@ -240,14 +252,14 @@ def generate(
             reply.finished = token in stop or bool(until and until(reply.ids))
             if watch:
                 watch(i, reply)
-            if reply.finished or len(reply.ids) == max_new:
+            if reply.finished or len(reply.ids) == limits[i]:
                 del growing[row]
                 bar.update()
             else:
                 fed[row] = token
         if fed:
             close_ranks(session, fed, growing)
-            hidden[: max(fed) + 1] = session.feed(fed)
+            hidden[: max(fed) + 1] = session.feed(fed, shared)
     bar.close()
     return replies
 
@@ -280,7 +292,7 @@ def close_ranks(session, fed, growing):
         fed[gap], growing[gap] = fed.pop(high), growing.pop(high)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
     """The n likeliest replies of each prompt by beam search of width n, finished ones first: lists of Reply.
 
@@ -357,7 +369,7 @@ def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
 
 
 # ------------------------------------------------------------------------------------------------ scoring
-@torch.no_grad()
+@torch.inference_mode()
 def score(model, samples, rows=16, max_tokens=1024):
     """Summed log-probability of the masked tokens of each sample (ids, mask): list of floats.
 

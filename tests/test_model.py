@@ -184,7 +184,7 @@ def test_rotation_by_hand():
 def angles_at_one(config):
     """The angles of position 1, those of the model's frequencies: (E / 2,)."""
     cos, sin = rotary(config.rope, config.head_dim, torch.tensor([[1]]))
-    return torch.atan2(sin, cos)[0, 0, 0, : config.head_dim // 2]
+    return torch.atan2(sin, cos)[0, 0, 0, config.head_dim // 2 :]
 
 
 def test_llama3_scaling_by_hand():

@@ -9,9 +9,12 @@ import torch
 from conftest import SHAPES
 from torch.testing import assert_close
 
+import attention
+import sampler
 from agents import Model
 from games.task import Reply
-from model import KVCache
+from lora import add_lora
+from model import KVCache, fuse
 from sampler import Session, common, generate, n_best, pick, score, truncate
 
 families = pytest.mark.parametrize("family", SHAPES)
@@ -46,6 +49,51 @@ def count(model):
 
     model.forward = counted
     return shapes
+
+
+# ------------------------------------------------------------------------------------------------ speed
+@pytest.mark.parametrize("threads", [1, 2])
+@families
+def test_a_fused_model_samples_the_same(tiny, family, threads):
+    """One prompt and several, greedy and sampled, n-best and scores; on two threads matrices lie in blocks."""
+    model = tiny(family)
+    torch.set_num_threads(threads)
+    fused = fuse(copy.deepcopy(model))
+    assert fused.layers[0].mlp.down_proj.weight.dim() == (2 if threads == 1 else 3)
+    for sampling in SAMPLING:
+        agree(*(generate(net, PROMPTS, 10, STOP, **sampling) for net in (fused, model)))
+    agree(*(generate(net, PROMPTS[2:3], 10, STOP, temperature=0) for net in (fused, model)))
+    agree(*(n_best(net, PROMPTS[:2], 3, 5, STOP)[1] for net in (fused, model)))
+    samples = [(prompt, [0, *[1] * (len(prompt) - 1)]) for prompt in PROMPTS]
+    assert_close(*(score(net, samples) for net in (fused, model)), atol=1e-5, rtol=0)
+    torch.set_num_threads(1)
+
+
+def test_only_a_merged_model_can_be_fused(tiny):
+    with pytest.raises(ValueError, match="merge the adapter first"):
+        fuse(add_lora(tiny("llama"), 2))
+
+
+@families
+def test_a_beginning_that_all_rows_share_is_read_once_a_step(tiny, family, monkeypatch):
+    """Equal replies, and the keys of the beginning are looked at in one row only."""
+    model, opening, taken = tiny(family), list(range(3, 23)), []
+    prompts = [opening + prompt for prompt in PROMPTS]
+    expected = [generate(model, prompts, 10, STOP, **sampling) for sampling in SAMPLING]
+    cascaded = attention.cascaded
+    monkeypatch.setattr(attention, "cascaded", lambda *a, n: taken.append(n) or cascaded(*a, n=n))
+    monkeypatch.setattr(sampler, "SHARED", (2, 8))
+    for sampling, replies in zip(SAMPLING, expected):
+        agree(generate(model, prompts, 10, STOP, **sampling), replies)
+    windows = model.config.sliding and all(model.config.sliding)  # no layer looks that far
+    assert not taken if windows else min(taken) == len(opening)
+
+
+def test_each_prompt_has_its_own_length(tiny):
+    lengths = [3, 1, 7, 5]
+    replies = generate(tiny("llama"), PROMPTS, lengths, [], temperature=0, batch=2)
+    assert [len(reply.ids) for reply in replies] == lengths
+    assert not any(reply.finished for reply in replies)
 
 
 # ------------------------------------------------------------------------------------------------ generate
