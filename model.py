@@ -43,8 +43,8 @@ def llama3_scaling(frequencies, rope):
 
 
 def rotary(rope, head_dim, positions):
-    """cos and sin, each (B, 1, T, E), of positions (B, T), the first half of sin negative: what `rotate` takes.
-    Angles are float32 whatever the model's dtype.
+    """cos and sin, each (B, 1, T, E), of positions (B, T), the first half of sin negative as `rotate` wants
+    it; angles in float32 whatever the model's dtype.
 
     Dynamic scaling raises the base of a row that is longer than the model was trained for, by its own length,
     so that a batch means what its rows mean alone; keys in a cache keep the base they were rotated with."""

@@ -8,6 +8,7 @@ from collections import deque
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import collate, common, share_prefixes
@@ -18,6 +19,7 @@ from model import KVCache
 BATCH = 64  # replies that grow at a time
 READ = 2048  # slots of a forward pass over prompts
 LITTLE = 8  # tokens that are rather read twice than waited for
+KEYS = 256  # a CUDA graph looks at a multiple of so many keys
 SHARED = 8, 128  # rows and tokens from which a CPU reads a beginning that all rows share only once a step
 
 
@@ -29,6 +31,7 @@ class Session:
     def __init__(self, model, budget=None):
         self.model, self.cache, self.budget = model, None, budget or memory_for_texts(model.device)
         self.texts, self.last, self.clock = [], [], 0
+        self.graphed, self.graphs = model.device.type == "cuda", {}  # see `replayed`
 
     def reserve(self, rows, slots):
         """Rows (at most those asked for, as many as the budget holds, at least one) of at least `slots`."""
@@ -42,6 +45,7 @@ class Session:
             return rows
         slots = max(old[1], slots + slots // 4 if old[1] else slots)  # a growing conversation grows again
         rows = max(1, min(max(rows, old[0]), self.budget // (size * slots)))
+        self.graphs = {}
         before, kept = self.cache, sorted(range(old[0]), key=lambda row: -self.last[row])[:rows]
         kept = kept if old[0] and before.keys[0].dtype == dtype else []
         self.cache = KVCache(config, rows, slots, device, dtype)
@@ -128,6 +132,8 @@ class Session:
         """Append one token to rows, {row: token}, the rows between them reading along: hidden states (top, D)
         of all rows up to the highest. shared: with how many tokens all of these rows begin alike."""
         top, device = max(tokens) + 1, self.model.device
+        if self.graphed:  # few numbers of rows: 1, 2, 4, 8, 16, 24 ...
+            top = min(len(self.texts), next((n for n in (1, 2, 4) if n >= top), -(-top // 8) * 8))
         ids, positions = np.zeros((top, 1), dtype=np.int64), np.zeros((top, 1), dtype=np.int64)
         for row in range(top):
             positions[row] = len(self.texts[row])
@@ -138,9 +144,31 @@ class Session:
         worth = device.type == "cpu" and len(tokens) >= SHARED[0] and shared >= SHARED[1]
         self.cache.shared = shared if worth else 0
         ids, positions = torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device)
-        hidden = self.model(ids, positions, cache=self.cache)[:, 0]
+        if self.graphed:
+            hidden = self.replayed(ids, positions)
+        else:
+            hidden = self.model(ids, positions, cache=self.cache)
         self.cache.used, self.cache.shared = None, 0
-        return hidden
+        return hidden[: max(tokens) + 1, 0]
+
+    def replayed(self, ids, positions):
+        """The model on one token a row, by a CUDA graph: its hundreds of small kernels start in one go. A
+        graph is of one shape, so it looks at a multiple of KEYS keys; what it reads and writes stays in
+        place until `reserve` makes another cache."""
+        cache = self.cache
+        used = min(cache.positions.shape[1], -(-cache.used // KEYS) * KEYS)
+
+        def step(ids, positions):
+            cache.rows, cache.used = slice(0, len(ids)), used
+            seen = torch.arange(used, device=ids.device) <= positions[:, :, None]
+            return self.model(ids, positions, cache=cache, mask=seen[:, None])
+
+        if torch.is_autocast_enabled(ids.device.type):  # a graph would go on with its copies of the weights
+            return step(ids, positions)
+        key = len(ids), used
+        if key not in self.graphs:
+            self.graphs[key] = torch.cuda.make_graphed_callables(step, (ids, positions))
+        return self.graphs[key](ids, positions)
 
     def swap(self, a, b):
         """Exchange two rows."""
@@ -181,10 +209,25 @@ def pick(logits, uniform, temperature, top_k=0, top_p=1.0, min_p=0.0):
         best = logits.argmax(-1)
         return best, torch.zeros(len(best))
     probs = truncate((logits / temperature).softmax(-1), top_k, top_p, min_p)
-    cumulative = probs.cpu().double().cumsum(-1)  # not every device has float64
-    tokens = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
-    tokens = tokens.to(logits.device)
+    exact = probs if probs.is_cuda else probs.cpu()  # not every device has float64
+    tokens = invert(exact, uniform.to(exact.device)).to(logits.device)
     return tokens[:, 0], (probs.gather(1, tokens) / probs.sum(-1, keepdim=True)).log()[:, 0]
+
+
+def invert(probs, uniform, block=256):
+    """For each row the first token, (B, 1), with which the cumulative probs (B, V) exceed the share uniform
+    (B,) of their sum: in float64, first among the sums of blocks, then in one block."""
+
+    def first(cumulative, value):  # that exceeds the value, which rounding must not take to the end
+        value = torch.minimum(value, torch.nextafter(cumulative[:, -1:], torch.zeros_like(value)))
+        return torch.searchsorted(cumulative, value, right=True)
+
+    blocks = F.pad(probs, (0, -probs.shape[1] % block)).unflatten(1, (-1, block))
+    outer = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    value = uniform[:, None].double() * outer[:, -1:]
+    at = first(outer, value)
+    inner = blocks.gather(1, at[:, :, None].expand(-1, -1, block))[:, 0].double().cumsum(-1)
+    return at * block + first(inner, value - F.pad(outer, (1, 0)).gather(1, at))
 
 
 @torch.inference_mode()

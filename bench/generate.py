@@ -1,6 +1,6 @@
 """Speed and memory of generation beside transformers and llama.cpp: python bench/generate.py --model DIR
 
-Cases (all prompts are random ids by seed; every reply has exactly the length asked for):
+Cases; all prompts are random ids by seed, every reply has exactly the length asked for:
   stream    one prompt of 32 tokens, 128 new, greedy
   streams   16 of them, 64 new
   samples   64 samples at temperature 1 of one prompt of 512 tokens, 64 new
@@ -9,22 +9,22 @@ Cases (all prompts are random ids by seed; every reply has exactly the length as
             tokens, greedy, then 8 that the game adds
 
 Sides:
-  ours         sampler.generate with a session, the model fused as infer.py does
-  generate     transformers' generate: prompts by length, left-padded batches of 64; n samples by
-               num_return_sequences
-  continuous   transformers' continuous batching, with its sharing of prefixes (page size 32)
-  cached       transformers' generate, game after game, each with its own cache (games only)
-  llama-f32, llama-bf16, llama-q8_0   llama.cpp through llama-cpp-python: continuous batching by one sequence a
-               prompt, prefixes kept and copied; the model as GGUF of that kind
+  ours         sampler.generate with a session; the model fused, as infer.py does
+  generate     transformers' generate: prompts in order of length, batches of 64, padded on the left; samples
+               by num_return_sequences
+  continuous   transformers' continuous batching, which shares prefixes
+  cached       transformers' generate, game after game, each with a cache of its own (games only)
+  llama-KIND   llama.cpp through llama-cpp-python (llama_side.py), KIND f32, bf16, f16 or q8_0: the weights in
+               GGUF; keys and values in f16
 
-A round runs each side once, in a process of its own, on the same cases; all models compute in float32 unless
-their name says otherwise. A side first runs 4 tokens of the stream to warm up. Greedy replies are compared with
-ours; the share of equal tokens up to the first difference is printed (near-ties may part).
+A round runs each side once in a process of its own, after 4 tokens to warm up. The others compute in float32.
+Equal is how many greedy replies are ours, token by token; near-ties may part.
 
-Medians over the rounds. Tokens/s are new tokens by the wall clock; speed is how often ours fits into the side's
-time; peak the largest resident size of the process. The bound is measured in the same round: reading
-the weights once per step of the batch at the speed of a sum over as many bytes, or computing its products at the
-speed of a large one, whichever takes longer, prompts (those that are not shared) included."""
+Medians over the rounds. Tokens/s are new tokens by the wall clock; speed is how often ours fits into the
+side's time; peak the largest resident size of the process. The bound is the longer of two times measured in
+the same round: that of reading the float32 weights once a step (of 64 rows at most), at the speed of a sum
+over as many bytes, and that of all products, of a prompt's tokens that must be read too, at the speed of a
+large one."""
 
 import argparse
 import json

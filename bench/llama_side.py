@@ -1,5 +1,5 @@
-"""llama.cpp for bench/generate.py: writes a GGUF file of a Llama-family model and continues token ids with it,
-as its server does: one sequence a prompt, continuous batching, prefixes kept and copied."""
+"""llama.cpp for bench/generate.py: writes a GGUF file of a Llama-family model and continues token ids with
+it as its server does: one sequence a prompt, continuous batching, prefixes kept and copied."""
 
 import json
 import os

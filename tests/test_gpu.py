@@ -1,4 +1,7 @@
-"""The kernel that a GPU compiles for packed rows against a mask of all scores: pytest -m gpu."""
+"""The kernel that a GPU compiles for packed rows against a mask of all scores, and generation by CUDA
+graphs: pytest -m gpu."""
+
+import copy
 
 import pytest
 import torch
@@ -6,6 +9,8 @@ from conftest import ENCODERS, SHAPES
 from test_packing import SLIDING, batch_for, long_documents, model_body
 
 import attention
+import sampler
+from model import fuse
 
 pytestmark = [
     pytest.mark.gpu,
@@ -91,3 +96,21 @@ def test_no_mask_of_all_scores_is_made(tiny, monkeypatch):
     with torch.no_grad():
         model(ids, end=torch.full_like(ids, T))
     assert torch.cuda.max_memory_allocated() < 500e6
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_generation_by_graphs_equals_the_processor(tiny, family):
+    """Float32, greedy and sampled, rows that end early, a session that goes on; graphs are used again."""
+    model = tiny(family)
+    prompts = [[5, 9, 200, 31], [7], [5, 9, 200, 31, 4, 4, 18], [250, 3], list(range(3, 60))]
+    gpu, stop = fuse(copy.deepcopy(model).cuda()), list(range(0, 300, 8))
+    session = sampler.Session(gpu)
+    for turn, temperature in enumerate((0.0, 1.0, 0.0)):
+        settings = dict(temperature=temperature, seeds=list(range(5)))
+        expected = sampler.generate(model, prompts, 20, stop, **settings)
+        replies = sampler.generate(gpu, prompts, 20, stop, session=session, **settings)
+        assert [reply.ids for reply in replies] == [reply.ids for reply in expected]
+        for reply, other in zip(replies, expected):
+            torch.testing.assert_close(reply.logps, other.logps, atol=1e-4, rtol=0)
+        prompts = [prompt + reply.ids + [turn + 9] for prompt, reply in zip(prompts, expected)]
+    assert 0 < len(session.graphs) <= 4

@@ -15,7 +15,7 @@ from agents import Model
 from games.task import Reply
 from lora import add_lora
 from model import KVCache, fuse
-from sampler import Session, common, generate, n_best, pick, score, truncate
+from sampler import Session, common, generate, invert, n_best, pick, score, truncate
 
 families = pytest.mark.parametrize("family", SHAPES)
 STOP = list(range(0, 300, 8))
@@ -55,7 +55,7 @@ def count(model):
 @pytest.mark.parametrize("threads", [1, 2])
 @families
 def test_a_fused_model_samples_the_same(tiny, family, threads):
-    """One prompt and several, greedy and sampled, n-best and scores; on two threads matrices lie in blocks."""
+    """One prompt and several, greedy, sampled, n-best and scores; for two threads matrices lie in blocks."""
     model = tiny(family)
     torch.set_num_threads(threads)
     fused = fuse(copy.deepcopy(model))
@@ -87,6 +87,47 @@ def test_a_beginning_that_all_rows_share_is_read_once_a_step(tiny, family, monke
         agree(generate(model, prompts, 10, STOP, **sampling), replies)
     windows = model.config.sliding and all(model.config.sliding)  # no layer looks that far
     assert not taken if windows else min(taken) == len(opening)
+
+
+@families
+def test_steps_of_few_shapes_for_cuda_graphs(tiny, family, monkeypatch):
+    """Without a GPU, the functions that would be captured: the same replies from steps of few shapes, also
+    when a session goes on."""
+    shapes = []
+
+    def capture(step, inputs):
+        shapes.append(tuple(inputs[0].shape))
+        return step
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(sampler, "KEYS", 8)
+    model = tiny(family)
+    session = Session(model)
+    session.graphed = True
+    for sampling in SAMPLING:
+        for prompts in (PROMPTS, PROMPTS[:3], PROMPTS[1:2]):
+            named = sampling | {"seeds": list(range(len(prompts)))}
+            agree(
+                generate(model, prompts, 12, STOP, session=session, **named),
+                generate(model, prompts, 12, STOP, **named),
+            )
+    assert {B for B, _ in shapes} <= {1, 2, 4} and 2 < len(shapes) <= 12
+
+
+def test_the_inverse_of_the_cumulative_distribution_in_blocks():
+    """Against one long float64 sum; nothing of probability 0 is drawn, not even at the ends."""
+    probs = torch.rand(6, 1000, generator=torch.Generator().manual_seed(0)).mul_(8).exp_()
+    probs[:, ::3] = 0
+    probs[3] = 0
+    probs[3, 700] = 1e-30
+    for share in (0.0, 0.1, 0.5, 0.777, 0.999999, 1 - 2**-53):
+        uniform = torch.full((6,), share, dtype=torch.float64)
+        tokens = invert(probs, uniform, block=64)[:, 0]
+        cumulative = probs.double().cumsum(1)
+        expected = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        assert (probs[torch.arange(6), tokens] > 0).all() and tokens[3] == 700
+        if share < 0.99:
+            assert torch.equal(tokens, expected)
 
 
 def test_each_prompt_has_its_own_length(tiny):
