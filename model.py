@@ -22,11 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
-from attention import ways
+from attention import dense, ways
 from families import FAMILIES, config_from_hf, inverse, names_of, rename, row_of, set_labels
 from ranks import whole
 
 BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")  # of old checkpoints, computed here
+SLACK = 1024  # slots that windows have beyond what is seen: they move on only so often
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
 
@@ -240,13 +241,25 @@ class KVCache:
 
     `rows` are those that a forward pass is about, a slice or a tensor (B,). Where texts branch, `slots`
     (B, T) says where their tokens go instead, and the caller gives the mask. `used` is how many slots are
-    looked at, and `shared` how many of the first are the same in all rows, where the caller knows it."""
+    looked at, and `shared` how many of the first are the same in all rows, where the caller knows it.
 
-    def __init__(self, config, rows, slots, device=None, dtype=None):
-        shape = (rows, config.kv_heads, slots, config.head_dim)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+    With windows, sliding layers have only `near` slots: their first is position `base` of the row, and the
+    caller makes room by `slide` before each pass, of at most SLACK tokens a row."""
+
+    def __init__(self, config, rows, slots, device=None, dtype=None, windows=False):
+        near = config.reach + SLACK + 1 if windows and any(config.sliding or ()) else slots
+        self.near, self.reach = (near if near < slots else None), config.reach
+        self.slides = [bool(self.near and config.sliding[layer]) for layer in range(config.layers)]
+        self.keys, self.values = (
+            [
+                torch.zeros(rows, config.kv_heads, size, config.head_dim, device=device, dtype=dtype)
+                for size in (near if slides else slots for slides in self.slides)
+            ]
+            for _ in range(2)
+        )
         self.positions = torch.zeros(rows, slots, dtype=torch.long, device=device)
+        self.base, self.near_used = torch.zeros(rows, dtype=torch.long, device=device), None
+        self.bases = [0] * rows  # the same, where it can be asked without waiting for the device
         self.rows, self.slots, self.used, self.length, self.shared = slice(None), None, None, 0, 0
 
     def open(self, positions):
@@ -257,12 +270,18 @@ class KVCache:
         if S > self.positions.shape[1]:
             more = max(S - self.positions.shape[1], self.positions.shape[1])
             self.keys, self.values = (
-                [F.pad(x, (0, 0, 0, more)) for x in xs] for xs in (self.keys, self.values)
+                [x if slides else F.pad(x, (0, 0, 0, more)) for x, slides in zip(xs, self.slides)]
+                for xs in (self.keys, self.values)
             )
             self.positions = F.pad(self.positions, (0, more))
         rows = torch.arange(len(self.positions), device=slots.device)[self.rows]
         self.place = rows[:, None], slots
         self.positions[self.place] = positions
+        if self.near:  # the last slot is for padding only
+            base = self.base[self.rows][:, None]  # (B, 1)
+            self.near_place = rows[:, None], (positions - base).clamp(max=self.near - 1)
+            back = positions[:, :, None] - (base + torch.arange(self.near_used, device=rows.device))[:, None]
+            self.window = ((back >= 0) & (back <= self.reach))[:, None]  # (B, 1, T, near)
         T = positions.shape[1]
         if S == T or positions.numel() == 1:  # texts from their beginning, or the end of one
             return self.positions[self.rows, :S], None
@@ -271,16 +290,44 @@ class KVCache:
 
     def append(self, layer, k, v):
         """Store k and v (B, K, T, E) in the slots just opened; return all that is looked at, (B, K, S, E)."""
-        rows, slots = self.place
+        slides = self.slides[layer]
+        (rows, slots), S = (self.near_place, self.near_used) if slides else (self.place, self.length)
         for kept, new in ((self.keys[layer], k), (self.values[layer], v)):
             kept[rows, :, slots] = new.transpose(1, 2).to(kept.dtype)
-        return self.keys[layer][self.rows, :, : self.length], self.values[layer][self.rows, :, : self.length]
+        return self.keys[layer][self.rows, :, :S], self.values[layer][self.rows, :, :S]
 
-    def copy(self, source, row, n):
-        """Give a row the first n tokens of another."""
-        for x in (*self.keys, *self.values):
-            x[row, :, :n] = x[source, :, :n]
-        self.positions[row, :n] = self.positions[source, :n]
+    def slide(self, parts):
+        """Before a pass over positions first to end - 1 of each row, parts (row, first, end): where there is
+        no room for them, forget what lies before their windows."""
+        self.near_used = 1
+        for row, first, end in parts if self.near else ():
+            if end - self.bases[row] >= self.near:
+                start = first - self.reach - self.bases[row]
+                for x in self.tensors(near=True):
+                    x[row, :, : self.reach] = x[row, :, start : start + self.reach].clone()
+                self.begin(row, first - self.reach)
+            self.near_used = max(self.near_used, end - self.bases[row])
+
+    def begin(self, row, base=0):
+        """Let the windows of a row begin at position `base`."""
+        self.bases[row] = self.base[row] = base
+
+    def reaches(self, row, n):
+        """Whether a text can go on behind the first n tokens of a row."""
+        return self.bases[row] <= max(0, n - self.reach)
+
+    def tensors(self, near):
+        """Keys and values of the layers that have only windows, or of the others."""
+        return [x for xs in (self.keys, self.values) for x, slides in zip(xs, self.slides) if slides == near]
+
+    def copy(self, source, row, n, other=None):
+        """Give a row the first n tokens of another row, or of a row of another cache."""
+        other = other or self
+        for near in (False, True):
+            for x, y in zip(self.tensors(near), other.tensors(near)):
+                x[row, :, : None if near else n] = y[source, :, : None if near else n]
+        self.positions[row, :n] = other.positions[source, :n]
+        self.begin(row, other.bases[source])
 
 
 class Transformer(nn.Module):
@@ -330,6 +377,8 @@ class Transformer(nn.Module):
         alone = mask is None and (cache is None or keys.shape[1] == T)
         shared = cache.shared if cache is not None and T == 1 else 0
         full, near = ways(config, positions, end, keys, mask, alone, shared)
+        if cache is not None and cache.near:
+            near = dense, cache.window
         x = self.embedded(ids, positions)  # (B, T, D)
         if noise is not None:
             x = x + noise

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data import collate, common, share_prefixes
 from games.task import Reply
 from losses import token_logp
-from model import KVCache
+from model import SLACK, KVCache
 
 BATCH = 64  # replies that grow at a time
 READ = 2048  # slots of a forward pass over prompts
@@ -33,27 +33,27 @@ class Session:
         self.texts, self.last, self.clock = [], [], 0
         self.graphed, self.graphs = model.device.type == "cuda", {}  # see `replayed`
 
-    def reserve(self, rows, slots):
-        """Rows (at most those asked for, as many as the budget holds, at least one) of at least `slots`."""
+    def reserve(self, rows, slots, windows=True):
+        """Rows (at most those asked for, as many as the budget holds, at least one) of at least `slots`;
+        windows: sliding layers may keep only these."""
         asked, config, device = rows, self.model.config, self.model.device
         dtype = self.model.embed.weight.dtype  # of keys and values, unless autocast makes them another
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
-        size = 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
-        old = (len(self.texts), self.cache.positions.shape[1]) if self.cache else (0, 0)
-        if rows <= old[0] and slots <= old[1] and self.cache.keys[0].dtype == dtype:
+        before, kept = self.cache, []
+        old = (len(self.texts), before.positions.shape[1]) if before else (0, 0)
+        fits = before is not None and before.keys[0].dtype == dtype and (windows or not before.near)
+        if rows <= old[0] and slots <= old[1] and fits:
             return rows
         slots = max(old[1], slots + slots // 4 if old[1] else slots)  # a growing conversation grows again
-        rows = max(1, min(max(rows, old[0]), self.budget // (size * slots)))
-        self.graphs = {}
-        before, kept = self.cache, sorted(range(old[0]), key=lambda row: -self.last[row])[:rows]
-        kept = kept if old[0] and before.keys[0].dtype == dtype else []
-        self.cache = KVCache(config, rows, slots, device, dtype)
+        tokens = sum(x.shape[2] for x in KVCache(config, 0, slots, windows=windows).keys)  # of all layers
+        size = 2 * tokens * config.kv_heads * config.head_dim * dtype.itemsize
+        rows = max(1, min(max(rows, old[0]), self.budget // size))
+        self.cache, self.graphs = KVCache(config, rows, slots, device, dtype, windows), {}
+        if fits and before.near == self.cache.near:
+            kept = sorted(range(old[0]), key=lambda row: -self.last[row])[:rows]
         for new, row in enumerate(kept):
-            n = len(self.texts[row])
-            for x, y in zip((*self.cache.keys, *self.cache.values), (*before.keys, *before.values)):
-                x[new, :, :n] = y[row, :, :n]
-            self.cache.positions[new, :n] = before.positions[row, :n]
+            self.cache.copy(row, new, len(self.texts[row]), before)
         empty = rows - len(kept)
         self.texts = [self.texts[row] for row in kept] + [[] for _ in range(empty)]
         self.last = [self.last[row] for row in kept] + [-1] * empty
@@ -80,7 +80,9 @@ class Session:
             for _, i in sorted(wave, reverse=True):  # who shares most chooses first
                 keep, source = self.nearest(prompts[i])
                 rows[i] = row = self.row_for(source, keep, taken)
-                if row != source:
+                if not keep:
+                    self.cache.begin(row)
+                elif row != source:
                     self.cache.copy(source, row, keep)
                 self.texts[row], self.last[row] = prompts[i][:keep], self.clock
                 taken.add(row)
@@ -92,8 +94,8 @@ class Session:
         """(tokens shared, row) of the row that begins most like a prompt. The last token of a prompt counts
         as new: it must be read, for its output."""
         same = [row for row, text in enumerate(self.texts) if text[:1] == prompt[:1]]
-        keep, row = max(((common(self.texts[row], prompt), row) for row in same), default=(0, 0))
-        return min(keep, len(prompt) - 1), row
+        kept = ((min(common(self.texts[row], prompt), len(prompt) - 1), row) for row in same)
+        return max((pair for pair in kept if self.cache.reaches(pair[1], pair[0])), default=(0, 0))
 
     def row_for(self, source, keep, taken):
         """A row for a text that begins like `source`: that one, if little is lost by it, else the one used
@@ -104,8 +106,13 @@ class Session:
 
     def read(self, chosen, rows, prompts, hidden):
         """Read what the rows of the chosen prompts lack, and note the last hidden states."""
+        for i in chosen if self.cache.near else ():
+            while (
+                len(prompts[i]) - (done := len(self.texts[rows[i]])) > SLACK
+            ):  # windows take no more at once
+                self.read_group({i: prompts[i][done : done + SLACK]}, rows, hidden)
         new = {i: prompts[i][len(self.texts[rows[i]]) :] for i in chosen}
-        order, device = sorted(chosen, key=lambda i: len(new[i])), self.model.device
+        order = sorted(chosen, key=lambda i: len(new[i]))
         while order:
             group = [order.pop()]  # the longest gives the width
             T = len(new[group[0]])
@@ -113,20 +120,25 @@ class Session:
                 order and (len(group) + 1) * T <= READ and (T <= 4 * LITTLE or 2 * len(new[order[-1]]) >= T)
             ):
                 group.append(order.pop())
-            group.sort(key=rows.__getitem__)
-            ids = torch.tensor([new[i] + [0] * (T - len(new[i])) for i in group], device=device)
-            kept, sizes = torch.tensor(
-                [[len(prompts[i]) - len(new[i]), len(new[i])] for i in group], device=device
-            ).T
-            last = self.cache.positions.shape[1] - 1  # padding must not ask for more
-            positions = (kept[:, None] + torch.arange(T, device=device)).clamp(max=last)
-            low, high = rows[group[0]], rows[group[-1]] + 1
-            self.cache.rows = torch.tensor([rows[i] for i in group], device=device)
-            if high - low == len(group):
-                self.cache.rows = slice(low, high)  # which copies nothing
-            found = self.model(ids, positions, cache=self.cache)  # (B, T, D)
-            for i, state in zip(group, found[torch.arange(len(group), device=device), sizes - 1]):
-                hidden[i], self.texts[rows[i]] = state, list(prompts[i])
+            self.read_group({i: new[i] for i in group}, rows, hidden)
+
+    def read_group(self, new, rows, hidden):
+        """Append ids to rows in one pass, {i: ids} to row rows[i], and note in hidden[i] the last state."""
+        group, device = sorted(new, key=rows.__getitem__), self.model.device
+        T = max(map(len, new.values()))
+        ids = torch.tensor([new[i] + [0] * (T - len(new[i])) for i in group], device=device)
+        kept = [len(self.texts[rows[i]]) for i in group]
+        self.cache.slide((rows[i], n, n + len(new[i])) for i, n in zip(group, kept))
+        last = self.cache.positions.shape[1] - 1  # padding must not ask for more
+        positions = torch.tensor(kept, device=device)[:, None] + torch.arange(T, device=device)
+        low, high = rows[group[0]], rows[group[-1]] + 1
+        self.cache.rows = torch.tensor([rows[i] for i in group], device=device)
+        if high - low == len(group):
+            self.cache.rows = slice(low, high)  # which copies nothing
+        found = self.model(ids, positions.clamp(max=last), cache=self.cache)  # (B, T, D)
+        for i, states in zip(group, found):
+            hidden[i] = states[len(new[i]) - 1]
+            self.texts[rows[i]] += new[i]
 
     def feed(self, tokens, shared=0):
         """Append one token to rows, {row: token}, the rows between them reading along: hidden states (top, D)
@@ -137,6 +149,7 @@ class Session:
         ids, positions = np.zeros((top, 1), dtype=np.int64), np.zeros((top, 1), dtype=np.int64)
         for row in range(top):
             positions[row] = len(self.texts[row])
+        self.cache.slide((row, int(n), int(n) + 1) for row, n in enumerate(positions[:, 0]))
         for row, token in tokens.items():
             ids[row], self.last[row] = token, self.clock
             self.texts[row].append(token)
@@ -159,7 +172,7 @@ class Session:
         used = min(cache.positions.shape[1], -(-cache.used // KEYS) * KEYS)
 
         def step(ids, positions):
-            cache.rows, cache.used = slice(0, len(ids)), used
+            cache.rows, cache.used, cache.near_used = slice(0, len(ids)), used, cache.near
             seen = torch.arange(used, device=ids.device) <= positions[:, :, None]
             return self.model(ids, positions, cache=cache, mask=seen[:, None])
 
@@ -172,11 +185,12 @@ class Session:
 
     def swap(self, a, b):
         """Exchange two rows."""
-        n = max(len(self.texts[a]), len(self.texts[b]))
-        for x in (*self.cache.keys, *self.cache.values):
+        n, cache = max(len(self.texts[a]), len(self.texts[b])), self.cache
+        for x in cache.tensors(near=False):
             x[[a, b], :, :n] = x[[b, a], :, :n]
-        self.cache.positions[[a, b]] = self.cache.positions[[b, a]]
-        for values in (self.texts, self.last):
+        for x in (*cache.tensors(near=True), cache.positions, cache.base):
+            x[[a, b]] = x[[b, a]]
+        for values in (self.texts, self.last, cache.bases):
             values[a], values[b] = values[b], values[a]
 
 
@@ -343,7 +357,7 @@ def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
     one tree behind the row's text, kept apart by the mask: nothing is copied when they fork."""
     session = session or Session(model)
     longest = max(map(len, prompts))
-    rows = session.reserve(len(prompts), longest + n * max_new)
+    rows = session.reserve(len(prompts), longest + n * max_new, windows=False)
     if rows < len(prompts):
         half = -(-len(prompts) // 2)
         parts = (prompts[:half], prompts[half:])

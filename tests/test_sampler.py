@@ -10,6 +10,7 @@ from conftest import SHAPES
 from torch.testing import assert_close
 
 import attention
+import model as models
 import sampler
 from agents import Model
 from games.task import Reply
@@ -87,6 +88,47 @@ def test_a_beginning_that_all_rows_share_is_read_once_a_step(tiny, family, monke
         agree(generate(model, prompts, 10, STOP, **sampling), replies)
     windows = model.config.sliding and all(model.config.sliding)  # no layer looks that far
     assert not taken if windows else min(taken) == len(opening)
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text"])
+def test_windows_are_all_that_sliding_layers_keep(tiny, family, graphed, monkeypatch):
+    """Long prompts, read in parts; a conversation that grows; one that goes back to before what is kept, and
+    one to within it; rows that enter late and are swapped. The same replies from a cache that keeps all."""
+    model, rng = tiny(family, max_position_embeddings=512), np.random.default_rng(0)
+    session, whole, reach = Session(model), Session(model), model.config.reach
+    session.graphed = graphed
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda step, inputs: step)
+    monkeypatch.setattr(sampler, "KEYS", 8)
+    base = rng.integers(1, 300, size=90).tolist()
+    long, short = base[:70], base[:9]
+    grown = [text + rng.integers(1, 300, size=30).tolist() for text in (long, short)]
+    turns = [[long, short, base], grown, [base[:40], grown[0]], [grown[1] + [5], long[:-3] + [7, 8], [9]]]
+    for turn, prompts in enumerate(turns):
+        settings = dict(temperature=turn % 2, seeds=[turn, 5, 6][: len(prompts)], batch=2)
+        found = []
+        for slack, kept in ((6, session), (1 << 20, whole)):
+            monkeypatch.setattr(models, "SLACK", slack)
+            monkeypatch.setattr(sampler, "SLACK", slack)
+            found.append(generate(model, prompts, [25, 14, 30][: len(prompts)], [], session=kept, **settings))
+        agree(*found)
+    assert whole.cache.near is None and max(session.cache.bases) > 50
+    widths = {layer.shape[2] for layer in session.cache.keys}
+    full = {whole.cache.keys[0].shape[2]} if not all(model.config.sliding) else set()
+    assert widths == {reach + 7} | full
+    agree(n_best(model, [long], 2, 4, [], session)[0], n_best(model, [long], 2, 4, [])[0])
+
+
+def test_a_window_that_still_holds_enough_is_used_again(tiny, monkeypatch):
+    monkeypatch.setattr(models, "SLACK", 8)
+    monkeypatch.setattr(sampler, "SLACK", 8)
+    model = tiny("mistral")
+    session, text = Session(model), list(range(1, 60))
+    generate(model, [text], 8, [], session=session)
+    shapes = count(model)
+    generate(model, [session.texts[0] + [3, 4]], 1, [], session=session)
+    assert shapes == [(1, 2)]
+    assert not session.cache.reaches(0, 20)
 
 
 @families
