@@ -39,7 +39,8 @@ class Model:
                 seen[text] += 1
             control = {}
             if until:
-                control["until"] = lambda ids: any(end in self.tokenizer.decode(ids) for end in until)
+                tail = max(len(end.encode()) for end in until) + 4  # tokens, each of a byte or more
+                control["until"] = lambda ids: any(end in self.tokenizer.decode(ids[-tail:]) for end in until)
             if choices:
                 control["process"] = sampler.only([self.spelled(conversations[0], text) for text in choices])
             if watch:

@@ -152,9 +152,10 @@ def theirs(args):
         config = settings(lengths, temperature)
         config.num_return_sequences = len(prompts) if same else 1
         config.eos_token_id = -1
-        tokens = sum(map(len, prompts)) + sum(lengths)
+        if same:  # an engine knows one number of samples
+            model.destroy_cached_continuous_batching_manager()
         engine = transformers.ContinuousBatchingConfig(
-            page_size=32, num_blocks=max(512, min(8192, tokens // 16)), max_batch_tokens=2048,
+            page_size=32, num_blocks=1536, max_batch_tokens=2048,
             max_requests_per_batch=BATCH, use_cuda_graph=False, seed=0,
         )  # fmt: skip
         found = {}

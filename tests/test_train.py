@@ -25,6 +25,7 @@ import objectives
 import reports
 import runs
 import train
+from games import twentyq
 from games.twentyq import TwentyQuestions
 from objectives import OBJECTIVES, Learner, items_of, sft_loss, step_of
 from recipes import Train, parse
@@ -46,6 +47,14 @@ CHECKPOINTING = {"plain": [], "twice": ["--checkpointing"]}
 
 class Stopped(Exception):
     """Stands for a crash: train.main() does not catch it."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_games():
+    """Evaluations here are about the loop around them: games end after 3 rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twentyq, "ROUNDS", 3)
+        yield
 
 
 @pytest.fixture
