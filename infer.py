@@ -20,6 +20,7 @@ import model as models
 import runs
 import sampler
 from agents import Model
+from decoding import fuse
 from games import TASKS
 from games.rows import parsed, read_rows
 from recipes import Infer, UsageError, nearest, parse
@@ -64,7 +65,7 @@ def opened(cfg):
     if cfg.verb == "merge":
         return model, None, folder
     tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
-    return models.fuse(model), tokenizer, folder
+    return fuse(model), tokenizer, folder
 
 
 def agent_of(cfg, model, tokenizer, max_new):

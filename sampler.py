@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import collate, common, share_prefixes
+from decoding import SLACK, KVCache
 from games.task import Reply
 from losses import token_logp
-from model import SLACK, KVCache
 
 BATCH = 64  # replies that grow at a time
 READ = 2048  # slots of a forward pass over prompts

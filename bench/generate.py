@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import model as models  # noqa: E402
 import sampler  # noqa: E402
+from decoding import fuse  # noqa: E402
 
 CASES = ["stream", "streams", "samples", "ragged", "games"]
 SIDES = ["ours", "generate", "continuous", "cached", "llama-f32", "llama-bf16", "llama-q8_0"]
@@ -80,7 +81,7 @@ def played(call, case, seed, scale=1.0):
 
 # ------------------------------------------------------------------------------------------------ sides
 def ours(args):
-    model = models.fuse(models.load(args.model, torch.float32))
+    model = fuse(models.load(args.model, torch.float32))
     session = sampler.Session(model)
 
     def call(prompts, lengths, temperature):

@@ -16,8 +16,9 @@ from torch.testing import assert_close
 import families
 import model as models
 from attention import ALWAYS
+from decoding import KVCache
 from families import FAMILIES, config_from_hf
-from model import KVCache, Transformer, load, save
+from model import Transformer, load, save
 
 GOLDEN = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 CLOSE = dict(rtol=2e-5, atol=2e-5)

@@ -10,7 +10,7 @@ from test_packing import SLIDING, batch_for, long_documents, model_body
 
 import attention
 import sampler
-from model import fuse
+from decoding import fuse
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 import model as models
 from attention import ALWAYS, visible
-from model import KVCache, Transformer, config_from_hf, load, rotary, rotate, save
+from decoding import KVCache
+from model import Transformer, config_from_hf, load, rotary, rotate, save
 
 families = pytest.mark.parametrize("family", SHAPES)
 LLAMA3 = dict(

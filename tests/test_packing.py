@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import attention
 from attention import ALWAYS, band, banded, blocks, dense, sees, visible
 from data import collate, pack, share_prefixes
-from model import KVCache
+from decoding import KVCache
 
 families = pytest.mark.parametrize("family", SHAPES)
 everyone = pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])

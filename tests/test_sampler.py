@@ -10,12 +10,12 @@ from conftest import SHAPES
 from torch.testing import assert_close
 
 import attention
-import model as models
+import decoding
 import sampler
 from agents import Model
+from decoding import KVCache, fuse
 from games.task import Reply
 from lora import add_lora
-from model import KVCache, fuse
 from sampler import Session, common, generate, invert, n_best, pick, score, truncate
 
 families = pytest.mark.parametrize("family", SHAPES)
@@ -108,7 +108,7 @@ def test_windows_are_all_that_sliding_layers_keep(tiny, family, graphed, monkeyp
         settings = dict(temperature=turn % 2, seeds=[turn, 5, 6][: len(prompts)], batch=2)
         found = []
         for slack, kept in ((6, session), (1 << 20, whole)):
-            monkeypatch.setattr(models, "SLACK", slack)
+            monkeypatch.setattr(decoding, "SLACK", slack)
             monkeypatch.setattr(sampler, "SLACK", slack)
             found.append(generate(model, prompts, [25, 14, 30][: len(prompts)], [], session=kept, **settings))
         agree(*found)
@@ -120,7 +120,7 @@ def test_windows_are_all_that_sliding_layers_keep(tiny, family, graphed, monkeyp
 
 
 def test_a_window_that_still_holds_enough_is_used_again(tiny, monkeypatch):
-    monkeypatch.setattr(models, "SLACK", 8)
+    monkeypatch.setattr(decoding, "SLACK", 8)
     monkeypatch.setattr(sampler, "SLACK", 8)
     model = tiny("mistral")
     session, text = Session(model), list(range(1, 60))
