@@ -106,11 +106,9 @@ class Session:
 
     def read(self, chosen, rows, prompts, hidden):
         """Read what the rows of the chosen prompts lack, and note the last hidden states."""
-        for i in chosen if self.cache.near else ():
-            while (
-                len(prompts[i]) - (done := len(self.texts[rows[i]])) > SLACK
-            ):  # windows take no more at once
-                self.read_group({i: prompts[i][done : done + SLACK]}, rows, hidden)
+        for i in chosen if self.cache.near else ():  # windows take no more than SLACK at once
+            while len(rest := prompts[i][len(self.texts[rows[i]]) :]) > SLACK:
+                self.read_group({i: rest[:SLACK]}, rows, hidden)
         new = {i: prompts[i][len(self.texts[rows[i]]) :] for i in chosen}
         order = sorted(chosen, key=lambda i: len(new[i]))
         while order:
