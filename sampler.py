@@ -242,7 +242,7 @@ def invert(probs, uniform, block=256):
     return at * block + first(inner, value - F.pad(outer, (1, 0)).gather(1, at))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     model,
     prompts,
@@ -347,7 +347,7 @@ def close_ranks(session, fed, growing):
         fed[gap], growing[gap] = fed.pop(high), growing.pop(high)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
     """The n likeliest replies of each prompt by beam search of width n, finished ones first: lists of Reply.
 
@@ -424,7 +424,7 @@ def n_best(model, prompts, n, max_new, stop, session=None, length_penalty=0.0):
 
 
 # ------------------------------------------------------------------------------------------------ scoring
-@torch.inference_mode()
+@torch.no_grad()
 def score(model, samples, rows=16, max_tokens=1024):
     """Summed log-probability of the masked tokens of each sample (ids, mask): list of floats.
 
