@@ -17,6 +17,8 @@ import tokenizers
 import torch
 from tokenizers import decoders, normalizers, pre_tokenizers, trainers
 
+from games.task import Task
+
 
 # ------------------------------------------------------------------------------------------------ chats
 @dataclass
@@ -381,17 +383,17 @@ def load_tokenizer(folder, format="", vocab=None):
     return Tokenizer(inner, FORMATS[format], stops)
 
 
-def train_tokenizer(texts, vocab):
+def train_tokenizer(texts, vocab, pieces=Task.pieces):
     """A byte-level BPE of at most `vocab` tokens in the plain format, learned from texts. Deterministic.
 
-    Text is cut at line ends and after ": " only, so that merges run across spaces: a phrase the game uses
-    often becomes one token, and a whole question costs a from-scratch model a single step."""
+    pieces: a regular expression for the parts of a text that no token goes beyond. By default text is cut at
+    line ends and after ": " only, so that merges run across spaces: a phrase the game uses often becomes one
+    token, and a whole question costs a from-scratch model a single step."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.normalizer = normalizers.Sequence([])
-    pieces = tokenizers.Regex(r"\n|[^\n:]*: |[^\n:]+|:")
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(pieces, behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pieces), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -1,4 +1,4 @@
-"""Everything done with a trained model: python infer.py [play | eval | sample | merge]
+"""Everything done with a trained model: python infer.py [play | eval | sample | merge | submit]
 
 Without a verb it plays, with the newest run. Each verb is one function below; main() gives it a model and a
 task."""
@@ -32,12 +32,14 @@ def named(cfg):
 
 
 def as_trained(cfg):
-    """Give a run's model the chat format and the world it was trained with, where no flag says otherwise."""
+    """Give a run's model the chat format, world and prompts it was trained with, where no flag says
+    otherwise."""
     path = Path(named(cfg)) / "run.json"
     saved = models.read_json(path)["values"] if path.exists() else {}
-    for settings, name in ((cfg, "format"), (cfg.options, "world")):
-        if hasattr(settings, name) and name in saved and name not in cfg.origin:
-            setattr(settings, name, saved[name])
+    for name in ("format", "world", "prompt_version", "grid"):
+        for settings in (cfg, cfg.options):
+            if hasattr(settings, name) and name in saved and name not in cfg.origin:
+                setattr(settings, name, saved[name])
 
 
 def opened(cfg):
@@ -68,9 +70,15 @@ def opened(cfg):
     return fuse(model), tokenizer, folder
 
 
-def agent_of(cfg, model, tokenizer, max_new):
+def agent_of(cfg, model, tokenizer, task=None):
+    """The model as an agent; where no flag says how replies are drawn and how long, as the task evaluates."""
+    if task:
+        for name in ("n", "temperature", "max_new"):
+            if name not in cfg.origin:
+                setattr(cfg, name, getattr(task, name))
+        task.n = cfg.n
     sampling = {name: getattr(cfg, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
-    return Model(model, tokenizer, max_new, **sampling)
+    return Model(model, tokenizer, cfg.max_new, **sampling)
 
 
 def new_file(name):
@@ -85,7 +93,7 @@ def play(cfg, task, model, tokenizer, folder):
     input."""
     if cfg.seat not in ("asker", "answerer"):
         raise UsageError(f"--seat {cfg.seat}: must be asker (the model asks) or answerer (the model answers)")
-    agent = agent_of(cfg, model, tokenizer, 24)
+    agent = agent_of(cfg, model, tokenizer, task)
 
     person = sys.stdin is not None and sys.stdin.isatty()
     if hasattr(sys.stdin, "reconfigure"):
@@ -103,15 +111,24 @@ def play(cfg, task, model, tokenizer, folder):
     if not person and not any(line.strip() for line in lines):
         read = None
     seed = cfg.seed or int.from_bytes(os.urandom(4), "big")
-    task.interact(agent, read, lambda line: print(data.printable(line)), cfg.seat, seed)
+
+    def show(line, painted=False):  # painted: colours of the game's own making
+        print(line if painted else data.printable(line))
+
+    task.interact(agent, read, show, cfg.seat, seed)
 
 
 def evaluate(cfg, task, model, tokenizer, folder):
-    """Score the model on the first --limit test examples and print the metrics; --out FILE keeps them."""
+    """Score the model on the first --limit test examples and print the metrics; --out FILE keeps them, with
+    what else the game writes beside it. A game of many replies goes on after a kill."""
     out, began = new_file(cfg.out), time.time()
-    agent = agent_of(cfg, model, tokenizer, min(cfg.max_new, 24))
+    agent = agent_of(cfg, model, tokenizer, task)
     examples = task.examples("test")
-    result = task.evaluate(examples[: cfg.limit] if cfg.limit else examples, agent)
+    examples = task.unseen(examples[: cfg.limit] if cfg.limit else examples)
+    if task.attempt:
+        result = task.summary(attempts(cfg, task, agent, examples, str(folder)))
+    else:
+        result = task.evaluate(examples, agent)
     records = result.pop("records")
     print("\n".join(runs.table(result)))
     print(f"in {runs.duration(time.time() - began)}")
@@ -124,10 +141,73 @@ def evaluate(cfg, task, model, tokenizer, folder):
             **result,
             "records": records,
         }
+        for ending, found in task.files(records).items():
+            path = Path(out).with_name(Path(out).stem + ending)
+            runs.write_json(path, found)
+            print(f"written: {path}")
         runs.write_json(out, report)
+        print(f"written: {out}")
+        Path(f"{out}.part").unlink(missing_ok=True)
 
 
-CHUNK = 256  # replies between two writes
+def attempts(cfg, task, agent, examples, folder):
+    """The task's records of its examples, some at a time; with --out FILE they are kept in FILE.part until
+    all are there, so that a killed call goes on."""
+    names = ("seed", "n", "temperature", "top_k", "top_p", "min_p", "max_new")
+    own = {name: value for name, value in vars(cfg.options).items() if name not in task.idle}
+    settings = {"model": folder, **{name: getattr(cfg, name) for name in names}, **own}
+    journal = Journal(f"{cfg.out}.part" if cfg.out else "", settings)
+    left = [i for i in range(len(examples)) if i not in journal.rows]
+    size = max(1, CHUNK // cfg.n)
+    with tqdm(total=len(examples), initial=len(journal.rows), unit="task", disable=None) as bar:
+        for start in range(0, len(left), size):
+            part = left[start : start + size]
+            agent.calls = 0  # replies follow from seed and prompt, not from what was done before a kill
+            found = task.attempt([examples[i] for i in part], agent)
+            journal.add({"row": i, "record": record} for i, record in zip(part, found))
+            for line in (line for record in found for line in task.lines(record)):
+                bar.write(data.printable(line))
+            bar.update(len(part))
+    return [journal.rows[i]["record"] for i in range(len(examples))]
+
+
+class Journal:
+    """Rows that a killed call goes on with: {"row": number, ..., "settings"}, a line each of a file. What a
+    kill left of a line is cut off. Raises ValueError where the file was made with other settings. Without a
+    path nothing is kept."""
+
+    def __init__(self, path, settings):
+        self.path, self.settings, self.rows = path and Path(path), settings, {}
+        if not path:
+            return
+        path = self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        lines, end, rest = path.read_bytes().rpartition(b"\n")
+        begins = b'{"row": '
+        if (
+            not all(line.startswith(begins) for line in lines.split(b"\n") if line)
+            or rest[:8] != begins[: len(rest)]
+        ):
+            raise ValueError(f"{path}: not a file of ours; nothing was changed in it, take another --out")
+        rows = [parsed(line, path, number) for number, line in enumerate(lines.split(b"\n"), 1) if line]
+        for row in rows[:1]:
+            other = [k for k, v in settings.items() if row.get("settings", {}).get(k) != v]
+            if other:
+                was, now = row.get("settings", {}).get(other[0]), settings[other[0]]
+                raise ValueError(f"{path}: made with {other[0]} {was!r}, now {now!r}; take another --out")
+        os.truncate(path, len(lines + end))
+        self.rows = {row["row"]: row for row in rows}
+
+    def add(self, rows):
+        """Keep rows, at once and on the disk."""
+        rows = [row | {"settings": self.settings} for row in rows]
+        self.rows |= {row["row"]: row for row in rows}
+        if self.path:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def sample_rows(cfg, model, tokenizer, folder):
@@ -139,7 +219,8 @@ def sample_rows(cfg, model, tokenizer, folder):
         raise UsageError("--n without --temperature: at temperature 0 all replies are the same")
     names = ("n", "seed", "temperature", "top_k", "top_p", "min_p", "max_new")
     settings = {"model": str(folder), **{name: getattr(cfg, name) for name in names}}
-    done = done_rows(Path(cfg.out), settings)
+    journal = Journal(cfg.out, settings)
+    done = set(journal.rows)
     sampling = {name: getattr(cfg, name) for name in ("temperature", "top_k", "top_p", "min_p")}
     session, began, tokens, waiting = sampler.Session(model), time.time(), 0, []
     for number, (where, row) in enumerate(read_rows(cfg.prompts)):
@@ -151,53 +232,25 @@ def sample_rows(cfg, model, tokenizer, folder):
     print(f"{len(done):,} rows done before, {len(waiting):,} to do")
     size = max(1, CHUNK // cfg.n)
     bar = tqdm(total=len(waiting), unit="row", disable=None)
-    with open(cfg.out, "a", encoding="utf-8") as file:
-        for start in range(0, len(waiting), size):
-            part = waiting[start : start + size]
-            prompts = [ids for *_, ids in part for _ in range(cfg.n)]
-            seeds = [[cfg.seed, number, j] for number, *_ in part for j in range(cfg.n)]
-            stop = tokenizer.stop_ids
-            replies = sampler.generate(
-                model, prompts, cfg.max_new, stop, seeds=seeds, session=session, **sampling
-            )
-            for i, (number, row, _) in enumerate(part):
-                own = replies[i * cfg.n : (i + 1) * cfg.n]
-                made = [
-                    {"text": tokenizer.decode(r.ids), "logp": r.logp, "finished": r.finished} for r in own
-                ]
-                line = {"row": number, **row, "replies": made, "settings": settings}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            tokens += sum(len(reply.ids) for reply in replies)
-            bar.update(len(part))
-            bar.set_postfix_str(f"{tokens / (time.time() - began):,.0f} tok/s")
+    for start in range(0, len(waiting), size):
+        part, rows = waiting[start : start + size], []
+        prompts = [ids for *_, ids in part for _ in range(cfg.n)]
+        seeds = [[cfg.seed, number, j] for number, *_ in part for j in range(cfg.n)]
+        stop = tokenizer.stop_ids
+        replies = sampler.generate(
+            model, prompts, cfg.max_new, stop, seeds=seeds, session=session, **sampling
+        )
+        for i, (number, row, _) in enumerate(part):
+            own = replies[i * cfg.n : (i + 1) * cfg.n]
+            made = [{"text": tokenizer.decode(r.ids), "logp": r.logp, "finished": r.finished} for r in own]
+            rows.append({"row": number, **row, "replies": made})
+        journal.add(rows)
+        tokens += sum(len(reply.ids) for reply in replies)
+        bar.update(len(part))
+        bar.set_postfix_str(f"{tokens / (time.time() - began):,.0f} tok/s")
     bar.close()
     spent = time.time() - began
     print(f"written: {cfg.out}; {tokens:,} tokens in {runs.duration(spent)}, {tokens / spent:,.0f} tok/s")
-
-
-def done_rows(path, settings):
-    """The rows that a file of replies holds; what a kill left of a line is cut off. Raises ValueError where
-    it was made with other settings."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return set()
-    lines, end, rest = path.read_bytes().rpartition(b"\n")
-    begins = b'{"row": '
-    if (
-        not all(line.startswith(begins) for line in lines.split(b"\n") if line)
-        or rest[:8] != begins[: len(rest)]
-    ):
-        raise ValueError(f"{path}: not a file of replies; nothing was changed in it, take another --out")
-    rows = [parsed(line, path, number) for number, line in enumerate(lines.split(b"\n"), 1) if line]
-    for row in rows[:1]:
-        other = [k for k, v in settings.items() if row.get("settings", {}).get(k) != v]
-        if other:
-            was, now = row.get("settings", {}).get(other[0]), settings[other[0]]
-            raise ValueError(f"{path}: made with {other[0]} {was!r}, now {now!r}; take another --out")
-    os.truncate(path, len(lines + end))
-    return {row["row"] for row in rows}
 
 
 def sample(cfg, task, model, tokenizer, folder):
@@ -206,7 +259,7 @@ def sample(cfg, task, model, tokenizer, folder):
         return sample_rows(cfg, model, tokenizer, folder)
     if not cfg.prompt:
         raise UsageError("sample needs --prompt TEXT or --prompts FILE")
-    agent = agent_of(cfg, model, tokenizer, cfg.max_new)
+    agent = agent_of(cfg, model, tokenizer)
     for reply in agent.reply([[{"role": "user", "content": cfg.prompt}]], cfg.n)[0]:
         print(data.printable(reply.text))
 
@@ -239,7 +292,17 @@ def merge(cfg, task, model, tokenizer, folder):
     print(f"written: {out}")
 
 
-VERBS = {"play": play, "eval": evaluate, "sample": sample, "merge": merge}
+def submit(cfg, task):
+    """Write the submission that --predictions (what eval wrote) make, checked against the task's data."""
+    if not (cfg.predictions and cfg.out):
+        raise UsageError("submit needs --predictions FILE and --out FILE")
+    found = task.submit(cfg.predictions)
+    runs.write_json(new_file(cfg.out), found)
+    print(f"written: {cfg.out}")
+
+
+VERBS = {"play": play, "eval": evaluate, "sample": sample, "merge": merge, "submit": submit}
+CHUNK = 256  # replies between two writes
 
 
 def main(argv=None):
@@ -252,7 +315,13 @@ def main(argv=None):
             raise UsageError("--n must be at least 1")
         as_trained(cfg)
         task = TASKS[cfg.task](cfg.options, cfg.seed)
-        VERBS[cfg.verb](cfg, task, *opened(cfg))
+        if cfg.verb == "submit":  # which needs no model
+            submit(cfg, task)
+        else:
+            model, tokenizer, folder = opened(cfg)
+            for name in (folder, cfg.lora):
+                task.seen |= set(runs.trained_on(models.resolve(name)) if name else ())
+            VERBS[cfg.verb](cfg, task, model, tokenizer, folder)
     except UsageError as error:
         print(f"infer.py: {error}", file=sys.stderr)
         return 2

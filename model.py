@@ -588,7 +588,8 @@ def save(model, folder):
 
 
 BESIDE = tuple(
-    "tokenizer special_tokens generation_config vocab added_ chat_ modules sentence_ config_sentence_".split()
+    "tokenizer special_tokens generation_config vocab added_ chat_ modules sentence_ config_sentence_"
+    " trained".split()
 )
 
 

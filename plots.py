@@ -1,13 +1,17 @@
-"""Pictures of runs: python plots.py RUN [RUN ...] [--out FILE.png]
+"""Pictures: python plots.py RUN [RUN ...] [--out FILE.png], or of ARC: python plots.py EVAL.json
 
-One panel each for loss, learning rate, gradient norm, throughput, what else the loss reports (reward, kl,
-accuracy ...) and every metric that was evaluated during training, a line a run. Needs matplotlib: pip install
-matplotlib."""
+Of runs one panel each for loss, learning rate, gradient norm, throughput, what else the loss reports (reward,
+kl, accuracy ...) and every metric that was evaluated during training, a line a run. Of what infer.py eval
+wrote for ARC: how much is solved with more replies, how long programs are beside grids, and in FILE_tasks.png
+the first tasks with true and voted answers. Needs matplotlib: pip install matplotlib."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
+
+from games.arc_files import attempts
+from games.arc_grids import vote
 
 WINDOW = 0.05  # share of a run's steps over which its noisy lines are averaged
 UNDRAWN = {"step", "tokens", "learned", "dropped", "skipped"}  # of what a step reports
@@ -42,8 +46,7 @@ def smooth(values, window):
     return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(i + 1, window) for i in range(len(values))]
 
 
-def draw(folders, out):
-    """Draw runs to a PNG file."""
+def pyplot():
     try:
         import matplotlib
     except ImportError as error:
@@ -51,6 +54,12 @@ def draw(folders, out):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    return plt
+
+
+def draw(folders, out):
+    """Draw runs to a PNG file."""
+    plt = pyplot()
     runs = {Path(folder).resolve().name: read_run(folder) for folder in folders}
     reported, metrics = dict(PANELS), {}
     for steps, evaluations in runs.values():
@@ -89,18 +98,98 @@ def draw(folders, out):
     plt.close(figure)
 
 
+# ------------------------------------------------------------------------------------------------ ARC
+COLOURS = (
+    "#000000 #0074d9 #ff4136 #2ecc40 #ffdc00 #aaaaaa #f012be #ff851b #7fdbff #870c25".split()
+)  # its site's
+
+
+def draw_curve(report, out):
+    """Draw the scaling curve of an evaluation on ARC, and the lengths of programs and of grids."""
+    plt = pyplot()
+    figure, (curve, lengths) = plt.subplots(1, 2, figsize=(10, 3.6))
+    x, y = list(map(int, report["curve"])), list(report["curve"].values())
+    curve.plot(x, y, "o-")
+    curve.set(
+        xscale="log",
+        xlabel="replies a task",
+        ylabel="share of tasks solved",
+        ylim=(0, max(1.05 * max(y), 0.05)),
+    )
+    curve.set_xticks(x, x)
+    programs = [reply["tokens"] for record in report["records"] for reply in record["replies"]]
+    grids = [
+        len(pair["output"]) * (len(pair["output"][0]) + 1)
+        for record in report["records"]
+        for pair in record["test"]
+        if "output" in pair
+    ]
+    sizes = {"replies, tokens": programs, "answers as grids, cells and row ends": grids}
+    bins = [max(programs + grids) * i / 40 for i in range(41)]
+    for name, values in sizes.items():
+        lengths.hist(values, bins, weights=[1 / len(values)] * len(values), alpha=0.6, label=name)
+    lengths.set(xlabel="length", ylabel="share")
+    lengths.legend(fontsize=8)
+    for axis in (curve, lengths):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+
+
+def draw_tasks(records, out, shown=10):
+    """Draw the first tasks of an evaluation on ARC, one a line: its pairs, its test, the voted answer."""
+    plt = pyplot()
+    colours, lines = plt.matplotlib.colors.ListedColormap(COLOURS), []
+    for record in records[:shown]:
+        cells = [(side, pair[side]) for pair in record["train"] for side in ("input", "output")]
+        for test, pair in enumerate(record["test"]):
+            best = (vote([grid for grid, _ in attempts(record, test)], 1) or [None])[0]
+            verdict = (
+                "no answer" if not best else "answer" + (", right" if best == pair.get("output") else "")
+            )
+            cells += [("test", pair["input"]), ("true", pair.get("output")), (verdict, best)]
+        lines.append((record["id"], cells))
+    columns = max(len(cells) for _, cells in lines)
+    figure, axes = plt.subplots(len(lines), columns, figsize=(1.4 * columns, 1.6 * len(lines)), squeeze=False)
+    for row, (name, cells) in zip(axes, lines):
+        for axis in row:
+            axis.set_axis_off()
+        for axis, (title, grid) in zip(row, cells):
+            shape = f" {len(grid)}x{len(grid[0])}" if grid else ""
+            axis.set_title((f"{name}\n" if axis is row[0] else "") + title + shape, fontsize=8)
+            if grid:
+                axis.pcolormesh(grid, cmap=colours, vmin=0, vmax=9, edgecolors="#555555", linewidth=0.3)
+                axis.set_aspect("equal")
+                axis.invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+
+
 def main(argv=None):
     """Exit codes: 0 done, 1 failed, 2 wrong call."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--out", default="runs.png", help="file to write [runs.png]")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or one evaluation of ARC")
+    parser.add_argument("--out", default="", help="file to write [runs.png, or EVAL.png]")
     cfg = parser.parse_args(argv)
+    first, written = Path(cfg.runs[0]), [cfg.out or "runs.png"]
     try:
-        draw(cfg.runs, cfg.out)
+        if first.is_file():
+            report = json.loads(first.read_text(encoding="utf-8"))
+            if len(cfg.runs) > 1 or "curve" not in report or not report.get("records"):
+                raise ValueError(f"{first}: not a run, nor one evaluation of ARC that holds its records")
+            out = Path(cfg.out or first.with_suffix(".png"))
+            written = [out, out.with_name(f"{out.stem}_tasks.png")]
+            draw_curve(report, written[0])
+            draw_tasks(report["records"], written[1])
+        else:
+            draw(cfg.runs, *written)
     except (ImportError, OSError, ValueError) as error:
         print(f"plots.py: {error}", file=sys.stderr)
         return 1
-    print(f"written: {cfg.out}")
+    for path in written:
+        print(f"written: {path}")
     return 0
 
 

@@ -75,6 +75,7 @@ class Train:
     limit: int = 0  # train on the first examples only; 0 takes all
     keep: float = 0.1  # refuse to train where less than this share of the rows or samples is usable
     eval_n: int = 400  # examples of the evaluation after training
+    eval_replies: int = 0  # replies to each example in evaluations; 0: as many as the game asks for
     eval_every: int = 0  # evaluate every so many steps as well
     eval_few: int = 100  # examples of the evaluations before and during training
     save_every: int = 0  # checkpoint every so many steps; the last one always
@@ -95,7 +96,7 @@ class Train:
 
 @dataclass
 class Infer:
-    verb: str = "play"  # play, eval, sample or merge
+    verb: str = "play"  # play, eval, sample, merge or submit
     task: str = "20q"  # the game
     run: str = ""  # a run; by default runs/latest where no --model is given
     model: str = ""  # a model folder or Hub name
@@ -103,14 +104,15 @@ class Infer:
     lora: str = ""  # an adapter to put on it
     format: str = ""  # chat format, where the checkpoint's own is not recognised
     limit: int = 400  # examples to evaluate on
-    n: int = 1  # samples a prompt
+    n: int = 1  # samples a prompt; eval and play: by default as many as the game asks for
     prompt: str = ""  # sample: what to say to the model
     prompts: str = ""  # sample: rows with a "prompt" or "messages" each: a file, a folder or a Hub data set
-    temperature: float = 0.0  # 0 takes the likeliest token
+    predictions: str = ""  # submit: the predictions that eval wrote
+    temperature: float = 0.0  # 0 takes the likeliest token; eval and play: by default the game's
     top_k: int = 0  # sample among the k likeliest tokens; 0 among all
     top_p: float = 1.0  # sample among the fewest tokens that hold this share of the probability
     min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
-    max_new: int = 256  # longest reply, in tokens
+    max_new: int = 256  # longest reply, in tokens; eval and play: by default the game's
     seat: str = "asker"  # play: the model's seat, asker (you answer its questions) or answerer (you ask)
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random
@@ -137,6 +139,27 @@ SEED_20Q = dict(
     beta2=0.999,  # transformers' default
     save_every=500,  # the seed saved after each epoch only
 )
+# Sources: ironbar/arc24 at its last commit, what its notes and training script say of the three code models
+# (400 to 800 tasks drawn of its own programs, which are not published with it: here the world's).
+SEED_ARC = dict(
+    task="arc",
+    model="Qwen/Qwen2.5-0.5B-Instruct",
+    grid="full",  # shape and row numbers
+    lora_rank=128,  # of the second; not recorded of the others
+    lora_alpha=64.0,
+    lora_dropout=0.1,
+    lora_targets="q_proj,k_proj,v_proj,o_proj",
+    rslora=True,  # both were switched on by a stray comma: the scale is alpha / sqrt(rank) = 5.7, not 0.5
+    dora=True,
+    batch=32,  # one prompt a device, accumulated
+    schedule="linear",
+    warmup=0.05,
+    clip=1.0,
+    beta2=0.999,  # transformers' default, of an optimizer with 8-bit state; ours has 32
+    max_tokens=8192,
+    max_new=1100,
+    save_every=50,
+)
 RECIPES = {
     "20q": dict(  # about five minutes on two cores
         task="20q",
@@ -153,6 +176,44 @@ RECIPES = {
         max_new=8,
         eval_few=50,
         save_every=500,
+    ),
+    "arc": dict(  # about ten minutes on two cores
+        task="arc",
+        dim=128,
+        layers=4,
+        optimizer="muon",
+        steps=1000,
+        batch=32,
+        max_tokens=512,
+        micro_tokens=2048,
+        lr=3e-3,
+        muon_lr=0.02,
+        schedule="linear",
+        warmup=0.02,
+        max_new=96,
+        eval_few=40,
+        save_every=500,
+    ),
+    "arc-model": dict(
+        task="arc",
+        prompt_version="code-from-examples-v0",
+        lr=2e-4,
+        batch=4,
+        max_tokens=1024,
+        steps=200,
+        max_new=200,
+        eval_few=8,
+        eval_n=40,
+        eval_replies=8,
+        save_every=100,
+    ),
+    "arc-seed-1": SEED_ARC | dict(prompt_version="code-from-examples-v0", lr=5e-5, steps=14_000),
+    "arc-seed-2": SEED_ARC | dict(prompt_version="code-from-examples-v1", lr=1e-4, steps=7_000),
+    "arc-seed-3": SEED_ARC  # several tasks at once
+    | dict(
+        prompt_version="code-from-examples-v2,output-from-examples-v1,output-from-code-v0,input-from-inputs-v0",
+        lr=5e-5,
+        steps=26_000,
     ),
     "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
     "20q-seed-1": SEED_20Q | dict(name="20q-seed-1", weight_decay=0.2),

@@ -24,6 +24,12 @@ from tqdm import tqdm
 from ranks import split_as, whole
 
 
+def trained_on(folder):
+    """Ids of examples that the model in this folder was trained on, where they count (Task.trained_on)."""
+    path = Path(folder) / "trained.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
 def write_json(path, value):
     """Write JSON so that a reader sees the old file or the new one."""
     replace_text(path, json.dumps(value, indent=2) + "\n")

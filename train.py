@@ -48,7 +48,7 @@ VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch t
 def scratch(cfg, task, labels=None):
     """A new model and the tokenizer for it, both small: (model, tokenizer). A decoder, with labels a
     classifier of so many classes, with 0 an encoder."""
-    tokenizer = data.train_tokenizer(task.texts(), cfg.vocab)
+    tokenizer = data.train_tokenizer(task.texts(), cfg.vocab, task.pieces)
     config = {
         "vocab_size": tokenizer.size,
         "hidden_size": cfg.dim,
@@ -171,6 +171,8 @@ def opened(cfg, task, device, compute, labels=None):
         if weight.requires_grad:  # a classifier beside an adapter: half precision rounds small steps away
             weight.data = weight.data.float()
 
+    task.seen = {*task.trained_on(), *(runs.trained_on(folder) if folder else ())}
+
     def write(target):
         if labels == 0:
             return save_embedder(tokenizer, target)
@@ -184,6 +186,8 @@ def opened(cfg, task, device, compute, labels=None):
             models.copy_tokenizer(folder, target)
         else:
             tokenizer.save(target)
+        if task.seen:
+            runs.write_json(target / "trained.json", sorted(task.seen))
 
     return model, tokenizer, write
 
@@ -249,9 +253,11 @@ def evaluate(task, learner, n, device, compute):
     """task.evaluate on the first n test examples."""
     cfg, model, tokenizer = learner.cfg, learner.model.eval(), learner.tokenizer
     embeds = isinstance(tokenizer, Embedder)
-    agent = Encoder(tokenizer) if embeds else Model(model, tokenizer, cfg.max_new, seed=cfg.seed)
+    drawn = cfg.max_new, task.temperature
+    agent = Encoder(tokenizer) if embeds else Model(model, tokenizer, *drawn, seed=cfg.seed)
+    examples = task.examples("test")
     with autocast(device, compute):
-        return task.evaluate(task.examples("test")[:n] if n else task.examples("test"), agent)
+        return task.evaluate(task.unseen(examples[:n] if n else examples), agent)
 
 
 # ------------------------------------------------------------------------------------------------ main
@@ -287,6 +293,7 @@ def train(cfg, argv):
         torch.set_num_threads(cfg.threads)
     sized(cfg, device)
     task = TASKS[cfg.task](cfg.options, cfg.seed)
+    task.n = cfg.eval_replies or task.n
     examples = task.examples("train")
     enough(len(examples), task.dropped, "examples", cfg.keep)
     if not examples:
@@ -458,7 +465,7 @@ def train(cfg, argv):
                 metrics = measured(cfg.eval_few)["metrics"]
                 run.print(f"step {done}: {figures(metrics)}")
                 run.record("metrics", {"step": done, "eval": metrics})
-                score = next(iter(metrics.values()))  # a task's first metric is its main one
+                score = next(iter(metrics.values()), 0.0)  # a task's first metric is its main one
             (score,) = ranks.agreed([score], device)
             better = kept["best"] is None or score > kept["best"]
             kept |= {"best": score, "worse": 0} if better else {"worse": kept.get("worse", 0) + 1}

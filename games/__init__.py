@@ -1,5 +1,6 @@
 """The games, by the name that --task takes."""
 
+from games.arc import Arc
 from games.twentyq import TwentyQuestions
 
-TASKS = {"20q": TwentyQuestions}
+TASKS = {"20q": TwentyQuestions, "arc": Arc}

@@ -89,6 +89,9 @@ class Task:
 
     loss = "sft"
     labels = 0  # classes, of a task whose items are Labels
+    pieces = r"\n|[^\n:]*: |[^\n:]+|:"  # of text, beyond which no token of a new tokenizer goes: phrases
+    idle = ()  # flags of the game that change no result
+    n, temperature, max_new = 1, 0.0, 24  # of an evaluation: replies to a prompt, how drawn, longest (tokens)
 
     @dataclass
     class Options:
@@ -97,6 +100,7 @@ class Task:
     def __init__(self, options=None, seed=0):
         self.options, self.seed = options or self.Options(), seed
         self.dropped = {}  # reason -> rows of the user's data that were left out
+        self.seen = set()  # ids of examples that the model was trained on
 
     def examples(self, split):
         """The examples of "train" or "test", in the same order every time: list of dicts."""
@@ -143,10 +147,40 @@ class Task:
         """The texts of all labels, by label_id, for contrastive learning against every one of them."""
         return []
 
+    def trained_on(self):
+        """Ids of examples, of data that others evaluate on, which training sees: kept beside the model."""
+        return []
+
+    def unseen(self, examples):
+        """The examples; ValueError where the model was trained on some of them."""
+        both = [example["id"] for example in examples if example.get("id") in self.seen]
+        if both:
+            raise ValueError(
+                f"{len(both):,} of {len(examples):,} examples are among those that the model was trained on "
+                f"({both[0]}), so a result on them says nothing: take others, or a model that never saw them"
+            )
+        return examples
+
     def interact(self, agent, read, show, seat, seed):
-        """Play with a person: read() gives the line typed or None at the end, show(line) prints; read is None
-        where nobody is there."""
+        """Play with a person: read() gives the line typed or None at the end, show(line) prints (painted=True
+        what has colours of our own); read is None where nobody is there."""
         raise NotImplementedError
+
+    attempt = (
+        None  # (examples, agent) -> records, a dict each, of a game whose evaluation can go on after a kill
+    )
+
+    def lines(self, record):
+        """What --verbose shows of a record of `attempt`."""
+        return []
+
+    def files(self, records):
+        """What eval writes beside its report: {ending of the name: what json can write}."""
+        return {}
+
+    def submit(self, path):
+        """The submission that a file of predictions makes, checked."""
+        raise ValueError("--task: this game has no submissions")
 
     def evaluate(self, examples, agent):
         """{"n", "metrics", "intervals", "baselines", "records"} of an agent on examples."""

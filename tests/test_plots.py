@@ -51,3 +51,20 @@ def test_a_damaged_line_is_named(run):
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"st')
     with pytest.raises(ValueError, match="metrics.jsonl, line 2"):
         plots.read_run(run)
+
+
+def test_pictures_of_an_evaluation_of_arc(tmp_path, capsys):
+    """What eval wrote: the curve and the lengths, and beside them the tasks."""
+    path = tmp_path / "e.json"
+    pair = {"input": [[1, 2]], "output": [[2, 1], [0, 0]]}
+    replies = [{"test": None, "answers": None, "logp": -1.0, "tokens": 5}]
+    replies += [{"test": None, "answers": [pair["output"], None], "logp": -1.0, "tokens": 9}]
+    record = {"id": "a", "train": [pair], "test": [pair, {"input": [[3]]}], "replies": replies}
+    path.write_text(json.dumps({"curve": {"1": 0.5, "2": 1.0}, "records": [record]}))
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    assert plots.main([str(other)]) == 1 and "other.json: not a run" in capsys.readouterr().err
+    pytest.importorskip("matplotlib")
+    assert plots.main([str(path)]) == 0
+    for name in ("e.png", "e_tasks.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
