@@ -17,6 +17,7 @@ from tqdm import tqdm
 import data
 import lora
 import model as models
+import plots
 import runs
 import sampler
 from agents import Model
@@ -148,6 +149,8 @@ def evaluate(cfg, task, model, tokenizer, folder):
         runs.write_json(out, report)
         print(f"written: {out}")
         Path(f"{out}.part").unlink(missing_ok=True)
+        if result.get("curve"):
+            plots.main([out])  # which says what to install where it cannot draw
 
 
 def attempts(cfg, task, agent, examples, folder):

@@ -301,8 +301,10 @@ class Arc(Task):
                 if all("blind" in record for record in part):
                     baselines[name] = mean(pass_at(n, min(n, record["blind"]), k) for record in part)
         if known:
-            figures = [self.figures(record) for record in known]
-            metrics |= {name: mean(one[name] for one in figures) for name in figures[0]}
+            for record in known:
+                record["grids"] = self.grid_figures(record)
+            names = known[0]["grids"][0]
+            metrics |= {name: mean(mean(grid[name] for grid in r["grids"]) for r in known) for name in names}
             replies = [(record, reply) for record in known for reply in record["replies"]]
             right = [is_right(record, reply) for record, reply in replies if reply["answers"]]
             if right:
@@ -318,18 +320,19 @@ class Arc(Task):
             "intervals": intervals,
             "baselines": baselines,
             "curve": curve,
+            "sandbox": self.box.level if self.box else "",
             "records": records,
         }
 
-    def figures(self, record):
-        """The metrics of one task: the means over its tests."""
+    def grid_figures(self, record):
+        """The metrics of each test grid of a task."""
         found = []
         for t, pair in enumerate(record["test"]):
             grids, logps = zip(*arc_files.attempts(record, t))
             voted = vote(grids, 2, logps, self.options.vote == "probability")
             votes = {f"vote_{m}": float(pair["output"] in voted[:m]) for m in (1, 2)}
             found.append(scores(grids, pair["output"]) | votes)
-        return {name: mean(one[name] for one in found) for name in found[0]}
+        return found
 
     # -------------------------------------------------------------------------------------------- files
     def files(self, records):

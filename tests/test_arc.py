@@ -218,6 +218,7 @@ def test_figures_of_a_task_with_two_tests_one_right():
     metrics = found["metrics"]
     assert metrics["pass_n"] == 0.5 and metrics["solved@1"] == 0.0 and metrics["accuracy"] == 0.25
     assert metrics["unanswered"] == (2 / 4 + 3 / 4) / 2 and metrics["precision"] == 0.0
+    assert [grid["pass_n"] for grid in found["records"][0]["grids"]] == [1.0, 0.0]
     both = Arc().summary([record([one, other], None, None, None), record(None, None, None, None)])
     assert both["metrics"]["solved@1"] == 0.125 and both["curve"] == {1: 0.125, 2: 0.25, 4: 0.5}
     assert both["metrics"]["precision"] == 1.0 and both["metrics"]["vote_1"] == 0.5
