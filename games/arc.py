@@ -225,8 +225,9 @@ class Arc(Task):
         for job, outputs, result in zip(jobs, shown, box.run(jobs)):
             right, kind = 0, result.kind
             if kind == "ok":
-                right = sum(same(value, grid) for value, grid in zip(result.values, outputs))
-                kind = "wrong" if all(map(legal, result.values)) else "output"
+                values = list(map(listed, result.values))
+                right = sum(map(same, values, outputs))
+                kind = "wrong" if all(map(legal, values)) else "output"
                 if right == len(outputs):
                     kind = "memorised" if memorised(job.source, outputs) else "accepted"
             verdict = {"verdict": kind, "message": result.message, "right": right, "source": job.source}
@@ -236,10 +237,10 @@ class Arc(Task):
         for i, result in zip(fit, box.confirm([jobs[i] for i in fit])):
             if result.kind != "ok":
                 found[i] |= {"verdict": result.kind, "message": result.message}
-            elif not all(map(same, result.values, shown[i])):
+            elif not all(map(same, map(listed, result.values), shown[i])):
                 found[i] |= {"verdict": "unstable", "message": "right beside other programs, wrong alone"}
             else:
-                found[i]["outputs"] = result.values[len(shown[i]) :]
+                found[i]["outputs"] = list(map(listed, result.values[len(shown[i]) :]))
         return found
 
     def grid_of(self, example, frame, text, test):
@@ -408,6 +409,13 @@ def mean(values):
 
 def calls(pairs):
     return [("task", [pair["input"]]) for pair in pairs]
+
+
+def listed(value):
+    """A grid whose rows, or which itself, are tuples as lists; all else as it is."""
+    if type(value) not in (list, tuple):
+        return value
+    return [list(row) if type(row) is tuple else row for row in value]
 
 
 def same(value, grid):

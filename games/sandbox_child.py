@@ -33,7 +33,7 @@ ALLOWED = """__future__ abc array bisect cmath collections copy dataclasses date
     types typing unicodedata warnings""".split()
 # What those import at their first use, when files are closed.
 PRELOAD = """_strptime collections.abc encodings.ascii encodings.idna encodings.latin_1 linecache numpy.fft
-    numpy.linalg numpy.ma numpy.polynomial numpy.random traceback""".split()
+    numpy.linalg numpy.ma numpy.polynomial numpy.random numpy.typing traceback""".split()
 WATCHED = "builtins collections copy functools heapq itertools math numpy operator random re string".split()
 
 # By these names and opcodes a program may reach what others use.

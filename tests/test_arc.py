@@ -304,6 +304,8 @@ def test_verdicts():
         FLIP: ("accepted", 2),
         "def task(grid): return grid[:, ::-1].astype(np.uint8)": ("accepted", 2),
         "def task(grid): return dsl.flip(grid, 1).tolist()": ("accepted", 2),
+        "def task(grid): return tuple(map(tuple, grid[:, ::-1].tolist()))": ("accepted", 2),
+        "def task(grid): return [row for row in grid[:, ::-1]]": ("accepted", 2),
         "def task(grid): return grid": ("wrong", 0),
         "def task(grid): return grid[:, ::-1] if len(grid) < 3 else grid": ("wrong", 1),
         "def task(grid): return grid[:, ::-1] > 1": ("output", 0),
@@ -330,7 +332,7 @@ def test_verdicts():
         assert (found["answers"] == [pair["output"] for pair in TWO["test"]]) == (verdict == "accepted")
         assert found["source"] == source
     assert task.score(example, tries[0][2])["score"] == 1.0
-    assert task.score(example, tries[4][2]) | {"source": ""} == {
+    assert task.score(example, tries[6][2]) | {"source": ""} == {
         "score": 0.0,
         "partial": 0.5,
         "verdict": "wrong",
