@@ -38,6 +38,7 @@ class Options:
     maps: float = 0.0  # training on real tasks: share of frames that pad, enlarge or mirror one side
     side: int = 30  # real tasks: leave out those with a longer side of a grid
     cells: int = 0  # leave out a prompt's last pairs until it has at most so many cells; 0 keeps all
+    shots: int = 3  # programs: lessons a task gives, from all its pairs, all but one, all but two ...
     compositions: float = 0.2  # world: share of training tasks of two families
     tasks: int = 100_000  # world: training tasks in an epoch
     tests: int = 400  # world: test tasks, half of seen families, the rest of unseen parameters and pairs
@@ -114,8 +115,9 @@ class Arc(Task):
         return world.draw(rng, compositions=self.options.compositions)
 
     def items(self, example, rng):
-        """A Chat or more for one version of the prompt: of a world task drawn anew, or a frame of a real
-        one."""
+        """Chats for one version of the prompt: of a world task drawn anew, or a frame of a real one. A
+        program is taught from fewer pairs as well: they share their beginning, so that costs little, and what fewer
+        pairs leave open is what samples should spread over."""
         version = self.versions[rng.integers(len(self.versions))]
         task = example if "train" in example else self.drawn(rng)
         if version.asks == "code" and "program" not in task:
@@ -128,7 +130,10 @@ class Arc(Task):
                 "test": [pairs[i] for i in order[shown:]][:1],
             }
             task = Frame.draw(task, rng, maps=self.options.maps).task(task)
-        return [said(version, task, self.writing)]
+        pairs = task["train"]
+        shots = min(self.options.shots, len(pairs)) if version.asks == "code" else 1
+        cuts = [{**task, "train": pairs[: len(pairs) - i]} for i in range(max(1, shots))]
+        return [said(version, cut, self.writing) for cut in cuts]
 
     # -------------------------------------------------------------------------------------------- asking
     def prompt(self, example):

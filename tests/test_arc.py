@@ -390,6 +390,16 @@ def test_items_of_real_tasks_are_frames_of_their_pairs():
         Arc().items({"id": "a", **TASK}, np.random.default_rng(0))
 
 
+def test_a_program_is_taught_from_fewer_pairs_as_well():
+    chats = Arc().items({"number": 0}, np.random.default_rng(0))
+    asked = [chat.messages[0]["content"] for chat in chats]
+    assert [text.count(">") for text in asked] == [3, 2, 1]
+    assert all(asked[0].startswith(text) for text in asked)
+    assert len({chat.messages[1]["content"] for chat in chats}) == 1
+    assert len(Arc(Options(shots=1)).items({"number": 0}, np.random.default_rng(0))) == 1
+    assert len(Arc(Options(shots=9)).items({"number": 0}, np.random.default_rng(0))) == 3
+
+
 def test_the_world_is_split():
     task = Arc(Options(tasks=10, tests=8))
     assert [len(task.examples(split)) for split in ("train", "valid", "test")] == [10, 64, 8]
