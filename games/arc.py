@@ -115,9 +115,10 @@ class Arc(Task):
         return world.draw(rng, compositions=self.options.compositions)
 
     def items(self, example, rng):
-        """Chats for one version of the prompt: of a world task drawn anew, or a frame of a real one. A
-        program is taught from fewer pairs as well: they share their beginning, so that costs little, and what fewer
-        pairs leave open is what samples should spread over."""
+        """Chats for one version of the prompt: of a world task drawn anew, or a frame of a real one.
+
+        A program is taught from fewer pairs as well: they share their beginning, so that costs little, and
+        what fewer pairs leave open is what samples should spread over."""
         version = self.versions[rng.integers(len(self.versions))]
         task = example if "train" in example else self.drawn(rng)
         if version.asks == "code" and "program" not in task:
