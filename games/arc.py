@@ -207,13 +207,14 @@ class Arc(Task):
         wrong, memorised, unstable, none, or a kind of sandbox.Result), "message", "right" (shown pairs that
         the program gives), "source" and "answers": None, or a grid or None for each test of the example,
         brought back from the frame."""
-        version, programs, found = self.versions[0], {}, []
+        version, tasks, programs, found = self.versions[0], {}, {}, []
         if version.asks != "code":
             return [self.grid_of(*one) for one in tries]
         keys = [(example["id"], str(frame), version.program(text)) for example, frame, text, _ in tries]
         for key, (example, frame, _, _) in zip(keys, tries):
-            if key not in programs:  # equal programs for a task are run once
-                programs[key] = key[-1], frame.task(example)
+            if key[:2] not in tasks:
+                tasks[key[:2]] = frame.task(example)
+            programs[key] = key[-1], tasks[key[:2]]  # equal programs for a task are run once
         verdicts = dict(zip(programs, self.verify(list(programs.values()))))
         for key, (_, frame, _, _) in zip(keys, tries):
             answers = [frame.back(grid) if legal(grid) else None for grid in verdicts[key]["outputs"]]
@@ -225,9 +226,11 @@ class Arc(Task):
         """The verdicts on programs, (source, task), as in judge, with the "outputs" for the tests: run beside
         others first and, those that give every shown output, twice in processes of their own. Only what they
         give there counts."""
-        box, found = self.sandbox(), []
+        box, found, asked = self.sandbox(), [], {}
         shown = [[pair["output"] for pair in task["train"]] for _, task in programs]
-        jobs = [Job(source, calls(task["train"]), arrays=True) for source, task in programs]
+        for _, task in programs:  # what jobs share is written for the sandbox once
+            asked.setdefault(id(task), calls(task["train"]))
+        jobs = [Job(source, asked[id(task)], arrays=True) for source, task in programs]
         for job, outputs, result in zip(jobs, shown, box.run(jobs)):
             right, kind = 0, result.kind
             if kind == "ok":

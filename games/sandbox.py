@@ -49,7 +49,7 @@ from types import ModuleType
 
 from games.plain import ITEMS, OUTPUT, pack, unpack
 
-BATCH = 64  # programs that may share a child
+BATCH = 256  # programs that may share a child
 START, RESTARTS = 60.0, 5  # seconds until a process must be ready; zygotes that may die in a run
 FORKS = hasattr(os, "fork") and hasattr(socket, "send_fds")
 NO_FORKS = "programs cannot be run on this system, where no process forks; Linux (or WSL) can run them"
