@@ -113,8 +113,9 @@ def play(cfg, task, model, tokenizer, folder):
         read = None
     seed = cfg.seed or int.from_bytes(os.urandom(4), "big")
 
-    def show(line, painted=False):  # painted: colours of the game's own making
-        print(line if painted else data.printable(line))
+    def show(line, painted=False, dim=False, end="\n"):  # painted: in colours of the game's own making
+        line = line if painted else data.printable(line)
+        print(f"\x1b[2m{line}\x1b[0m" if dim else line, end=end, flush=True)
 
     task.interact(agent, read, show, cfg.seat, seed)
 

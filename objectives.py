@@ -358,8 +358,9 @@ def rollout_step(learner, task, examples, seed, rank=0, world=1):
         "length": float(np.mean([len(reply.ids) for reply in replies])),
     }
     for name in groups[0][0].scores:
-        values = [float(game.scores[name]) for group in groups for game in group]
-        report |= {f"score/{name}": float(np.mean(values)), f"score/{name}_std": float(np.std(values))}
+        values = [game.scores[name] for group in groups for game in group if game.scores[name] is not None]
+        if values:  # not every part of a reward is for every example
+            report |= {f"score/{name}": float(np.mean(values)), f"score/{name}_std": float(np.std(values))}
     shown = sorted(groups[0], key=lambda game: game.reward)[:: max(1, cfg.group - 1)]  # the worst, the best
     samples = [{**game.example, "turns": game.turns, "reward": game.reward} for game in shown]
     return Step(pack(rows, cfg.row_tokens), weight, left_out, report=report, samples=samples)

@@ -100,13 +100,14 @@ def scratch_embedder(cfg, task):
 
 def reference_of(cfg, model, device):
     """The model before training, frozen, or None where that is the model without its adapter."""
-    if lora.adapters(model):
+    name = cfg.init or cfg.model
+    if lora.adapters(model) and not (models.resolve(name) / "adapter_config.json").exists():
         return None
-    if not (cfg.init or cfg.model):
+    if not name:
         raise UsageError(
             f"--loss {cfg.loss} compares with the model before training: it needs --model or --init"
         )
-    reference = lora.open_model(cfg.init or cfg.model, device=device, revision=cfg.revision or None)[0]
+    reference = lora.open_model(name, device=device, revision=cfg.revision or None)[0]
     if lora.adapters(reference):
         lora.merge_lora(reference)
     return reference.float().requires_grad_(False)
@@ -128,11 +129,14 @@ def opened(cfg, task, device, compute, labels=None):
             model, folder, base = lora.open_model(name, "", frozen, device, revision, labels, seed)
             tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
         if lora.adapters(model) and not cfg.resume:
-            if cfg.lora_rank:
+            rank = lora.adapters(model)[0][1].rank
+            if cfg.lora_rank not in (0, rank):
                 raise ValueError(
-                    f"{name} is an adapter; merge it first (infer.py merge), or go on with --resume"
+                    f"{name} is an adapter of rank {rank}: --lora-rank {rank} trains it further, a new one "
+                    "needs it merged first (infer.py merge)"
                 )
-            lora.merge_lora(model)
+            if not cfg.lora_rank:
+                lora.merge_lora(model)
     else:
         folder = None
         if labels == 0:
@@ -316,6 +320,9 @@ def train(cfg, argv):
     # what is sharded can only be played and evaluated by all ranks together, each doing all of it
     alone, part = (False, (0, 1)) if cfg.shard else (bool(rank), (rank, world))
     learner = Learner(model, tokenizer, cfg, reference, task.bank() if cfg.bank else [])
+    if labels is None:
+        task.length = lambda chat: len(tokenizer.render(chat.messages, chat.learn)[0])
+        task.max_tokens = cfg.max_tokens
     model.recompute = cfg.checkpointing
     pairs = optimizers_of(model, cfg)
     optimizers = [optimizer for optimizer, _ in pairs]

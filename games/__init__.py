@@ -1,6 +1,7 @@
 """The games, by the name that --task takes."""
 
 from games.arc import Arc
+from games.reasoning import Reasoning
 from games.twentyq import TwentyQuestions
 
-TASKS = {"20q": TwentyQuestions, "arc": Arc}
+TASKS = {"20q": TwentyQuestions, "arc": Arc, "reasoning": Reasoning}

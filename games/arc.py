@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from games import arc_dsl, arc_files
-from games.arc_grids import GRIDS, VIEWS, Frame, legal, pass_at, scores, vote
+from games.arc_grids import GRIDS, VIEWS, Frame, legal, scores, vote
 from games.arc_prompts import PROMPTS
 from games.sandbox import Job, Sandbox
-from games.task import Chat, Episode, Task, wilson
+from games.task import Chat, Episode, Task, pass_at, wilson
 from games.worlds import arc as world
 
 TESTS = {  # of the world: tasks of seen families, and two kinds that training never shows

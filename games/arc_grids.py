@@ -197,14 +197,6 @@ def vote(attempts, m, logps=None, weighted=False):
     return [grids[key] for key in order[:m]]
 
 
-def pass_at(n, c, k):
-    """The chance that k of n attempts, drawn without replacement, hold one of the c right ones: the unbiased
-    estimator 1 - C(n - c, k) / C(n, k) of arXiv 2107.03374."""
-    if not 0 <= c <= n or not 1 <= k <= n:
-        raise ValueError(f"pass_at(n={n}, c={c}, k={k}): needs 0 <= c <= n and 1 <= k <= n")
-    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
-
-
 def scores(attempts, truth):
     """The metrics of one test grid over its K attempts, those without an answer counted as such.
 

@@ -8,6 +8,7 @@ Nothing here or in any game knows torch. An *example* is a plain dict, a *messag
     embed(texts, kind) -> a vector of each text (N, width), as a "query" or a "document"
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,6 +102,7 @@ class Task:
         self.options, self.seed = options or self.Options(), seed
         self.dropped = {}  # reason -> rows of the user's data that were left out
         self.seen = set()  # ids of examples that the model was trained on
+        self.length, self.max_tokens = None, 0  # tokens of a Chat, and most of them: training sets both
 
     def examples(self, split):
         """The examples of "train" or "test", in the same order every time: list of dicts."""
@@ -205,3 +207,11 @@ def wilson(wins, n, z=1.96):
     spread = z * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
     low, high = ((centre + side * spread) / (1 + z * z / n) for side in (-1, 1))
     return max(low, 0.0), min(high, 1.0)  # rounding leaves the ends a hair outside
+
+
+def pass_at(n, c, k):
+    """The chance that k of n attempts, drawn without replacement, hold one of the c right ones: the unbiased
+    estimator 1 - C(n - c, k) / C(n, k) of arXiv 2107.03374."""
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f"pass_at(n={n}, c={c}, k={k}): needs 0 <= c <= n and 1 <= k <= n")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)

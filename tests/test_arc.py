@@ -10,11 +10,11 @@ import pytest
 import data
 from games import arc_files
 from games.arc import Arc, Options, memorised, said
-from games.arc_grids import GRIDS, MAPS, VIEWS, Frame, legal, pass_at, scores, vote
+from games.arc_grids import GRIDS, MAPS, VIEWS, Frame, legal, scores, vote
 from games.arc_prompts import PROMPTS
 from games.arc_terminal import painted, show_tasks
 from games.sandbox import level
-from games.task import Reply
+from games.task import Reply, pass_at
 
 runs_programs = pytest.mark.skipif(level()[0] not in ("full", "seccomp"), reason=f"sandbox: {level()}")
 rng = np.random.default_rng(0)

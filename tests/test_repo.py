@@ -149,7 +149,7 @@ TABLES = {
     "data.py": {"LLAMA3", "MISTRAL", "FORMATS", "FROM_SENTENCEPIECE"},  # chat formats have names of their own
     "embed.py": {"SETTINGS"},  # a file name
     "train.py": {"scratch"},
-    "recipes.py": {"SEED_20Q", "SEED_ARC", "RECIPES"},
+    "recipes.py": {"SEED_20Q", "SEED_ARC", "SEED_REASONING", "RECIPES"},
 }
 
 
