@@ -1,6 +1,7 @@
-"""Everything done with a trained model: python infer.py [play | eval | sample | merge | submit]
+"""Everything done with a trained model, and what goes with it: python infer.py VERB
 
-Without a verb it plays, with the newest run. Each verb is one function below; main() gives it a model and a
+The verbs are play, eval, sample, collect, merge, and, without a model, rows and submit. Without one it plays,
+with the newest run. Each verb is one function below; main() gives it a model and a
 task."""
 
 import hashlib
@@ -154,6 +155,23 @@ def evaluate(cfg, task, model, tokenizer, folder):
             plots.main([out])  # which says what to install where it cannot draw
 
 
+def collect(cfg, task, model, tokenizer, folder):
+    """Write what the model's replies to the first --limit training examples teach to the new file --out, as
+    rows for --data. It goes on after a kill."""
+    if not (cfg.out and task.attempt):
+        raise UsageError("collect needs --out FILE, and a game whose replies teach something")
+    out, agent = new_file(cfg.out), agent_of(cfg, model, tokenizer, task)
+    records = attempts(cfg, task, agent, task.examples("train")[: cfg.limit or None], str(folder))
+    found = [row for record in records for row in task.collected(record)]
+    write_rows(out, found)
+    Path(f"{out}.part").unlink(missing_ok=True)
+    print(f"written: {out}, {len(found):,} rows of {len(records):,} examples")
+
+
+def write_rows(path, rows):
+    runs.replace_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def attempts(cfg, task, agent, examples, folder):
     """The task's records of its examples, some at a time; with --out FILE they are kept in FILE.part until
     all are there, so that a killed call goes on."""
@@ -296,6 +314,16 @@ def merge(cfg, task, model, tokenizer, folder):
     print(f"written: {out}")
 
 
+def rows(cfg, task):
+    """Write the rows of --data that training would see, as the game reads them, to the new file --out."""
+    if not cfg.out:
+        raise UsageError("rows needs --out FILE")
+    found = task.examples("train")
+    write_rows(new_file(cfg.out), found)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in task.dropped.items()) or "none"
+    print(f"written: {cfg.out}, {len(found):,} rows; dropped: {reasons}")
+
+
 def submit(cfg, task):
     """Write the submission that --predictions (what eval wrote) make, checked against the task's data."""
     if not (cfg.predictions and cfg.out):
@@ -305,7 +333,8 @@ def submit(cfg, task):
     print(f"written: {cfg.out}")
 
 
-VERBS = {"play": play, "eval": evaluate, "sample": sample, "merge": merge, "submit": submit}
+VERBS = {"play": play, "eval": evaluate, "sample": sample, "collect": collect, "merge": merge}
+WITHOUT_MODEL = {"rows": rows, "submit": submit}
 CHUNK = 256  # replies between two writes
 
 
@@ -313,14 +342,15 @@ def main(argv=None):
     """Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted."""
     try:
         cfg = parse(Infer, argv)
-        if cfg.verb not in VERBS:
-            raise UsageError(f"{cfg.verb}: unknown{nearest(cfg.verb, VERBS)} (known: {', '.join(VERBS)})")
+        verbs = VERBS | WITHOUT_MODEL
+        if cfg.verb not in verbs:
+            raise UsageError(f"{cfg.verb}: unknown{nearest(cfg.verb, verbs)} (known: {', '.join(verbs)})")
         if cfg.n < 1:
             raise UsageError("--n must be at least 1")
         as_trained(cfg)
         task = TASKS[cfg.task](cfg.options, cfg.seed)
-        if cfg.verb == "submit":  # which needs no model
-            submit(cfg, task)
+        if cfg.verb in WITHOUT_MODEL:
+            WITHOUT_MODEL[cfg.verb](cfg, task)
         else:
             model, tokenizer, folder = opened(cfg)
             for name in (folder, cfg.lora):

@@ -96,14 +96,14 @@ class Train:
 
 @dataclass
 class Infer:
-    verb: str = "play"  # play, eval, sample, merge or submit
+    verb: str = "play"  # play, eval, sample, collect, merge, rows or submit
     task: str = "20q"  # the game
     run: str = ""  # a run; by default runs/latest where no --model is given
     model: str = ""  # a model folder or Hub name
     revision: str = ""  # branch, tag or commit of a Hub name
     lora: str = ""  # an adapter to put on it
     format: str = ""  # chat format, where the checkpoint's own is not recognised
-    limit: int = 400  # examples to evaluate on
+    limit: int = 400  # examples to evaluate on, or to collect from; 0 takes all
     n: int = 1  # samples a prompt; eval and play: by default as many as the game asks for
     prompt: str = ""  # sample: what to say to the model
     prompts: str = ""  # sample: rows with a "prompt" or "messages" each: a file, a folder or a Hub data set

@@ -117,7 +117,7 @@ class Options:
     overlong: str = "drop"  # rows over --max-tokens: drop, trim-reasoning (at a sentence) or truncate
     system: str = ""  # system prompt: "tags" asks for the form, all else is the prompt itself
     level: int = 1  # world: difficulty from 1 to 3; 0 is all
-    hasty: float = 0.6  # world: share of the traces that state an answer without working, mostly wrong
+    hasty: float = 0.65  # world: share of the traces that state an answer without working, mostly wrong
     problems: int = 20_000  # world: training problems in an epoch
     tests: int = 400  # world: test problems, a quarter in sentences that training never shows
     rewards: str = "format:0.2,exact:1,tests:1"  # parts of the score and their weights
@@ -243,6 +243,7 @@ class Reasoning(Task):
     # -------------------------------------------------------------------------------------------- play
     def attempt(self, examples, agent):
         """n replies to each example and how they count: list of records."""
+        examples = [self.problem(example) for example in examples]
         prompts = [self.prompt(example) for example in examples]
         groups = agent.reply([prompt for prompt in prompts for _ in range(self.n)])
         records = []
@@ -284,6 +285,14 @@ class Reasoning(Task):
         if row["kind"] == "code":
             return self.passed(row, found.answer) == 1.0
         return equal(found.answer, row["answer"], row["kind"])
+
+    def collected(self, record):
+        """The best and the worst of the replies as a pair to prefer, where their scores differ."""
+        ranked = sorted(record["replies"], key=lambda reply: reply["score"])
+        if ranked[-1]["score"] - ranked[0]["score"] < 1e-6:
+            return []
+        best, worst = ranked[-1]["text"], ranked[0]["text"]
+        return [{"question": record["question"], "chosen": best, "rejected": worst}]
 
     def score(self, example, reply):
         return self.judged(example, reply)

@@ -53,7 +53,7 @@ def read_traces(source, rows, drop, salvage=False, split="train"):
 def own(row, salvage):
     if not row["question"].strip():
         raise Bad("no question")
-    if not row["answer"].strip():
+    if not row["answer"].strip() and row.get("kind") != "open":
         raise Bad("no answer")
     kept = {name: row[name].strip() for name in ("question", "reasoning", "answer")}
     if ANY_TAG.search(kept["reasoning"] + kept["answer"]):
@@ -127,11 +127,11 @@ def test_of(line):
 def preference(row, salvage):
     if row["chosen"] == row["rejected"]:
         raise Bad("chosen and rejected are the same")
-    return {name: row[name] for name in FORMS["preference"]}
+    return {name: row[name] for name in FORMS["preference"]} | {"kind": "open"}
 
 
 def judged(row, salvage):
-    return {name: row[name] for name in FORMS["judged"]}
+    return {name: row[name] for name in FORMS["judged"]} | {"kind": "open"}
 
 
 READERS = {

@@ -172,6 +172,10 @@ class Task:
         None  # (examples, agent) -> records, a dict each, of a game whose evaluation can go on after a kill
     )
 
+    def collected(self, record):
+        """Rows for --data that a record of `attempt` on a training example makes."""
+        raise ValueError("--task: this game collects nothing")
+
     def lines(self, record):
         """What --verbose shows of a record of `attempt`."""
         return []

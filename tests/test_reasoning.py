@@ -281,7 +281,7 @@ def test_own_and_preference_rows(tmp_path):
     assert len(found) == 1 and dropped == ["chosen and rejected are the same"]
     with pytest.raises(ValueError, match="rows.jsonl, line 1: columns x are none of: question, chosen"):
         rows_of(tmp_path, [{"x": 1}])
-    with pytest.raises(ValueError, match="rows.jsonl, line 2: 'answer' is missing"):
+    with pytest.raises(ValueError, match="rows.jsonl, line 2: columns question, reasoning are none"):
         rows_of(tmp_path, [own, {"question": "q", "reasoning": "r"}])
 
 
@@ -370,7 +370,7 @@ def test_share_of_hasty_traces():
     for i in range(300):
         text = task.items({"number": 0}, np.random.default_rng(i))[0].messages[-1]["content"]
         assert parse(text).strict
-        count += parse(text).reasoning.startswith(("I say", "My guess", "Quickly"))
+        count += parse(text).reasoning.startswith("Quickly")
     assert 0.5 < count / 300 < 0.7
 
 

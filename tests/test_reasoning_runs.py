@@ -112,3 +112,58 @@ def test_an_adapter_is_trained_further(folder, tmp_path, capsys):
     assert "is an adapter of rank 2" in capsys.readouterr().err
     assert train.main([*more, "--init", str(tmp_path / "one"), "--name", "four"]) == 0
     assert not (tmp_path / "four/model/adapter_config.json").exists()
+
+
+def test_replies_ranked_by_reward_teach_preferences(folder, tmp_path, capsys):
+    """collect makes the rows that --loss dpo learns from; the journal is gone when they are written."""
+    flags = [
+        "--task",
+        "reasoning",
+        "--run",
+        str(folder / "sft"),
+        "--problems",
+        "40",
+        "--max-new",
+        "40",
+        "--threads",
+        "1",
+    ]
+    out = tmp_path / "pairs.jsonl"
+    call = ["collect", *flags, "--n", "6", "--temperature", "1", "--out", str(out)]
+    assert infer.main([*call, "--rewards", "format:1"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl"]
+    assert f"{len(rows)} rows of 40 examples" in capsys.readouterr().out
+    made = tmp_path / "made.jsonl"  # the model of two steps has no two scores: what it would have written
+    made.write_text(
+        "".join(
+            json.dumps({"question": f"q {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(40)
+        )
+    )
+    more = [*SMALL[:2], *SMALL[12:], "--data", str(made), "--runs", str(tmp_path / "runs")]
+    assert train.main([*more, "--loss", "dpo", "--init", str(folder / "sft"), "--name", "dpo"]) == 0
+    report = models.read_json(tmp_path / "runs/dpo/eval.json")
+    assert report["n"] > 0 and "right" not in report["metrics"]  # there is no truth in such rows
+
+
+def test_collected_pairs_are_the_best_and_the_worst():
+    from games.reasoning import Reasoning
+
+    replies = [{"text": text, "score": score} for text, score in (("a", 0.2), ("b", 1.0), ("c", 0.0))]
+    record = {"question": "q", "replies": replies}
+    assert Reasoning().collected(record) == [{"question": "q", "chosen": "b", "rejected": "c"}]
+    assert Reasoning().collected({"question": "q", "replies": replies[:1] * 3}) == []
+
+
+def test_rows_writes_what_training_would_see(tmp_path, capsys):
+    source, out = tmp_path / "think.jsonl", tmp_path / "rows.jsonl"
+    made = [
+        {"prompt": f"p {i}", "response": f"<think>t {i}</think>a" if i % 3 else "no tags"} for i in range(30)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in made))
+    call = ["rows", "--task", "reasoning", "--data", str(source), "--out", str(out)]
+    assert infer.main([*call, "--rows", "0:20"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert rows and all(row["reasoning"].startswith("t ") and row["answer"] == "a" for row in rows)
+    assert "dropped: 7 no pair of think tags" in capsys.readouterr().out
+    assert infer.main(call) == 1 and infer.main(call[:-2]) == 2
