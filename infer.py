@@ -4,6 +4,7 @@ The verbs are play, eval, sample, collect, merge, and, without a model, rows and
 with the newest run. Each verb is one function below; main() gives it a model and a
 task."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -31,6 +32,17 @@ from recipes import Infer, UsageError, nearest, parse
 def named(cfg):
     """What a call names: --model, --run, or the newest run."""
     return cfg.model or cfg.run or str(Path(cfg.runs) / "latest")
+
+
+def with_task(argv):
+    """The arguments with the task of the run that they name, where they name no task."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag, default in (("--task", ""), ("--model", ""), ("--run", ""), ("--runs", "runs")):
+        early.add_argument(flag, default=default, nargs="?")
+    first, _ = early.parse_known_args(argv)
+    path = Path(first.model or first.run or Path(first.runs or "", "latest")) / "run.json"
+    known = not first.task and path.exists()
+    return [*argv, "--task", models.read_json(path)["values"]["task"]] if known else argv
 
 
 def as_trained(cfg):
@@ -341,7 +353,7 @@ CHUNK = 256  # replies between two writes
 def main(argv=None):
     """Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted."""
     try:
-        cfg = parse(Infer, argv)
+        cfg = parse(Infer, with_task(sys.argv[1:] if argv is None else list(argv)))
         verbs = VERBS | WITHOUT_MODEL
         if cfg.verb not in verbs:
             raise UsageError(f"{cfg.verb}: unknown{nearest(cfg.verb, verbs)} (known: {', '.join(verbs)})")

@@ -101,6 +101,12 @@ def test_play_without_anybody_shows_one_task(flags, capsys, monkeypatch):
     assert shown.count("task test-") == 1 and "\x1b[48;5;" in shown and "answer" in shown
 
 
+def test_a_run_knows_its_task(flags, capsys):
+    """Without --task a run of ARC is not played as 20 Questions."""
+    assert infer.main(["eval", *flags[2:], "--limit", "2"]) == 0
+    assert "solved@3" in capsys.readouterr().out
+
+
 def test_submit(folder, flags, tmp_path, capsys):
     data = ["--data", str(folder / "tasks.json")]
     real = [
