@@ -68,21 +68,20 @@ class Arc(Task):
             if value not in known:
                 raise ValueError(f"--{name} {value}: unknown (known: {', '.join(known)})")
         self.versions, self.writing = [PROMPTS[name] for name in names], GRIDS[self.options.grid]
-        self.box, self.worlds = None, {}
+        self.box, self.splits = None, {}
 
     # -------------------------------------------------------------------------------------------- training
     def examples(self, split):
         """Real tasks, the sets train and eval; or tasks of the world, those to train on as numbers."""
-        if self.options.data:
-            return self.real_tasks("test" if split == "test" else "train") if split != "valid" else []
-        if split == "train":
-            return [{"id": f"train-{i}", "number": i} for i in range(self.options.tasks)]
-        if split not in self.worlds:
-            self.worlds[split] = self.world_tasks(split)
-        return self.worlds[split]
+        if split not in self.splits:
+            make = self.real_tasks if self.options.data else self.world_tasks
+            self.splits[split] = make(split)
+        return self.splits[split]
 
     def world_tasks(self, split):
-        """Tasks of the world that are only for evaluation, task i drawn by (seed, split, i)."""
+        """Numbers of tasks to train on; or tasks that are for evaluation only, task i by (seed, split, i)."""
+        if split == "train":
+            return [{"id": f"train-{i}", "number": i} for i in range(self.options.tasks)]
         usual, found = {"compositions": self.options.compositions}, []
         for i in range(64 if split == "valid" else self.options.tests):
             kind = "" if split == "valid" else CYCLE[i % len(CYCLE)]
@@ -92,7 +91,10 @@ class Arc(Task):
         return found
 
     def real_tasks(self, split):
+        """The tasks of --data without those that --side leaves out, which are counted."""
         found = []
+        if split == "valid":
+            return found
         for key, task in arc_files.read_tasks(self.options.data, split).items():
             grids = [grid for pair in task["train"] + task["test"] for grid in pair.values()]
             if max(max(len(grid), len(grid[0])) for grid in grids) > self.options.side:

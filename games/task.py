@@ -3,7 +3,8 @@
 Nothing here or in any game knows torch. An *example* is a plain dict, a *message* is {"role", "content"}, a
 *conversation* is a list of messages that ends with the user's. An *agent* is anything with
 
-    reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first
+    reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first (a game may ask
+        for what agents.Model can besides: begin, until, watch)
     choose(conversations, choices) -> for each conversation the log-probability of each choice
     embed(texts, kind) -> a vector of each text (N, width), as a "query" or a "document"
 """

@@ -475,7 +475,8 @@ def test_files_that_are_not_there(tmp_path):
 def test_tasks_with_long_sides_are_counted(tmp_path):
     name = write(tmp_path / "tasks.json", {"train": {"a": TASK}, "eval": {"b": TASK, "c": TWO}})
     task = Arc(Options(data=name, side=3))
-    assert task.examples("test") == [] and task.dropped == {"with a side longer than 3": 2}
+    for _ in range(2):  # counted once, however often they are asked for
+        assert task.examples("test") == [] and task.dropped == {"with a side longer than 3": 2}
     assert [example["id"] for example in Arc(Options(data=name)).examples("test")] == ["b", "c"]
     assert Arc(Options(data=name)).trained_on() == ["a"] and Arc().trained_on() == []
 
