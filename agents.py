@@ -1,10 +1,17 @@
-"""Who plays: a Model has reply() and choose(), an Encoder embed(); a game's own player may be an agent too
-(games.task)."""
+"""Who plays: a Model has reply() and choose(), a Teacher, who is elsewhere, reply(), an Encoder embed(); a
+game's own player may be an agent too (games.task)."""
 
+import json
+import time
+import urllib.error
+import urllib.request
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 import sampler
+from games.task import Reply
 
 
 class Model:
@@ -76,3 +83,60 @@ class Encoder:
     def embed(self, texts, kind="document"):
         """Vectors (N, width), numpy, of texts as queries or documents, with the prompt for them."""
         return self.embedder.embed(texts, self.embedder.prompt_of(kind)).numpy()
+
+
+class Teacher:
+    """A model behind an OpenAI-compatible endpoint, url ending in /v1. Requests run `workers` at a time; what
+    fails for a while (429, 5xx, a broken or slow connection, an answer that is none) is tried again after
+    Retry-After or 1, 2, 4 ... seconds, up to `tries` times. `tokens` counts those of prompts and replies."""
+
+    AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+
+    def __init__(self, url, model, key="", max_new=512, temperature=0.0, workers=8, tries=6, timeout=120):
+        self.url, self.model, self.key = url.rstrip("/") + "/chat/completions", model, key
+        self.settings = {"max_tokens": max_new, "temperature": temperature}
+        self.workers, self.tries, self.timeout = workers, tries, timeout
+        self.tokens = Counter()
+
+    def reply(self, conversations, n=1):
+        """For each conversation n replies, in order."""
+        asked = [conversation for conversation in conversations for _ in range(n)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            replies = list(pool.map(self.ask, asked))
+        return [replies[i : i + n] for i in range(0, len(replies), n)]
+
+    def ask(self, messages):
+        """One Reply. Raises ConnectionError, without the key, where no try succeeds or more will not help."""
+        body = json.dumps({"model": self.model, "messages": messages, **self.settings}).encode()
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        for attempt in range(self.tries):
+            wait = 2.0**attempt
+            try:
+                request = urllib.request.Request(self.url, body, headers)
+                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                    return self.read(json.loads(answer.read()))
+            except urllib.error.HTTPError as error:
+                said = error.read(300).decode("utf-8", "replace")
+                why = f"{error.code} {error.reason}: {said}"
+                if error.code not in self.AGAIN:
+                    break
+                after = error.headers.get("Retry-After", "")
+                wait = min(float(after), 60.0) if after.replace(".", "", 1).isdigit() else wait
+            except (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
+                why = f"{type(error).__name__}: {error}"
+            if attempt + 1 < self.tries:
+                time.sleep(wait)
+        raise ConnectionError(f"{self.url}: no reply ({why})")
+
+    def read(self, found):
+        """The Reply in what an endpoint sent. KeyError, IndexError or TypeError where it is none."""
+        choice = found["choices"][0]
+        text = choice["message"]["content"]
+        if not isinstance(text, str):
+            raise TypeError("no text in the reply")
+        for name, count in (found.get("usage") or {}).items():
+            if isinstance(count, int):
+                self.tokens[name] += count
+        return Reply(text, finished=choice.get("finish_reason") != "length")

@@ -22,7 +22,7 @@ import model as models
 import plots
 import runs
 import sampler
-from agents import Model
+from agents import Model, Teacher
 from decoding import fuse
 from games import TASKS
 from games.rows import parsed, read_rows
@@ -95,6 +95,20 @@ def agent_of(cfg, model, tokenizer, task=None):
     return Model(model, tokenizer, cfg.max_new, **sampling)
 
 
+def judge_of(cfg):
+    """The agent that --judge names, or None."""
+    name = getattr(cfg.options, "judge", "")
+    if not name:
+        return None
+    if name.startswith(("http://", "https://")):
+        return Teacher(name, cfg.options.judge_model, os.environ.get("PARLOR_KEY", ""), max_new=16)
+    device = runs.device_of(cfg.device)
+    model, folder, _ = lora.open_model(name, "", torch.float32 if device.type == "cpu" else None, device)
+    if lora.adapters(model):
+        lora.merge_lora(model)
+    return Model(fuse(model), data.load_tokenizer(folder, "", model.config.vocab), 16)
+
+
 def new_file(name):
     if name and Path(name).exists():
         raise FileExistsError(f"{name} exists and is not overwritten; move it or take another --out")
@@ -140,6 +154,7 @@ def evaluate(cfg, task, model, tokenizer, folder):
     agent = agent_of(cfg, model, tokenizer, task)
     examples = task.examples("test")
     examples = task.unseen(examples[: cfg.limit] if cfg.limit else examples)
+    task.judge = judge_of(cfg)
     if task.attempt:
         result = task.summary(attempts(cfg, task, agent, examples, str(folder)))
     else:

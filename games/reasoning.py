@@ -23,6 +23,12 @@ SYSTEM = """Think before you answer. Write your thoughts between <reasoning> and
 final answer alone between <answer> and </answer>."""
 
 
+RUBRIC = """You grade an answer that somebody gave to a question. Read the question, the thoughts and the \
+answer. Give up to 4 points if the answer is right and to the point, up to 3 if the thoughts lead to it step \
+by step without mistakes, up to 2 if everything that was asked for is there, and 1 if it is short and clear. \
+Reply with the sum, a number from 0 to 10, and nothing else."""
+
+
 # ------------------------------------------------------------------------------------------------ what counts
 @dataclass
 class Parsed:
@@ -121,6 +127,8 @@ class Options:
     problems: int = 20_000  # world: training problems in an epoch
     tests: int = 400  # world: test problems, a quarter in sentences that training never shows
     rewards: str = "format:0.2,exact:1,tests:1"  # parts of the score and their weights
+    judge: str = ""  # eval: grade replies by a model (folder or Hub name) or an endpoint (https://.../v1)
+    judge_model: str = ""  # its name at the endpoint; the key is in the environment, PARLOR_KEY
     seconds: float = 2.0  # time of the code in an answer
     unsafe_exec: bool = False  # run code on a machine that can not lock it in
 
@@ -140,7 +148,7 @@ class Reasoning(Task):
         ):
             if value not in known:
                 raise ValueError(f"--{name} {value}: must be one of {', '.join(known)}")
-        self.weights, self.box = {}, None
+        self.weights, self.box, self.judge = {}, None, None
         for part in o.rewards.split(","):
             name, _, weight = part.partition(":")
             if name not in REWARDS or not re.fullmatch(r"\d*\.?\d+", weight):
@@ -258,7 +266,19 @@ class Reasoning(Task):
                 for reply in replies
             ]
             records.append({**example, "replies": found})
+        if self.judge:
+            self.grade([(record["question"], reply) for record in records for reply in record["replies"]])
         return records
+
+    def grade(self, asked):
+        """Put the judge's "grade", 0 to 10, into the replies of (question, reply) pairs; None where it gave
+        no number."""
+        told = [f"Question: {question}\n\nReply: {reply['text']}" for question, reply in asked]
+        system = {"role": "system", "content": RUBRIC}
+        grades = self.judge.reply([[system, {"role": "user", "content": text}] for text in told])
+        for (_, reply), (grade, *_) in zip(asked, grades):
+            found = number(grade.text)
+            reply["grade"] = float(found) if found is not None and 0 <= found <= 10 else None
 
     def judged(self, example, text, finished=True):
         """How a reply counts: the form at three levels, whether it is right, and the score."""
@@ -356,6 +376,11 @@ class Reasoning(Task):
         part = [record for record in checked if record.get("unseen")]
         rate("right/unseen sentences", (reply["right"] for record in part for reply in record["replies"]))
         metrics["tokens"] = float(np.mean([reply["tokens"] for reply in replies])) if replies else 0.0
+        grades = [reply["grade"] for reply in replies if reply.get("grade") is not None]
+        if grades:  # 95 % by the normal approximation
+            mean, error = float(np.mean(grades)), 1.96 * float(np.std(grades)) / len(grades) ** 0.5
+            metrics["grade"], intervals["grade"] = mean, (mean - error, mean + error)
+            metrics["graded"] = len(grades) / len(replies)
         return {
             "n": len(records),
             "metrics": metrics,
