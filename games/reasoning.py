@@ -12,17 +12,16 @@ from decimal import Decimal
 import numpy as np
 
 from games import reasoning_rows
-from games.sandbox import Job, Sandbox
+from games.sandbox import Job, Sandbox, level
 from games.task import Chat, Episode, Judged, Pair, Task, pass_at, wilson
 from games.worlds import reasoning as world
 
 TAGS = "<reasoning>", "</reasoning>", "<answer>", "</answer>"
 STRICT = re.compile(r"\s*<reasoning>(.*)</reasoning>\s*<answer>(.*)</answer>\s*", re.S)
 LOOSE = re.compile(r"<reasoning>(.*?)</reasoning>.*?<answer>(.*?)</answer>", re.S)
+NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 SYSTEM = """Think before you answer. Write your thoughts between <reasoning> and </reasoning>, then the \
 final answer alone between <answer> and </answer>."""
-
-
 RUBRIC = """You grade an answer that somebody gave to a question. Read the question, the thoughts and the \
 answer. Give up to 4 points if the answer is right and to the point, up to 3 if the thoughts lead to it step \
 by step without mistakes, up to 2 if everything that was asked for is there, and 1 if it is short and clear. \
@@ -52,22 +51,15 @@ def written(reasoning, answer):
     return f"<reasoning>{reasoning}</reasoning>\n<answer>{answer}</answer>"
 
 
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
-
-
 def said(messages, reasoning, answer):
-    """The Chat that teaches a trace and its answer; code that has no trace is its own."""
-    reply = (
-        written(reasoning, answer)
-        if reasoning
-        else written("I write the code that the tests ask for.", answer)
-    )
+    """The Chat that teaches a trace and its answer; code comes without a trace."""
+    reply = written(reasoning or "I write the code that the tests ask for.", answer)
     return Chat([*messages, {"role": "assistant", "content": reply}], learn="last")
 
 
 def number(text):
-    """The number in a text that has exactly one, as a Decimal; else None. Currency,
-    units, per cent signs and a full stop may stand around it: "$1,200." is 1200."""
+    """The number in a text that has exactly one, as a Decimal; else None. Currency, units, per cent signs and
+    a full stop may stand around it: "$1,200." is 1200."""
     found = {Decimal(one.replace(",", "")) for one in NUMBER.findall(text[:200].replace("\u2212", "-"))}
     return found.pop() if len(found) == 1 and len(text) <= 200 else None
 
@@ -164,6 +156,9 @@ class Reasoning(Task):
             source, rows, self.drop, o.on_bad_row == "salvage", split
         )
         for row in read(o.data, o.rows, "train"):
+            if row["kind"] == "code" and not (o.unsafe_exec or level()[0] in ("full", "seccomp")):
+                self.drop("code, which this machine cannot run locked in (--unsafe-exec)")
+                continue
             held = zlib.crc32(row["question"].encode()) % 20 == 0
             splits["test" if held and not o.test_data else "train"].append(row)
         if o.test_data:

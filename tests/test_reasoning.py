@@ -245,6 +245,14 @@ def test_mbpp_rows(tmp_path):
     assert "assert f(1) == 2" in found[0]["question"] and found[0]["kind"] == "code" and len(dropped) == 1
 
 
+def test_code_is_left_out_where_it_cannot_be_run(tmp_path, monkeypatch):
+    row = {"text": "Add one.", "code": "def f(x): return x + 1", "test_list": ["assert f(1) == 2"]}
+    assert len(task_of(tmp_path, [row | {"text": str(i)} for i in range(30)]).examples("train")) > 20
+    monkeypatch.setattr("games.reasoning.level", lambda: ("limits", ["no filter"]))
+    task = task_of(tmp_path, [row])
+    assert task.examples("train") == [] and sum(task.dropped.values()) == 1
+
+
 @pytest.mark.parametrize(
     "line",
     [
