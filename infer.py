@@ -95,7 +95,7 @@ def agent_of(cfg, model, tokenizer, task=None):
     return Model(model, tokenizer, cfg.max_new, **sampling)
 
 
-def judge_of(cfg):
+def grader_of(cfg):
     """The agent that --judge names, or None."""
     name = getattr(cfg.options, "judge", "")
     if not name:
@@ -154,7 +154,7 @@ def evaluate(cfg, task, model, tokenizer, folder):
     agent = agent_of(cfg, model, tokenizer, task)
     examples = task.examples("test")
     examples = task.unseen(examples[: cfg.limit] if cfg.limit else examples)
-    task.judge = judge_of(cfg)
+    task.grader = grader_of(cfg)
     if task.attempt:
         result = task.summary(attempts(cfg, task, agent, examples, str(folder)))
     else:

@@ -140,7 +140,7 @@ class Reasoning(Task):
         ):
             if value not in known:
                 raise ValueError(f"--{name} {value}: must be one of {', '.join(known)}")
-        self.weights, self.box, self.judge = {}, None, None
+        self.weights, self.box = {}, None
         for part in o.rewards.split(","):
             name, _, weight = part.partition(":")
             if name not in REWARDS or not re.fullmatch(r"\d*\.?\d+", weight):
@@ -261,7 +261,7 @@ class Reasoning(Task):
                 for reply in replies
             ]
             records.append({**example, "replies": found})
-        if self.judge:
+        if self.grader:
             self.grade([(record["question"], reply) for record in records for reply in record["replies"]])
         return records
 
@@ -270,7 +270,7 @@ class Reasoning(Task):
         no number."""
         told = [f"Question: {question}\n\nReply: {reply['text']}" for question, reply in asked]
         system = {"role": "system", "content": RUBRIC}
-        grades = self.judge.reply([[system, {"role": "user", "content": text}] for text in told])
+        grades = self.grader.reply([[system, {"role": "user", "content": text}] for text in told])
         for (_, reply), (grade, *_) in zip(asked, grades):
             found = number(grade.text)
             reply["grade"] = float(found) if found is not None and 0 <= found <= 10 else None

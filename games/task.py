@@ -93,6 +93,7 @@ class Task:
     labels = 0  # classes, of a task whose items are Labels
     pieces = r"\n|[^\n:]*: |[^\n:]+|:"  # of text, beyond which no token of a new tokenizer goes: phrases
     idle = ()  # flags of the game that change no result
+    grader = None  # an agent that grades replies, where --judge names one
     n, temperature, max_new = 1, 0.0, 24  # of an evaluation: replies to a prompt, how drawn, longest (tokens)
 
     @dataclass

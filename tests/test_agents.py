@@ -126,9 +126,9 @@ class Says:
 def test_grades_of_a_judge():
     """Numbers from 0 to 10 count; the judge sees question and reply, not the truth."""
     task = Reasoning(Options(tests=4))
-    task.judge = Says("8", "Grade: 6.5", "eleven", "12")
+    task.grader = Says("8", "Grade: 6.5", "eleven", "12")
     rows = [{"question": f"q{i}", "answer": "the truth", "kind": "open"} for i in range(4)]
     metrics = task.evaluate(rows, Says(written("thoughts", "an answer")))["metrics"]
     assert metrics["grade"] == 7.25 and metrics["graded"] == 0.5
-    told = task.judge.seen[0][-1]["content"]
+    told = task.grader.seen[0][-1]["content"]
     assert "q0" in told and "thoughts" in told and "the truth" not in told
