@@ -1,8 +1,7 @@
 """Everything done with a trained model, and what goes with it: python infer.py VERB
 
 The verbs are play, eval, sample, collect, merge, and, without a model, rows and submit. Without one it plays,
-with the newest run. Each verb is one function below; main() gives it a model and a
-task."""
+with the newest run. Each verb is one function below; main() gives it a model and a task."""
 
 import argparse
 import hashlib
@@ -91,6 +90,8 @@ def agent_of(cfg, model, tokenizer, task=None):
             if name not in cfg.origin:
                 setattr(cfg, name, getattr(task, name))
         task.n = cfg.n
+        if cfg.n > 1 and not cfg.temperature:
+            raise UsageError("--n without --temperature: at temperature 0 all replies are the same")
     sampling = {name: getattr(cfg, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
     return Model(model, tokenizer, cfg.max_new, **sampling)
 
@@ -151,6 +152,9 @@ def evaluate(cfg, task, model, tokenizer, folder):
     """Score the model on the first --limit test examples and print the metrics; --out FILE keeps them, with
     what else the game writes beside it. A game of many replies goes on after a kill."""
     out, began = new_file(cfg.out), time.time()
+    beside = {ending: Path(out).with_name(Path(out).stem + ending) for ending in task.files([]) if out}
+    for path in beside.values():
+        new_file(path)
     agent = agent_of(cfg, model, tokenizer, task)
     examples = task.examples("test")
     examples = task.unseen(examples[: cfg.limit] if cfg.limit else examples)
@@ -172,9 +176,8 @@ def evaluate(cfg, task, model, tokenizer, folder):
             "records": records,
         }
         for ending, found in task.files(records).items():
-            path = Path(out).with_name(Path(out).stem + ending)
-            runs.write_json(path, found)
-            print(f"written: {path}")
+            runs.write_json(beside[ending], found)
+            print(f"written: {beside[ending]}")
         runs.write_json(out, report)
         print(f"written: {out}")
         Path(f"{out}.part").unlink(missing_ok=True)

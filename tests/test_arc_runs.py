@@ -83,7 +83,12 @@ def test_eval_goes_on_after_a_kill(flags, tmp_path, monkeypatch, capsys):
     for ending in (".json", "_predictions.json", "_submission.json", "_task_results.json"):
         first, second = (models.read_json(tmp_path / f"{name}{ending}") for name in ("whole", "part"))
         assert first == second
-    assert infer.main(["eval", *flags, "--out", str(out)]) == 1  # not overwritten
+    for kept in (out, tmp_path / "part_submission.json"):  # nothing is overwritten
+        assert infer.main(["eval", *flags, "--out", str(out)]) == 1
+        assert f"{kept} exists" in capsys.readouterr().err
+        out.unlink(missing_ok=True)
+        (tmp_path / "part_predictions.json").unlink(missing_ok=True)
+        (tmp_path / "part_task_results.json").unlink(missing_ok=True)
 
 
 def test_verbose_shows_prompts_programs_and_verdicts(flags, capsys):

@@ -79,6 +79,12 @@ def test_eval_goes_by_vote_and_writes(folder, tmp_path, capsys):
     } <= metrics.keys()
 
 
+def test_many_replies_need_a_temperature(folder, capsys):
+    flags = ["--task", "reasoning", "--run", str(folder / "sft"), "--tests", "8", "--threads", "1"]
+    assert infer.main(["eval", *flags, "--n", "4"]) == 2
+    assert "all replies are the same" in capsys.readouterr().err
+
+
 def test_asking(folder, monkeypatch, capsys):
     flags = ["play", "--task", "reasoning", "--run", str(folder / "sft"), "--tests", "8", "--max-new", "12"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("What is 2 plus 3?\nWhat is 4 plus 4?\nquit\n"))
