@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sys
 
 import pytest
@@ -113,6 +114,15 @@ def test_an_adapter_is_trained_further(folder, tmp_path, capsys):
     assert tensors[0].keys() == tensors[1].keys()
     assert all((tensors[0][key] == tensors[1][key]).all() for key in tensors[0])
     assert any(tensor.abs().max() > 0 for key, tensor in tensors[0].items() if "lora_B" in key)
+    pairs = tmp_path / "pairs.jsonl"
+    made = [{"question": f"q {i}", "chosen": "yes", "rejected": "no way"} for i in range(40)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in made))
+    dpo = [*SMALL[:2], *SMALL[12:], "--data", str(pairs), "--runs", str(tmp_path), "--loss", "dpo"]
+    assert train.main([*dpo, "--init", str(tmp_path / "one"), "--lora-rank", "2", "--name", "dpo"]) == 0
+    first_step = json.loads((tmp_path / "dpo/metrics.jsonl").read_text().splitlines()[0])
+    assert first_step["loss"] == pytest.approx(
+        math.log(2)
+    )  # compared with the adapter as it was, not without
     capsys.readouterr()
     assert train.main([*more, "--init", str(tmp_path / "one"), "--lora-rank", "4", "--name", "three"]) == 1
     assert "is an adapter of rank 2" in capsys.readouterr().err
