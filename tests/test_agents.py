@@ -22,7 +22,7 @@ class Endpoint(ThreadingHTTPServer):
     def __init__(self, *script):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script, self.seen, self.lock = list(script), [], threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def __exit__(self, *_):

@@ -64,7 +64,7 @@ def reproduces(task):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_programs_reproduce_their_tasks(name):
     for held_out in (False, True) if FAMILIES[name].has_held_out else (False,):
-        for task in tasks(3, 30, [name], held_out):
+        for task in tasks(3, 12, [name], held_out):
             assert task["family"] == name and reproduces(task), task
 
 
