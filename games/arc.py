@@ -244,8 +244,9 @@ class Arc(Task):
             verdict = {"verdict": kind, "message": result.message, "right": right, "source": job.source}
             found.append(verdict | {"outputs": []})
         fit = [i for i, verdict in enumerate(found) if verdict["verdict"] == "accepted"]
-        jobs = [Job(source, calls(task["train"] + task["test"]), arrays=True) for source, task in programs]
-        for i, result in zip(fit, box.confirm([jobs[i] for i in fit])):
+        chosen = [programs[i] for i in fit]
+        jobs = [Job(source, calls(task["train"] + task["test"]), arrays=True) for source, task in chosen]
+        for i, result in zip(fit, box.confirm(jobs)):
             if result.kind != "ok":
                 found[i] |= {"verdict": result.kind, "message": result.message}
             elif not all(map(same, map(listed, result.values), shown[i])):

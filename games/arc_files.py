@@ -32,7 +32,8 @@ def read_tasks(source, split):
     if not path.is_file():
         raise FileNotFoundError(f"{source}: no such file or folder of tasks")
     found = loaded(path)
-    inside = [word for word in found if word in SETS["train"] + SETS["test"] and "train" not in found[word]]
+    words = [word for word in SETS["train"] + SETS["test"] if isinstance(found.get(word), dict)]
+    inside = [word for word in found if word in words and "train" not in found[word]]
     if inside:
         wanted = [part] if part else [word for word in SETS[split] if word in inside]
         if not wanted or wanted[0] not in inside:
@@ -40,14 +41,16 @@ def read_tasks(source, split):
         found, part = found[wanted[0]], ""
     if part:
         raise ValueError(f"{path}: one set only, so no {part!r}")
+    tasks = {key: checked(task, f"{path}, task {key}") for key, task in found.items()}
     solutions = path.with_name(path.name.replace("challenges", "solutions"))
-    if solutions != path and solutions.exists():
-        for key, grids in loaded(solutions).items():
-            if key not in found or len(found[key].get("test", ())) != len(grids):
-                raise ValueError(f"{solutions}: task {key} is not the one in {path.name}")
-            for pair, grid in zip(found[key]["test"], grids):
-                pair["output"] = grid
-    return {key: checked(task, f"{path}, task {key}") for key, task in found.items()}
+    if solutions == path or not solutions.exists():
+        return tasks
+    for key, grids in loaded(solutions).items():
+        if key not in tasks or not isinstance(grids, list) or len(tasks[key]["test"]) != len(grids):
+            raise ValueError(f"{solutions}: task {key} is not the one in {path.name}")
+        for pair, grid in zip(tasks[key]["test"], grids):
+            pair["output"] = grid
+    return {key: checked(task, f"{solutions}, task {key}") for key, task in tasks.items()}
 
 
 def loaded(path):

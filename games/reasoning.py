@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 
 from games import reasoning_rows
-from games.sandbox import Job, Sandbox, level
+from games.sandbox import SAFE, Job, Sandbox, level
 from games.task import Chat, Episode, Judged, Pair, Task, pass_at, wilson
 from games.worlds import reasoning as world
 
@@ -35,6 +35,7 @@ class Parsed:
     answer: str = ""
     loose: bool = False  # both pairs of tags are somewhere
     strict: bool = False  # each tag once, in order, nothing outside, nothing empty
+    passed: float = 0.0  # of an answer that is code: the share of its unit tests, set by Reasoning.judged
 
 
 def parse(text):
@@ -82,24 +83,24 @@ def equal(answer, truth, kind):
 
 
 # ------------------------------------------------------------------------------------------------ rewards
-# (task, example, Parsed, finished) -> 0..1, or None where the row is of another type
-def format_reward(task, example, found, finished):
+# (example, Parsed, finished) -> 0..1, or None where the row is of another type
+def format_reward(example, found, finished):
     """The form alone: strict, and closed by the model itself."""
     return float(found.strict and finished)
 
 
-def exact_reward(task, example, found, finished):
+def exact_reward(example, found, finished):
     """The right answer in the right form; of code and open questions nothing."""
     if example["kind"] in ("code", "open"):
         return None
     return float(found.strict and finished and equal(found.answer, example["answer"], example["kind"]))
 
 
-def tests_reward(task, example, found, finished):
-    """The share of the unit tests that the code in a strict reply passes, all or nothing in evaluations."""
+def tests_reward(example, found, finished):
+    """The share of the unit tests that the code in a strict reply passes."""
     if example["kind"] != "code":
         return None
-    return task.passed(example, found.answer) if found.strict and finished else 0.0
+    return found.passed if found.strict and finished else 0.0
 
 
 REWARDS = {"format": format_reward, "exact": exact_reward, "tests": tests_reward}
@@ -152,17 +153,11 @@ class Reasoning(Task):
     def read_data(self):
         """{split: rows}: those of --test-data, or a twentieth of --data by its question, are for testing."""
         o, splits = self.options, {"train": [], "valid": [], "test": []}
-        read = lambda source, rows, split: reasoning_rows.read_traces(
-            source, rows, self.drop, o.on_bad_row == "salvage", split
-        )
-        for row in read(o.data, o.rows, "train"):
-            if row["kind"] == "code" and not (o.unsafe_exec or level()[0] in ("full", "seccomp")):
-                self.drop("code, which this machine cannot run locked in (--unsafe-exec)")
-                continue
+        for row in self.read(o.data, o.rows, "train"):
             held = zlib.crc32(row["question"].encode()) % 20 == 0
             splits["test" if held and not o.test_data else "train"].append(row)
         if o.test_data:
-            splits["test"] = list(read(o.test_data, "", "test"))
+            splits["test"] = list(self.read(o.test_data, "", "test"))
             known = {row["question"] for row in splits["test"]}
             rows = [row for row in splits["train"] if row["question"] not in known]
             for _ in range(len(splits["train"]) - len(rows)):
@@ -171,10 +166,23 @@ class Reasoning(Task):
         splits["valid"] = splits["test"]
         return splits
 
+    def read(self, source, rows, split):
+        """Yield the good rows of a source, without code where that cannot be run; the others are counted."""
+        o = self.options
+        for row in reasoning_rows.read_traces(source, rows, self.drop, o.on_bad_row == "salvage", split):
+            if row["kind"] == "code" and not (o.unsafe_exec or level()[0] in SAFE):
+                self.drop("code, which this machine cannot run locked in (--unsafe-exec)")
+            else:
+                yield row
+
     def examples(self, split):
         """Rows of the user's data; or problems of the world, those to train on as numbers."""
-        if self.options.data:
-            return self.splits[split]
+        if split not in self.splits:
+            self.splits[split] = self.world_problems(split)
+        return self.splits[split]
+
+    def world_problems(self, split):
+        """Numbers of problems to train on; or those for evaluation, problem i by (seed, split, i)."""
         if split == "train":
             return [{"number": i} for i in range(self.options.problems)]
         stream = 1 + (split == "valid")
@@ -278,7 +286,9 @@ class Reasoning(Task):
     def judged(self, example, text, finished=True):
         """How a reply counts: the form at three levels, whether it is right, and the score."""
         found, row = parse(text), self.problem(example)
-        parts = {name: REWARDS[name](self, row, found, finished) for name in self.weights}
+        if row["kind"] == "code" and found.answer:
+            found.passed = self.passed(row, found.answer)
+        parts = {name: REWARDS[name](row, found, finished) for name in self.weights}
         parts = {name: value for name, value in parts.items() if value is not None}
         whole = sum(self.weights[name] for name in parts)
         score = sum(self.weights[name] * value for name, value in parts.items()) / whole if whole else 0.0
@@ -298,7 +308,7 @@ class Reasoning(Task):
         if row["kind"] == "open":
             return None
         if row["kind"] == "code":
-            return self.passed(row, found.answer) == 1.0
+            return found.passed == 1.0
         return equal(found.answer, row["answer"], row["kind"])
 
     def collected(self, record):

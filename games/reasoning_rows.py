@@ -5,7 +5,7 @@ Forms, told apart by their columns (JSON lines, CSV, Parquet, a folder or a Hub 
     {"prompt", "response"}      a trace between <think> or <reasoning> tags, then the answer (Glaive's)
     {"question", "answer"}      GSM8K: steps, then "#### 18"
     {"text", "code", "test_list"}            MBPP: the reply is Python, judged by its tests
-    {"question", "reasoning", "answer"}      our own; also "kind": number, text, list, code or open
+    {"question", "reasoning", "answer"}      our own; also "kind": number, text, list or open
     {"question", "chosen", "rejected"}       replies to prefer, for --loss dpo
     {"question", "reply", "good"}            a reply and whether it is good, for --loss kto"""
 
@@ -48,6 +48,8 @@ def read_traces(source, rows, drop, salvage=False, split="train"):
             yield READERS[form](row, salvage) | {"where": where}
         except Bad as error:
             drop(str(error))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
 
 
 def own(row, salvage):
@@ -60,7 +62,7 @@ def own(row, salvage):
         raise Bad("tags inside the trace or the answer")
     kind = row.get("kind", "text")
     if kind not in ("number", "text", "list", "open"):
-        raise ValueError(f"{row.get('where', 'row')}: kind {kind!r} must be number, text, list or open")
+        raise ValueError(f"kind {kind!r} must be number, text, list or open")
     return kept | {"kind": kind}
 
 

@@ -54,6 +54,7 @@ START, RESTARTS = 60.0, 5  # seconds until a process must be ready; zygotes that
 FORKS = hasattr(os, "fork") and hasattr(socket, "send_fds")
 NO_FORKS = "programs cannot be run on this system, where no process forks; Linux (or WSL) can run them"
 CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_child.py")
+SAFE = "full", "seccomp"  # levels that need no unsafe=True
 KINDS = {"ok", "syntax", "import", "error", "memory", "output"}  # what a child may say
 
 
@@ -222,7 +223,7 @@ class Sandbox(contextlib.AbstractContextManager):
         self.pool(0)
         self.level, self.missing = self.config["found"][:2]
         words = "; ".join([f"sandbox: level {self.level}", *self.missing])
-        if self.level not in ("full", "seccomp") and not unsafe:
+        if self.level not in SAFE and not unsafe:
             self.close()
             raise PermissionError(f"{words}. A model's programs need a better guard, or unsafe=True")
         if self.missing:

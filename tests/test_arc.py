@@ -454,6 +454,7 @@ def test_tasks_are_read_in_every_layout(tmp_path):
         ({"a": {**TASK, "train": [*TASK["train"], {"input": [[1]]}]}}, "train pair 2: 'output'"),
         ({"a": {**TASK, "train": [{"input": [[1]], "output": [[10]]}]}}, "'output' must be rows"),
         ([1], "expected an object"),
+        ({"train": 5}, "task train: 'train' must be a list"),
         ({"train": {"a": TASK}}, "no set 'test'"),
     ],
 )

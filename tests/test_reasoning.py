@@ -251,6 +251,8 @@ def test_code_is_left_out_where_it_cannot_be_run(tmp_path, monkeypatch):
     monkeypatch.setattr("games.reasoning.level", lambda: ("limits", ["no filter"]))
     task = task_of(tmp_path, [row])
     assert task.examples("train") == [] and sum(task.dropped.values()) == 1
+    task = task_of(tmp_path, [row], test_data=str(tmp_path / "data.jsonl"))
+    assert task.examples("test") == [] and sum(task.dropped.values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -289,6 +291,10 @@ def test_own_and_preference_rows(tmp_path):
     assert len(found) == 1 and dropped == ["chosen and rejected are the same"]
     with pytest.raises(ValueError, match="rows.jsonl, line 1: columns x are none of: question, chosen"):
         rows_of(tmp_path, [{"x": 1}])
+    with pytest.raises(
+        ValueError, match="rows.jsonl, line 2: kind 'code' must be number, text, list or open"
+    ):
+        rows_of(tmp_path, [own, own | {"kind": "code"}])
     with pytest.raises(ValueError, match="rows.jsonl, line 2: columns question, reasoning are none"):
         rows_of(tmp_path, [own, {"question": "q", "reasoning": "r"}])
 
