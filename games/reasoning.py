@@ -207,9 +207,12 @@ class Reasoning(Task):
 
     # -------------------------------------------------------------------------------------------- training
     def items(self, example, rng):
-        """What a row teaches: a Pair or a Judged reply where it has them, else its trace and answer."""
+        """What a row teaches: a Pair (with --loss kto both its replies, judged) or a Judged reply where it
+        has them, else its trace and answer."""
         row = self.problem(example, rng)
         messages = self.prompt(row)
+        if "chosen" in row and self.item is Judged:
+            return [Judged(messages, row["chosen"], True), Judged(messages, row["rejected"], False)]
         if "chosen" in row:
             return [Pair(messages, row["chosen"], row["rejected"])]
         if "reply" in row:
