@@ -1,5 +1,5 @@
-"""Who plays: a Model has reply() and choose(), a Teacher, who is elsewhere, reply(), an Encoder embed(); a
-game's own player may be an agent too (games.task)."""
+"""Who plays: a Model has reply() and choose(), a Teacher, who is elsewhere, reply(), an Encoder embed(), a
+Classifier classify(); a game's own player may be an agent too (games.task)."""
 
 import json
 import time
@@ -9,8 +9,15 @@ import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from pathlib import Path
 
+import torch
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+import data
 import sampler
+from attention import ALWAYS
 from games.task import Reply
 
 
@@ -75,14 +82,58 @@ class Model:
 
 
 class Encoder:
-    """An Embedder as an agent."""
+    """An Embedder as an agent. Vectors of documents are kept in the folder `cache`, where there is one, under
+    a name that follows from all that makes them: they are never stale."""
 
-    def __init__(self, embedder):
-        self.embedder = embedder
+    def __init__(self, embedder, cache=None):
+        self.embedder, self.cache = embedder, cache
 
     def embed(self, texts, kind="document"):
         """Vectors (N, width), numpy, of texts as queries or documents, with the prompt for them."""
-        return self.embedder.embed(texts, self.embedder.prompt_of(kind)).numpy()
+        keep = self.cache and kind == "document"
+        path = Path(self.cache, f"{self.embedder.fingerprint(texts, kind)}.safetensors") if keep else None
+        if keep and path.exists():
+            return load_file(path)["vectors"]
+        found = self.embedder.embed(texts, self.embedder.prompt_of(kind), progress=True).numpy()
+        if keep:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            save_file({"vectors": found}, partial)
+            partial.replace(path)
+        return found
+
+
+class Classifier:
+    """A model with a classifier as an agent; texts of more than max_tokens are shortened (Tokenizer.fitted),
+    batch_tokens are computed at a time, padding included."""
+
+    def __init__(self, model, tokenizer, max_tokens=512, batch_tokens=4096):
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.max_tokens, self.batch_tokens = max_tokens, batch_tokens
+        self.classes = model.config.labels
+
+    def classify(self, conversations):
+        """The probability of each class, (N, classes), numpy."""
+        return self.scores(conversations).softmax(-1).numpy()
+
+    @torch.no_grad()
+    def scores(self, conversations):
+        """What the classifier gives before the softmax, (N, classes), a float32 tensor on the CPU."""
+        fitted = [self.tokenizer.fitted(messages, self.max_tokens) for messages in conversations]
+        rows = [data.text_row(ids, i) for i, (ids, _) in enumerate(fitted)]
+        found = torch.empty(len(rows), self.classes)
+        batches = data.micro_batches(rows, self.batch_tokens)
+        for group in tqdm(batches, unit="batch", disable=None if len(batches) > 20 else True):
+            batch = data.collate(group, self.model.device)
+            found[batch["labels"].cpu()] = class_logits(self.model, batch).float().cpu()
+        return found
+
+
+def class_logits(model, batch):
+    """Scores of the classes, (B, classes), of a batch (data.collate) of texts, a row each."""
+    slots = torch.arange(batch["ids"].shape[1], device=batch["ids"].device)
+    end = (slots < batch["length"][:, None]) * ALWAYS  # (B, T)
+    return model.classify(model(batch["ids"], batch["positions"], end, noise=batch.get("noise")), end)
 
 
 class Teacher:

@@ -35,6 +35,7 @@ class Format:
     system: str = ""  # written when the conversation brings no system message
     preamble: str = ""  # stands before every system message's content, and alone where there is none
     into: str = ""  # no system turn: its content becomes part of the "first" or "last" user message
+    between: str | None = None  # of an encoder: messages are parts of one input, with this between them
     wrap: str = "{}\n\n"  # how it does
     thinks: bool = False  # replies may begin with <think>...</think>, which all but the last one lose
     no_thought: str = ""  # opens a last reply that has none
@@ -131,7 +132,8 @@ PLAIN_TEMPLATE = (  # the plain format in the Hub's language, for those who open
 
 
 # ------------------------------------------------------------------------------------------------ tokenizer
-CONTROL = r"<[^<>\n]+>|\[/?INST\]"  # how control tokens are spelled in the marks above
+CONTROL = r"<[^<>\n]+>|\[(?:/?INST|CLS|SEP)\]"  # how control tokens are spelled in the marks above
+CUT = " ... "  # stands where a text was shortened
 
 
 class Tokenizer:
@@ -240,6 +242,7 @@ class Tokenizer:
         ids = list(self.join(form.bos))
         for i, message in enumerate(messages):
             last = i == len(messages) - 1
+            ids += self.join(form.between) if form.between and i else ()
             turn, start, stop = self.turn(message["role"], message["content"], last)
             if message["role"] == "assistant" and (learn == "replies" or last):
                 spans.append((len(ids) + start, len(ids) + stop))
@@ -277,8 +280,53 @@ class Tokenizer:
         return [*rest[:place], joined, *rest[place + 1 :]]
 
     def prompt(self, messages):
-        """Ids that end where the assistant's reply begins."""
+        """Ids that end where the assistant's reply begins, or of an encoder's whole input. What one role says
+        in several messages is one message of a chat, but a part each of an encoder's input."""
+        if self.format.between is None:
+            joined = messages[:1]
+            for message in messages[1:]:
+                if message["role"] == joined[-1]["role"]:
+                    text = f"{joined[-1]['content']}\n\n{message['content']}"
+                    joined = [*joined[:-1], {"role": message["role"], "content": text}]
+                else:
+                    joined = [*joined, message]
+            messages = joined
         return self.render(messages, learn="last", prompt=True)[0]
+
+    def fitted(self, messages, most):
+        """(ids, whether anything was cut) of a prompt of at most `most` tokens.
+
+        What is too much is taken from the longest contents, as many tokens of each "share" (1 where a message
+        has none) being left, so that shares nobody needs go to the others and equal parts stay equal
+        whatever their order; a shortened content keeps its first three quarters and its last quarter."""
+        ids = self.prompt(messages)
+        if len(ids) <= most:
+            return ids, False
+        texts = [message["content"].encode("utf-8", "replace").decode("utf-8") for message in messages]
+        spans = [self.inner.encode(text, add_special_tokens=False).offsets for text in texts]
+        shares = [message.get("share", 1) for message in messages]
+        frame = len(self.prompt([{**message, "content": ""} for message in messages]))
+        marks = len(self.encode(CUT)) + 2  # where a text is cut its tokens may come apart
+        room = most - frame
+        while room >= 0:
+            low, high = 0.0, float(most)  # of a level, tokens a share: the largest that fits
+            for _ in range(40):
+                level = (low + high) / 2
+                fits = sum(min(len(span), level * share) for span, share in zip(spans, shares)) <= room
+                low, high = (level, high) if fits else (low, level)
+            cut = []
+            for message, text, span, share in zip(messages, texts, spans, shares):
+                kept = int(low * share) - marks
+                if len(span) > low * share:
+                    head, tail = kept - kept // 4, kept // 4
+                    text = text[: span[head - 1][1]] + CUT + (text[span[-tail][0] :] if tail else "")
+                    text = text if kept > 0 else ""
+                cut.append({**message, "content": text})
+            ids = self.prompt(cut)
+            if len(ids) <= most:
+                return ids, True
+            room -= len(ids) - most
+        raise ValueError(f"--max-tokens {most}: too few even for what stands around the texts ({frame})")
 
     def decode(self, ids):
         """The text of ids, control tokens left out."""
@@ -377,10 +425,28 @@ def load_tokenizer(folder, format="", vocab=None):
         template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if not format:
         format = next((name for name, form in FORMATS.items() if re.search(form.sign, template, re.S)), "")
+    if not format and (encoder := encoder_format(inner)):
+        return Tokenizer(inner, encoder)
     if format not in FORMATS:
         what = f"{format!r} is unknown" if format else "its chat template is not one of ours"
         raise ValueError(f"{folder}: chat format: {what}; name one with --format {'|'.join(FORMATS)}")
     return Tokenizer(inner, FORMATS[format], stops)
+
+
+def encoder_format(inner):
+    """The Format of an encoder's input, by what the tokenizer itself puts around a pair of texts; None where
+    it does not close them, as those of decoders."""
+    inner.no_padding()
+    pair = inner.encode("a", "a")
+    parts = ["", "", ""]  # before, between and behind the two
+    for place, (token, text) in enumerate(zip(pair.tokens, pair.sequence_ids)):
+        if text is None:
+            parts[(0 in pair.sequence_ids[:place]) + (1 in pair.sequence_ids[:place])] += token
+    begin, middle, end = parts
+    if not (end and middle.startswith(end)):
+        return None
+    between = middle.removeprefix(end)
+    return Format(dict.fromkeys(ROLES, ""), dict.fromkeys(ROLES, end), begin, between=between)
 
 
 def train_tokenizer(texts, vocab, pieces=Task.pieces):
@@ -439,6 +505,11 @@ class Row:
         self.end += [slot + start for slot in other.end]
         self.source += [slot + start for slot in other.source]
         self.target += other.target
+
+
+def text_row(ids, label):
+    """A row of one text of which a model makes one thing: a class or a vector."""
+    return Row(ids, [*range(len(ids))], [len(ids)] * len(ids), [], [], labels=[label])
 
 
 def common(a, b):

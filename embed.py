@@ -4,6 +4,7 @@ A text becomes tokens, these hidden states, these one pooled vector, and that go
 scaled to unit length where the folder says so. load_embedder reads a folder, save_embedder writes one that
 sentence-transformers opens; modules other than these four are refused, their code is never run."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -126,6 +127,17 @@ class Embedder:
                     parts = [inner.encode(part, add_special_tokens=False) for part in parts]
                     found[i] = inner.post_process(Encoding.merge(parts, growing_offsets=True))
         return found
+
+    def fingerprint(self, texts, kind):
+        """A name, of letters and digits, for the vectors of texts of a kind: a hash of the weights, the
+        tokenizer, the settings and the texts, so that whatever changes a vector changes the name."""
+        settings = [self.pooling, self.include_prompt, self.normalise, self.truncate_dim]
+        settings += [self.prompt_of(kind), self.max_length]
+        known = hashlib.sha256(json.dumps([*settings, self.tokenizer.to_str(), texts]).encode())
+        for name, weight in [*self.model.state_dict().items(), *self.dense.state_dict().items()]:
+            known.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            known.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return known.hexdigest()[:32]
 
     def vectors(self, ids, length, skip):
         """Vectors (B, width) of texts ids (B, T) of `length` (B,) tokens, the first `skip` (B,) not pooled,

@@ -1,10 +1,12 @@
 """Everything done with a trained model, and what goes with it: python infer.py VERB
 
-The verbs are play, eval, sample, collect, merge, and, without a model, rows and submit. Without one it plays,
+The verbs are play, eval, sample, collect, submit, merge and, without a model, rows. Without one it plays,
 with the newest run. Each verb is one function below; main() gives it a model and a task."""
 
 import argparse
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,10 +23,12 @@ import model as models
 import plots
 import runs
 import sampler
-from agents import Model, Teacher
+from agents import Classifier, Encoder, Model, Teacher
 from decoding import fuse
+from embed import Embedder, load_embedder, save_embedder
 from games import TASKS
 from games.rows import parsed, read_rows
+from games.task import Task
 from recipes import Infer, UsageError, nearest, parse
 
 
@@ -49,16 +53,18 @@ def as_trained(cfg):
     otherwise."""
     path = Path(named(cfg)) / "run.json"
     saved = models.read_json(path)["values"] if path.exists() else {}
-    for name in ("format", "world", "prompt_version", "grid"):
+    for name in ("format", "world", "prompt_version", "grid", "max_tokens", "query", "clean", "split"):
         for settings in (cfg, cfg.options):
             if hasattr(settings, name) and name in saved and name not in cfg.origin:
                 setattr(settings, name, saved[name])
 
 
-def opened(cfg):
-    """(model, tokenizer, folder) that a call names; merging needs no tokenizer."""
+def named_model(cfg, task):
+    """(model, tokenizer, folder) that a call names. What kind of model it is says the loss that a run was
+    trained with; of a model folder the game's own."""
     name = named(cfg)
-    if not cfg.model and not Path(name, "run.json").exists():
+    run = Path(name, "run.json")
+    if not cfg.model and not run.exists():
         if cfg.run:
             raise FileNotFoundError(
                 f"{name}: not a run (it has no run.json); a model folder goes with --model"
@@ -68,23 +74,36 @@ def opened(cfg):
         )
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    device = runs.device_of(cfg.device)
-    dtype = torch.float32 if device.type == "cpu" else None  # None keeps the file's
-    if cfg.verb == "merge":
-        dtype = None
-    elif cfg.dtype != "auto":
+    loss = models.read_json(run)["values"]["loss"] if run.exists() else ""
+    return opened(cfg, name, "sft" if cfg.verb == "sample" else loss or task.loss)
+
+
+def opened(cfg, name, loss="sft"):
+    """(model, tokenizer, folder) of a run, a folder or a Hub name, laid out for speed; where its loss makes
+    vectors the tokenizer is an Embedder. Merging keeps the layout and the file's dtype."""
+    device, merge = runs.device_of(cfg.device), cfg.verb == "merge"
+    dtype = torch.float32 if device.type == "cpu" and not merge else None  # None keeps the file's
+    if cfg.dtype != "auto" and not merge:
         dtype = runs.dtype_of(cfg.dtype, device)
-    model, folder, _ = lora.open_model(name, cfg.lora, dtype, device, cfg.revision or None)
+    revision, adapter = cfg.revision or None, cfg.lora if name == named(cfg) else ""
+    if loss == "contrastive" and not adapter:
+        embedder = load_embedder(name, dtype, device, revision)
+        model, tokenizer, folder = embedder.model, embedder, models.resolve(name, revision)
+    else:
+        model, folder, _ = lora.open_model(name, adapter, dtype, device, revision)
+        tokenizer = None if merge else data.load_tokenizer(folder, cfg.format, model.config.vocab)
     if lora.adapters(model):
         lora.merge_lora(model)  # one matrix product a layer instead of three
-    if cfg.verb == "merge":
-        return model, None, folder
-    tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
-    return fuse(model), tokenizer, folder
+    speaks = model.config.labels is None
+    return fuse(model) if speaks and not merge else model, tokenizer, folder
 
 
 def agent_of(cfg, model, tokenizer, task=None):
     """The model as an agent; where no flag says how replies are drawn and how long, as the task evaluates."""
+    if isinstance(tokenizer, Embedder):
+        return Encoder(tokenizer, Path(cfg.runs, "cache"))
+    if model.config.labels:
+        return Classifier(model, tokenizer, cfg.max_tokens)
     if task:
         for name in ("n", "temperature", "max_new"):
             if name not in cfg.origin:
@@ -96,18 +115,20 @@ def agent_of(cfg, model, tokenizer, task=None):
     return Model(model, tokenizer, cfg.max_new, **sampling)
 
 
-def grader_of(cfg):
-    """The agent that --judge names, or None."""
+def helpers(cfg, task):
+    """Give the task the agents that its flags name: one that grades replies (--judge), one that puts
+    candidates in order (--reranker)."""
     name = getattr(cfg.options, "judge", "")
-    if not name:
-        return None
     if name.startswith(("http://", "https://")):
-        return Teacher(name, cfg.options.judge_model, os.environ.get("PARLOR_KEY", ""), max_new=16)
-    device = runs.device_of(cfg.device)
-    model, folder, _ = lora.open_model(name, "", torch.float32 if device.type == "cpu" else None, device)
-    if lora.adapters(model):
-        lora.merge_lora(model)
-    return Model(fuse(model), data.load_tokenizer(folder, "", model.config.vocab), 16)
+        task.grader = Teacher(name, cfg.options.judge_model, os.environ.get("PARLOR_KEY", ""), max_new=16)
+    elif name:
+        task.grader = Model(*opened(cfg, name)[:2], 16)
+    name = getattr(cfg.options, "reranker", "")
+    if name:
+        model, tokenizer, _ = opened(cfg, name, "classify")
+        if not model.config.labels:
+            raise ValueError(f"{name}: no classifier; a reranker is trained with --loss classify")
+        task.reranker = Classifier(model, tokenizer, cfg.max_tokens)
 
 
 def new_file(name):
@@ -120,8 +141,9 @@ def new_file(name):
 def play(cfg, task, model, tokenizer, folder):
     """Play with a person; from standard input where that is no terminal; one scripted game where there is no
     input."""
-    if cfg.seat not in ("asker", "answerer"):
-        raise UsageError(f"--seat {cfg.seat}: must be asker (the model asks) or answerer (the model answers)")
+    cfg.seat = cfg.seat or task.seats[0]
+    if cfg.seat not in task.seats:
+        raise UsageError(f"--seat {cfg.seat}: must be {' or '.join(task.seats)}")
     agent = agent_of(cfg, model, tokenizer, task)
 
     person = sys.stdin is not None and sys.stdin.isatty()
@@ -158,7 +180,6 @@ def evaluate(cfg, task, model, tokenizer, folder):
     agent = agent_of(cfg, model, tokenizer, task)
     examples = task.examples("test")
     examples = task.unseen(examples[: cfg.limit] if cfg.limit else examples)
-    task.grader = grader_of(cfg)
     if task.attempt:
         result = task.summary(attempts(cfg, task, agent, examples, str(folder)))
     else:
@@ -187,15 +208,34 @@ def evaluate(cfg, task, model, tokenizer, folder):
 
 def collect(cfg, task, model, tokenizer, folder):
     """Write what the model's replies to the first --limit training examples teach to the new file --out, as
-    rows for --data. It goes on after a kill."""
-    if not (cfg.out and task.attempt):
+    rows for --data; it goes on after a kill. Of a game of vectors hard negatives, for all examples where no
+    --limit is given, and beside them the pool of all texts."""
+    if not (cfg.out and (task.attempt or task.mined)):
         raise UsageError("collect needs --out FILE, and a game whose replies teach something")
     out, agent = new_file(cfg.out), agent_of(cfg, model, tokenizer, task)
+    if task.mined:
+        pool = new_file(str(Path(out).with_name(f"{Path(out).stem}_pool.jsonl")))
+        if not Path(named(cfg), "run.json").exists():
+            print(
+                "warning: this model was not trained for the game. Its hard negatives can hurt more than\n"
+                "random ones: train one round without them first, then mine with that run."
+            )
+        found, texts = task.mined(agent, cfg.limit if "limit" in cfg.origin else 0)
+        for path, some in ((out, found), (pool, texts)):
+            if some:
+                write_rows(path, some)
+                print(f"written: {path}, {len(some):,} rows")
+        return print_dropped(task)
     records = attempts(cfg, task, agent, task.examples("train")[: cfg.limit or None], str(folder))
     found = [row for record in records for row in task.collected(record)]
     write_rows(out, found)
     Path(f"{out}.part").unlink(missing_ok=True)
     print(f"written: {out}, {len(found):,} rows of {len(records):,} examples")
+
+
+def print_dropped(task):
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in task.dropped.items()) or "none"
+    print(f"dropped: {reasons}")
 
 
 def write_rows(path, rows):
@@ -336,7 +376,10 @@ def merge(cfg, task, model, tokenizer, folder):
     out = Path(new_file(cfg.out))
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    models.save(model, partial)
+    if tokenizer:  # an Embedder
+        save_embedder(tokenizer, partial)
+    else:
+        models.save(model, partial)
     for source in (base, folder):
         models.copy_tokenizer(source, partial)
     runs.write_json(partial / "merged.json", [*before, {"adapter": str(name), "sha256": adapter}])
@@ -350,21 +393,32 @@ def rows(cfg, task):
         raise UsageError("rows needs --out FILE")
     found = task.examples("train")
     write_rows(new_file(cfg.out), found)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in task.dropped.items()) or "none"
-    print(f"written: {cfg.out}, {len(found):,} rows; dropped: {reasons}")
+    print(f"written: {cfg.out}, {len(found):,} rows")
+    print_dropped(task)
 
 
-def submit(cfg, task):
-    """Write the submission that --predictions (what eval wrote) make, checked against the task's data."""
-    if not (cfg.predictions and cfg.out):
-        raise UsageError("submit needs --predictions FILE and --out FILE")
-    found = task.submit(cfg.predictions)
-    runs.write_json(new_file(cfg.out), found)
+def submit(cfg, task, model=None, tokenizer=None, folder=None):
+    """Write the submission that --predictions (what eval wrote) make, or that the model makes for the test
+    rows of --data, checked against the task's data."""
+    if not cfg.out:
+        raise UsageError("submit needs --out FILE")
+    if not (cfg.predictions or model):
+        raise UsageError("submit needs --predictions FILE, which eval wrote")
+    if cfg.predictions:
+        found = task.submit(cfg.predictions)
+        runs.write_json(new_file(cfg.out), found)
+    else:
+        out = new_file(cfg.out)
+        found, text = task.submission(agent_of(cfg, model, tokenizer)), io.StringIO()
+        writer = csv.DictWriter(text, found[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+        runs.replace_text(out, text.getvalue())
     print(f"written: {cfg.out}")
 
 
 VERBS = {"play": play, "eval": evaluate, "sample": sample, "collect": collect, "merge": merge}
-WITHOUT_MODEL = {"rows": rows, "submit": submit}
+VERBS |= {"rows": rows, "submit": submit}
 CHUNK = 256  # replies between two writes
 
 
@@ -372,17 +426,18 @@ def main(argv=None):
     """Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted."""
     try:
         cfg = parse(Infer, with_task(sys.argv[1:] if argv is None else list(argv)))
-        verbs = VERBS | WITHOUT_MODEL
-        if cfg.verb not in verbs:
-            raise UsageError(f"{cfg.verb}: unknown{nearest(cfg.verb, verbs)} (known: {', '.join(verbs)})")
+        if cfg.verb not in VERBS:
+            raise UsageError(f"{cfg.verb}: unknown{nearest(cfg.verb, VERBS)} (known: {', '.join(VERBS)})")
         if cfg.n < 1:
             raise UsageError("--n must be at least 1")
         as_trained(cfg)
         task = TASKS[cfg.task](cfg.options, cfg.seed)
-        if cfg.verb in WITHOUT_MODEL:
-            WITHOUT_MODEL[cfg.verb](cfg, task)
+        by_model = type(task).submission is not Task.submission
+        if cfg.verb == "rows" or cfg.verb == "submit" and (cfg.predictions or not by_model):
+            VERBS[cfg.verb](cfg, task)
         else:
-            model, tokenizer, folder = opened(cfg)
+            model, tokenizer, folder = named_model(cfg, task)
+            helpers(cfg, task)
             for name in (folder, cfg.lora):
                 task.seen |= set(runs.trained_on(models.resolve(name)) if name else ())
             VERBS[cfg.verb](cfg, task, model, tokenizer, folder)

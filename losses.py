@@ -40,6 +40,14 @@ def classify(logits, target):
     return F.cross_entropy(logits.float(), target, reduction="none")
 
 
+def davidson(first, second):
+    """Logits (B, 3) that the first, the second and neither of two is better, Davidson's model of paired
+    comparisons with ties (doi 10.1080/01621459.1970.10481082): softmax of (d / 2, -d / 2, c). first, second
+    (B, 2): the worth of each, of which d is the difference, and what each adds to c."""
+    half, tie = (first[:, 0] - second[:, 0]) / 2, first[:, 1] + second[:, 1]
+    return torch.stack([half, -half, tie], 1)
+
+
 def contrastive(query, candidates, own, temperature, query_label=None, candidate_label=None):
     """InfoNCE (arXiv 1807.03748) of each query, (B,): its own candidate against all others.
 
@@ -52,6 +60,14 @@ def contrastive(query, candidates, own, temperature, query_label=None, candidate
         twin = twin & (torch.arange(len(candidates), device=own.device) != own[:, None])
         scores = scores.masked_fill(twin, -torch.inf)
     return F.cross_entropy(scores, own, reduction="none")
+
+
+def distil(scores, teacher):
+    """KL(teacher || scores) of the softmax over each query's own texts, (B,): both (B, G), a teacher's -inf
+    where a query has fewer than G."""
+    absent = teacher == -torch.inf
+    wanted, found = (x.float().masked_fill(absent, -torch.inf).log_softmax(-1) for x in (teacher, scores))
+    return (wanted.exp() * (wanted - found).masked_fill(absent, 0.0)).sum(-1)
 
 
 # ------------------------------------------------------------------------------------------------ preference

@@ -13,11 +13,10 @@ import torch
 
 import losses
 import ranks
-from agents import Model
-from attention import ALWAYS
-from data import Row, Tokenizer, collate, micro_batches, pack, share_prefixes, trees
+from agents import Model, class_logits
+from data import Tokenizer, collate, micro_batches, pack, share_prefixes, text_row, trees
 from embed import Embedder
-from games.task import Chat, Contrast, Judged, Label, Pair
+from games.task import Chat, Contrast, Duel, Judged, Label, Pair
 from lora import without_lora
 from model import Transformer
 
@@ -103,6 +102,9 @@ def shown(item, tokenizer, cfg):
         return "\n".join(f"{kind}: {text}" for kind, text in parts)
     if isinstance(item, Chat):
         return tokenizer.coloured(*tokenizer.render(item.messages, "all" if cfg.learn_all else item.learn))
+    if isinstance(item, Duel):
+        sides = [tokenizer.prompt(messages) for messages in (item.first, item.second)]
+        return "\n".join(tokenizer.coloured(ids, [0] * len(ids)) for ids in sides) + f"\n-> {item.target}"
     if isinstance(item, Label):
         ids = tokenizer.prompt(item.messages)
         return f"{tokenizer.coloured(ids, [0] * len(ids))} -> {item.target}"
@@ -137,23 +139,16 @@ def sft_loss(learner, batch, step):
 
 
 # ------------------------------------------------------------------------------------------------ classify
-def text_row(ids, label):
-    return Row(ids, [*range(len(ids))], [len(ids)] * len(ids), [], [], labels=[label])
-
-
 def label_step(learner, examples):
-    """One row a text."""
+    """One row a text, the parts of which are shortened where it is too long."""
     items = [item for items in examples for item in items]
-    rows = [text_row(learner.tokenizer.prompt(item.messages), item.target) for item in items]
-    kept = [row for row in rows if len(row.ids) <= learner.cfg.max_tokens]
-    return Step(kept, len(kept), len(rows) - len(kept))
+    found = [learner.tokenizer.fitted(item.messages, learner.cfg.max_tokens) for item in items]
+    rows = [text_row(ids, item.target) for (ids, _), item in zip(found, items)]
+    return Step(rows, len(rows), report={"cut": sum(cut for _, cut in found) / max(1, len(rows))})
 
 
 def classify_loss(learner, batch, step):
-    model, labels = learner.model, batch["labels"]
-    slots = torch.arange(batch["ids"].shape[1], device=batch["ids"].device)
-    end = (slots < batch["length"][:, None]) * ALWAYS  # (B, T)
-    logits = model.classify(model(batch["ids"], batch["positions"], end, noise=batch.get("noise")), end)
+    labels, logits = batch["labels"], class_logits(learner.model, batch)
     right = logits.argmax(-1) == (labels if labels.dim() == 1 else labels.argmax(-1))
     return [losses.classify(logits, labels).sum(), right.sum()]
 
@@ -250,8 +245,10 @@ def contrast_step(learner, examples):
 
     queries = [number("query", item.query) for item in items]
     positives = [number("document", bank[item.label_id] if bank else item.positive) for item in items]
-    others = bank or [text for item in items for text in item.negatives]
-    candidates = list(dict.fromkeys([*positives, *(number("document", text) for text in others)]))
+    hard = [item.negatives if learner.cfg.distil or not bank else [] for item in items]  # else in the bank
+    hard = [[number("document", text) for text in texts] for texts in hard]
+    others = [number("document", text) for text in bank] + [n for texts in hard for n in texts]
+    candidates = list(dict.fromkeys([*positives, *others]))
     label = {n: item.label_id for n, item in zip(positives, items) if not (bank or item.label_id is None)}
     place = {n: i for i, n in enumerate(candidates)}
     plan = {
@@ -261,6 +258,13 @@ def contrast_step(learner, examples):
         "query_label": [label.get(n, ~n) for n in positives],
         "candidate_label": [label.get(n, ~n) for n in candidates],  # one of its own where none is known
     }
+    if learner.cfg.distil:
+        if any(item.scores is None for item in items):
+            raise ValueError("--distil: these rows hold no scores of a teacher (infer.py collect --reranker)")
+        size = max(len(item.scores) for item in items)
+        plan["teacher"] = [item.scores + [-math.inf] * (size - len(item.scores)) for item in items]
+        groups = [[n, *texts] for n, texts in zip(positives, hard)]
+        plan["group"] = [[place[n] for n in g] + [place[g[0]]] * (size - len(g)) for g in groups]
     plan = {name: torch.tensor(value, device=learner.model.device) for name, value in plan.items()}
     rows = [None] * len(numbers)
     for kind, some in texts.items():
@@ -277,41 +281,82 @@ def vectors_of(learner, batch):
 
 
 def contrast(learner, vectors, plan):
-    """Loss of each query, (Q,), given the vectors of all texts of a step."""
+    """[loss of each text, (texts,)] given the vectors of all texts of a step; only queries have one."""
     query, candidates = vectors[plan["query"]], vectors[plan["candidate"]]
     labels = plan["query_label"], plan["candidate_label"]
-    return losses.contrastive(query, candidates, plan["own"], learner.cfg.tau, *labels)
+    loss = losses.contrastive(query, candidates, plan["own"], learner.cfg.tau, *labels)
+    if "teacher" in plan:
+        scores = torch.einsum("be,bge->bg", query, candidates[plan["group"]]) / learner.cfg.tau
+        loss = loss + learner.cfg.distil * losses.distil(scores, plan["teacher"])
+    return [loss.new_zeros(len(vectors)).index_add(0, plan["query"], loss)]
 
 
-def contrast_before(learner, step, batches, reduce):
-    """Every text's share of the loss, (texts,), and the loss's gradient at its vector, (texts, E).
-
-    This is the gradient cache of arXiv 2101.06983: with it any batch of the step can be learned from alone,
-    on any rank, and the gradients are those of the whole. None where the step is one batch, which can be
-    learned from at once."""
-    ready = list(batches(step.rows))
-    if len(ready) == 1 and len(ready[0]["ids"]) == len(step.rows):
-        return None
-    device = learner.model.device
-    vectors = torch.zeros(len(step.rows), learner.tokenizer.width, device=device)
-    with torch.no_grad():
-        for batch in batches(step.rows):
-            found = vectors_of(learner, batch)
-            vectors[batch["labels"][:, 0]] = 0 if batch.get("filler") else found
-    reduce(vectors)
-    with torch.enable_grad():
-        loss = contrast(learner, vectors.requires_grad_(), step.plan)
-        (slope,) = torch.autograd.grad(loss.sum(), vectors)
-    return loss.new_zeros(len(vectors)).index_add(0, step.plan["query"], loss.detach()), slope
+# ------------------------------------------------------------------------------------------------ duels
+def duel_step(learner, examples):
+    """Two rows an item, one for each of its sides; the plan is the item's target, as a distribution."""
+    rows, targets, cut = [], [], 0
+    for item in (item for items in examples for item in items):
+        for messages in (item.first, item.second):
+            ids, shortened = learner.tokenizer.fitted(messages, learner.cfg.max_tokens)
+            rows.append(text_row(ids, [len(rows)]))
+            cut += shortened
+        targets.append(item.target if isinstance(item.target, list) else np.eye(3)[item.target].tolist())
+    plan = torch.tensor(targets, device=learner.model.device)
+    return Step(rows, len(targets), plan=plan, report={"cut": cut / max(1, len(rows))})
 
 
-def contrastive_loss(learner, batch, step):
-    vectors, number = vectors_of(learner, batch), batch["labels"][:, 0]
-    if step.known is None:
-        return [contrast(learner, vectors[number.argsort()], step.plan).sum()]
-    share, slope = (known[number] for known in step.known)
-    surrogate = (vectors * slope).sum()  # has the gradient of the loss; the value is put right
-    return [surrogate + (share.sum() - surrogate).detach()]
+def duel(learner, scores, targets):
+    """[loss, whether the verdict is right] of each side, (texts,), those of an item at its first side, given
+    the scores (texts, 2) of all sides: worth and inclination to tie."""
+    logits = losses.davidson(scores[::2], scores[1::2])
+    values = losses.classify(logits, targets), (logits.argmax(-1) == targets.argmax(-1)).float()
+    return [torch.stack([value, torch.zeros_like(value)], 1).flatten() for value in values]
+
+
+# ------------------------------------------------------------------------------------------------ whole steps
+def of_whole_step(outputs, width, total):
+    """(before, loss) of an objective whose loss needs what the model makes of all rows of a step: outputs
+    (learner, batch) of a batch, (B, width(learner)), where a row's first label is its number; and total
+    (learner, outputs of all rows, step.plan), a list of values of each row (rows,), the loss first."""
+
+    def before(learner, step, batches, reduce):
+        """Every row's values, (rows, values), and the gradient of the loss at its outputs, (rows, width).
+
+        This is the gradient cache of arXiv 2101.06983: with it any batch of the step can be learned from
+        alone, on any rank, and the gradients are those of the whole. None where the step is one batch, which
+        can be learned from at once."""
+        ready = list(batches(step.rows))
+        if len(ready) == 1 and len(ready[0]["ids"]) == len(step.rows):
+            return None
+        found = torch.zeros(len(step.rows), width(learner), device=learner.model.device)
+        with torch.no_grad():
+            for batch in batches(step.rows):
+                made = outputs(learner, batch).float()
+                found[batch["labels"][:, 0]] = 0 if batch.get("filler") else made
+        reduce(found)
+        with torch.enable_grad():
+            values = total(learner, found.requires_grad_(), step.plan)
+            (slope,) = torch.autograd.grad(values[0].sum(), found)
+        return torch.stack(values, 1).detach(), slope
+
+    def loss(learner, batch, step):
+        made, number = outputs(learner, batch).float(), batch["labels"][:, 0]
+        if step.known is None:
+            return [value.sum() for value in total(learner, made[number.argsort()], step.plan)]
+        shares, slope = (known[number] for known in step.known)
+        surrogate = (made * slope).sum()  # has the gradient of the loss; the value is put right
+        values = shares.sum(0)
+        return [surrogate + (values[0] - surrogate).detach(), *values[1:]]
+
+    return before, loss
+
+
+contrast_before, contrastive_loss = of_whole_step(
+    lambda *given: vectors_of(*given), lambda learner: learner.tokenizer.width, contrast
+)
+duel_before, duel_loss = of_whole_step(
+    lambda learner, batch: class_logits(learner.model, batch), lambda learner: 2, duel
+)
 
 
 # ------------------------------------------------------------------------------------------------ reward
@@ -398,6 +443,7 @@ OBJECTIVES = {
     "sft": Objective(Chat, "tokens", chat_step, sft_loss, noise=True),
     "classify": Objective(Label, "labels", label_step, classify_loss, ("loss", "accuracy"), noise=True),
     "contrastive": Objective(Contrast, "queries", contrast_step, contrastive_loss, before=contrast_before),
+    "davidson": Objective(Duel, "duels", duel_step, duel_loss, ("loss", "accuracy"), before=duel_before),
     "dpo": Objective(
         Pair, "pairs", pair_step, dpo_loss, ("loss", "accuracy", "margin"), reference=lambda cfg: True
     ),

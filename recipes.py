@@ -42,6 +42,7 @@ class Train:
     learn_all: bool = False  # learn every token of a chat, prompts as well
     beta: float = 0.1  # dpo, kto: how closely the model before training is kept to
     tau: float = 0.05  # contrastive: temperature of the softmax over the candidates
+    distil: float = 0.0  # contrastive: weight of the divergence from a teacher's scores, which the rows have
     bank: bool = False  # contrastive: every query against all labels of the task, not those of its step
     group: int = 8  # grpo: games of each example
     temperature: float = 1.0  # grpo: of the sampled replies
@@ -107,13 +108,16 @@ class Infer:
     n: int = 1  # samples a prompt; eval and play: by default as many as the game asks for
     prompt: str = ""  # sample: what to say to the model
     prompts: str = ""  # sample: rows with a "prompt" or "messages" each: a file, a folder or a Hub data set
-    predictions: str = ""  # submit: the predictions that eval wrote
+    predictions: str = ""  # submit: the predictions that eval wrote, where the game makes it from them
     temperature: float = 0.0  # 0 takes the likeliest token; eval and play: by default the game's
     top_k: int = 0  # sample among the k likeliest tokens; 0 among all
     top_p: float = 1.0  # sample among the fewest tokens that hold this share of the probability
     min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
     max_new: int = 256  # longest reply, in tokens; eval and play: by default the game's
-    seat: str = "asker"  # play: the model's seat, asker (you answer its questions) or answerer (you ask)
+    max_tokens: int = (
+        512  # of a text that is classified, which is shortened beyond; a run's: as it was trained
+    )
+    seat: str = ""  # play: the model's, asker (you answer) or answerer; arena: model or person judges
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random
     device: str = "auto"  # auto, cuda, mps or cpu

@@ -25,12 +25,12 @@ import model as models
 import objectives
 import ranks
 import runs
-from agents import Encoder, Model
+from agents import Classifier, Encoder, Model
 from embed import Embedder, load_embedder, save_embedder
 from families import config_from_hf, set_labels
 from games import TASKS
 from games.rows import enough
-from games.task import Contrast, Label
+from games.task import Contrast, Duel, Label
 from muon import Muon
 from objectives import OBJECTIVES, Learner, batches_of, items_of, step_of
 from recipes import Train, UsageError, parse, restore, values
@@ -46,8 +46,8 @@ VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch t
 
 # ------------------------------------------------------------------------------------------------ set-up
 def scratch(cfg, task, labels=None):
-    """A new model and the tokenizer for it, both small: (model, tokenizer). A decoder, with labels a
-    classifier of so many classes, with 0 an encoder."""
+    """A new model and the tokenizer for it, both small: (model, tokenizer). A decoder; with labels an encoder
+    and so many classes, or none."""
     tokenizer = data.train_tokenizer(task.texts(), cfg.vocab, task.pieces)
     config = {
         "vocab_size": tokenizer.size,
@@ -78,24 +78,26 @@ def scratch(cfg, task, labels=None):
         "global_rope_theta": 10_000.0,
         "global_attn_every_n_layers": 1,
         "hidden_activation": "gelu",
+        "classifier_pooling": "mean",
         **dict.fromkeys(("pad_token_id", "sep_token_id"), tokenizer.control["<|end|>"]),
         "cls_token_id": tokenizer.control["<|begin|>"],
     }
-    config = config_from_hf(config | (encoder if labels == 0 else decoder))
+    config = config_from_hf(config | (decoder if labels is None else encoder))
     if labels is not None:
         set_labels(config, labels)
+        tokenizer.inner.post_processor = processors.TemplateProcessing(
+            single="<|begin|> $A <|end|>",
+            pair="<|begin|> $A <|end|> $B <|end|>",
+            special_tokens=[(name, tokenizer.control[name]) for name in ("<|begin|>", "<|end|>")],
+        )
+        tokenizer = data.Tokenizer(tokenizer.inner, data.encoder_format(tokenizer.inner))
     return models.Transformer(config).initialise(cfg.seed), tokenizer
 
 
 def scratch_embedder(cfg, task):
     """A new encoder whose vectors are the mean of its hidden states, of unit length."""
     model, tokenizer = scratch(cfg, task, 0)
-    inner, ends = tokenizer.inner, tokenizer.control
-    inner.post_processor = processors.TemplateProcessing(
-        single="<|begin|> $A <|end|>",
-        special_tokens=[(name, ends[name]) for name in ("<|begin|>", "<|end|>")],
-    )
-    return Embedder(model, inner, None, cfg.max_tokens, normalise=True)
+    return Embedder(model, tokenizer.inner, None, cfg.max_tokens, normalise=True)
 
 
 def reference_of(cfg, model, device):
@@ -256,9 +258,12 @@ def valid_loss(objective, learner, step, device, compute):
 def evaluate(task, learner, n, device, compute):
     """task.evaluate on the first n test examples."""
     cfg, model, tokenizer = learner.cfg, learner.model.eval(), learner.tokenizer
-    embeds = isinstance(tokenizer, Embedder)
-    drawn = cfg.max_new, task.temperature
-    agent = Encoder(tokenizer) if embeds else Model(model, tokenizer, *drawn, seed=cfg.seed)
+    if isinstance(tokenizer, Embedder):
+        agent = Encoder(tokenizer)
+    elif model.config.labels:
+        agent = Classifier(model, tokenizer, cfg.max_tokens)
+    else:
+        agent = Model(model, tokenizer, cfg.max_new, task.temperature, seed=cfg.seed)
     examples = task.examples("test")
     with autocast(device, compute):
         return task.evaluate(task.unseen(examples[:n] if n else examples), agent)
@@ -298,20 +303,24 @@ def train(cfg, argv):
     sized(cfg, device)
     task = TASKS[cfg.task](cfg.options, cfg.seed)
     task.n = cfg.eval_replies or task.n
+    if (cfg.loss or task.loss) not in OBJECTIVES:
+        raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
+    objective = OBJECTIVES[cfg.loss or task.loss]
+    task.item = objective.item
     examples = task.examples("train")
     enough(len(examples), task.dropped, "examples", cfg.keep)
     if not examples:
         raise ValueError("no examples to train on")
     examples = examples[: cfg.limit] if cfg.limit else examples
-    if (cfg.loss or task.loss) not in OBJECTIVES:
-        raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
-    objective = OBJECTIVES[cfg.loss or task.loss]
     if cfg.neftune and not objective.noise:
         raise UsageError(f"--neftune: --loss {cfg.loss or task.loss} learns without noise")
     rank, world = ranks.join(device)
     if cfg.shard and (world == 1 or compute == torch.float16 or cfg.optimizer == "muon"):
         raise UsageError("--shard needs torchrun, --dtype float32 or bfloat16, and --optimizer adamw")
-    labels, home = {Label: task.labels, Contrast: 0}.get(objective.item), "cpu" if cfg.shard else device
+    labels, home = (
+        {Label: task.labels, Duel: 2, Contrast: 0}.get(objective.item),
+        "cpu" if cfg.shard else device,
+    )
     model, tokenizer, write = opened(cfg, task, home, compute, labels)
     reference = reference_of(cfg, model, home) if objective.reference(cfg) else None
     for whole in (model, reference) if cfg.shard else ():
@@ -474,7 +483,7 @@ def train(cfg, argv):
                 run.record("metrics", {"step": done, "eval": metrics})
                 score = next(iter(metrics.values()), 0.0)  # a task's first metric is its main one
             (score,) = ranks.agreed([score], device)
-            better = kept["best"] is None or score > kept["best"]
+            better = kept["best"] is None or (score < kept["best"] if task.lower else score > kept["best"])
             kept |= {"best": score, "worse": 0} if better else {"worse": kept.get("worse", 0) + 1}
         if world == 1:
             asked = stop.asked  # several ranks stop together, after the step in which they told each other

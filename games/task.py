@@ -6,6 +6,7 @@ Nothing here or in any game knows torch. An *example* is a plain dict, a *messag
     reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first (a game may ask
         for what agents.Model can besides: begin, until, watch)
     choose(conversations, choices) -> for each conversation the log-probability of each choice
+    classify(conversations) -> the probability of each class (N, classes)
     embed(texts, kind) -> a vector of each text (N, width), as a "query" or a "document"
 """
 
@@ -27,8 +28,21 @@ class Chat:
 
 @dataclass
 class Label:
+    """A text and its class. Its messages may be several of one role, the parts of an encoder's input, and
+    have a "share": how much of them is left where they are too long (data.Tokenizer.fitted)."""
+
     messages: list
     target: int | list  # a class index or a distribution
+
+
+@dataclass
+class Duel:
+    """Two texts, each judged by itself, and which is better: 0 the first, 1 the second, 2 neither, or a
+    distribution over these."""
+
+    first: list
+    second: list
+    target: int | list
 
 
 @dataclass
@@ -53,6 +67,7 @@ class Contrast:
     label_id: int | None = (
         None  # of the positive, from 0 on; texts of one label do not count against each other
     )
+    scores: list | None = None  # a teacher's of the positive and the negatives (--distil)
 
 
 # ------------------------------------------------------------------------------------------------ play
@@ -91,9 +106,12 @@ class Task:
 
     loss = "sft"
     labels = 0  # classes, of a task whose items are Labels
+    lower = False  # whether a lower value is better, of the first metric of an evaluation
+    seats = ("asker", "answerer")  # of the model at play, the usual one first
     pieces = r"\n|[^\n:]*: |[^\n:]+|:"  # of text, beyond which no token of a new tokenizer goes: phrases
     idle = ()  # flags of the game that change no result
     grader = None  # an agent that grades replies, where --judge names one
+    reranker = None  # an agent that puts the first candidates in order, where --reranker names one
     n, temperature, max_new = 1, 0.0, 24  # of an evaluation: replies to a prompt, how drawn, longest (tokens)
 
     @dataclass
@@ -105,14 +123,17 @@ class Task:
         self.dropped = {}  # reason -> rows of the user's data that were left out
         self.seen = set()  # ids of examples that the model was trained on
         self.length, self.max_tokens = None, 0  # tokens of a Chat, and most of them: training sets both
+        self.item = (
+            None  # the kind of item that --loss learns from, where a game has several: training sets it
+        )
 
     def examples(self, split):
         """The examples of "train" or "test", in the same order every time: list of dicts."""
         raise NotImplementedError
 
     def items(self, example, rng):
-        """What an example teaches this time: a list of Chat, Label, Pair, Judged or Contrast. Augmentation
-        uses `rng`."""
+        """What an example teaches this time: a list of Chat, Label, Duel, Pair, Judged or
+        Contrast. Augmentation uses `rng`."""
         raise NotImplementedError
 
     def prompt(self, example):
@@ -174,6 +195,8 @@ class Task:
         None  # (examples, agent) -> records, a dict each, of a game whose evaluation can go on after a kill
     )
 
+    mined = None  # (agent, limit) -> (rows for --data, rows of texts), of a game that collects negatives
+
     def collected(self, record):
         """Rows for --data that a record of `attempt` on a training example makes."""
         raise ValueError("--task: this game collects nothing")
@@ -188,7 +211,12 @@ class Task:
 
     def submit(self, path):
         """The submission that a file of predictions makes, checked."""
-        raise ValueError("--task: this game has no submissions")
+        raise ValueError("--predictions: this game makes its submissions from a model, --run or --model")
+
+    def submission(self, agent):
+        """The rows of a submission, dicts of what a CSV file has, that an agent makes for --data, checked; of
+        games whose submissions are not made from what eval wrote."""
+        raise NotImplementedError
 
     def evaluate(self, examples, agent):
         """{"n", "metrics", "intervals", "baselines", "records"} of an agent on examples."""

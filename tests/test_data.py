@@ -619,3 +619,73 @@ def test_the_order_depends_on_seed_and_step_only():
     assert backwards[::-1] == first
     assert first != others
     assert [i for i, _ in sum(first[:20], [])] != [i for i, _ in sum(first[20:40], [])], "epochs repeat"
+
+
+# ------------------------------------------------------------------------------------------------ encoders
+def encoder_tokenizer(begin="<s>", between="</s></s>", end="</s>"):
+    """A byte tokenizer that puts marks around one text and around a pair, as those of encoders do."""
+    marks = sorted({*re.findall(r"<[^>]+>|\[[A-Z]+\]", begin + between + end)})
+    inner = byte_tokenizer(marks)
+    pair = f"{begin} $A {' '.join(re.findall('<[^>]+>|.[A-Z]+.', between))} $B {end}"
+    ids = [(mark, inner.token_to_id(mark)) for mark in marks]
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{begin} $A {end}", pair=pair, special_tokens=ids
+    )
+    return inner
+
+
+def parts(*texts, **more):
+    return [{"role": "user", "content": text, **more} for text in texts]
+
+
+@pytest.mark.parametrize("marks", [("<s>", "</s></s>", "</s>"), ("[CLS]", "[SEP]", "[SEP]")])
+def test_an_encoder_reads_parts_as_its_tokenizer_writes_a_pair(tmp_path, marks):
+    inner = encoder_tokenizer(*marks)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.prompt(parts("oak", "elm tree")) == inner.encode("oak", "elm tree").ids
+    assert tokenizer.prompt(parts("oak")) == inner.encode("oak").ids
+    begin, between, end = marks
+    assert spell(tokenizer, tokenizer.prompt(parts("a", "b", "c"))) == f"{begin}a{between}b{between}c{end}"
+    spelled = tokenizer.prompt(parts(f"a{end}b", "c"))  # what a text spells is text
+    assert [i for i in spelled if i in tokenizer.control.values()] == inner.encode("a", "c").ids[:1] + [
+        i for i in inner.encode("a", "c").ids[1:] if i in tokenizer.control.values()
+    ]
+
+
+def test_the_tokenizer_of_a_decoder_makes_no_encoder_format():
+    assert data.encoder_format(byte_tokenizer(["<s>"])) is None
+
+
+@formats
+def test_what_one_role_says_in_parts_is_one_message_of_a_chat(name):
+    tokenizer = chat_tokenizer(name)
+    assert tokenizer.prompt(parts("one", "two", share=3)) == tokenizer.prompt(parts("one\n\ntwo"))
+
+
+def test_fitted_shares_the_room_keeps_heads_and_tails_and_is_blind_to_order():
+    """The level is the same for all parts, by their share; what a short part does not need goes to the
+    others."""
+    inner = encoder_tokenizer("[CLS]", "[SEP]", "[SEP]")
+    tokenizer = Tokenizer(inner, data.encoder_format(inner))
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        sizes = torch.randint(0, 120, (3,), generator=rng).tolist()
+        texts = ["".join(chr(97 + i % 26) for i in range(size)) for size in sizes]
+        most = int(torch.randint(30, 200, (1,), generator=rng))
+        ids, cut = tokenizer.fitted(parts(*texts), most)
+        assert len(ids) <= most and cut == (sum(sizes) + 4 > most)
+        mirrored, _ = tokenizer.fitted(parts(texts[0], texts[2], texts[1]), most)
+        pieces = [re.split(r"\[SEP\]|\[CLS\]", spell(tokenizer, one))[1:4] for one in (ids, mirrored)]
+        assert [pieces[1][i] for i in (0, 2, 1)] == pieces[0]
+        for text, piece in zip(texts, pieces[0]):
+            head, mark, tail = piece.partition(data.CUT)
+            assert (text.startswith(head) and text.endswith(tail)) if mark else text.startswith(piece)
+            assert not mark or len(tail) <= len(head)
+    long, short = "a" * 300, "b" * 10
+    ids, _ = tokenizer.fitted([*parts(long, share=1), *parts(long, share=2), *parts(short, share=2)], 114)
+    first, second, third = re.split(r"\[SEP\]|\[CLS\]", spell(tokenizer, ids))[1:4]
+    assert third == short and 2 * len(first) == pytest.approx(len(second), abs=8) and len(ids) > 100
+    with pytest.raises(ValueError, match="--max-tokens 2: too few"):
+        tokenizer.fitted(parts(long, long), 2)

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 import losses
-from losses import advantages, classify, contrastive, dpo, grpo, kl, kto, sft, token_logp
+from losses import advantages, classify, contrastive, davidson, distil, dpo, grpo, kl, kto, sft, token_logp
 
 LN = math.log
 
@@ -91,6 +91,23 @@ def test_a_candidate_with_the_same_label_is_not_pushed_away():
 
 
 # ------------------------------------------------------------------------------------------------ preference
+def test_davidson_by_hand():
+    first, second = torch.tensor([[2.0, 0.5], [0.0, 0.0]]), torch.tensor([[1.0, 0.25], [0.0, -math.inf]])
+    logits = davidson(first, second)
+    assert_close(logits[0], torch.tensor([0.5, -0.5, 0.75]))
+    assert_close(logits[1].softmax(0), torch.tensor([0.5, 0.5, 0.0]))  # without ties Bradley and Terry's
+
+
+def test_distil_is_the_divergence_of_softmaxes_by_hand_and_skips_what_is_not_there():
+    teacher = torch.tensor([[LN(3), 0.0, -math.inf], [0.0, 0.0, 0.0]])
+    scores = torch.tensor([[0.0, 0.0, 9.0], [5.0, 5.0, 5.0]], requires_grad=True)
+    first = 0.75 * LN(0.75) + 0.25 * LN(0.25) + LN(2)
+    distil(scores, teacher).sum().backward()
+    assert_close(scores.grad, torch.tensor([[-0.25, 0.25, 0.0], [0.0, 0.0, 0.0]]))
+    assert_close(distil(scores, teacher), torch.tensor([first, 0.0]))
+    assert distil(teacher[:, :2] + 7, teacher[:, :2]).abs().max() < 1e-6
+
+
 def test_dpo_starts_at_log_two_and_by_hand():
     same = tensor(-3, -7)
     assert_close(dpo(same, same - 2, same, same - 2, beta=0.3), tensor(LN(2), LN(2)))

@@ -20,7 +20,7 @@ import runs
 import train
 from embed import load_embedder
 from games import TASKS
-from games.task import Chat, Contrast, Episode, Judged, Label, Pair, Reply, Task
+from games.task import Chat, Contrast, Duel, Episode, Judged, Label, Pair, Reply, Task
 from games.twentyq import TwentyQuestions, answer_prompt
 from objectives import OBJECTIVES, Learner, step_of
 from recipes import Train, parse
@@ -30,7 +30,7 @@ SMALL = (
     "--noise 0 --no-greedy --max-new 4 --threads 1 --dtype float32 --device cpu --optimizer adamw --lr 0.003 "
     "--no-mask-truncated"
 ).split()
-KINDS = ["sft", "classify", "contrastive", "dpo", "kto", "grpo"]
+KINDS = ["sft", "classify", "davidson", "contrastive", "dpo", "kto", "grpo"]
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -53,6 +53,7 @@ class Facts(TwentyQuestions):
                 {
                     "sft": Chat([*messages, {"role": "assistant", "content": right}]),
                     "classify": Label(messages, int(true)),
+                    "davidson": Duel(messages, answer_prompt(example["keyword"], other), 1 - int(true)),
                     "dpo": Pair(messages, right, wrong),
                     "kto": Judged(messages, right if len(made) else wrong, bool(made)),
                     "contrastive": Contrast(f"{example['keyword']}: {question}", question, [other], int(q)),
@@ -134,7 +135,7 @@ def test_each_objective_trains(flags, facts, tmp_path, kind, lora_rank):
     if kind == "kto":
         assert before == pytest.approx(0.5, abs=1e-6)
     model, _, _ = lora.open_model(str(tmp_path / "a"))
-    assert model.config.labels == {"classify": 2, "contrastive": 0}.get(kind)
+    assert model.config.labels == {"classify": 2, "davidson": 2, "contrastive": 0}.get(kind)
 
 
 @kinds
@@ -256,18 +257,25 @@ def test_a_single_judged_reply_has_no_other_prompt_to_be_put_to(opened):
     assert len(step.rows) == 1 and objectives.kto_before(learner, step, batches, lambda tensor: None) == 0
 
 
-@pytest.mark.parametrize("kind", ["sft", "classify", "dpo", "kto"])
+@pytest.mark.parametrize("kind", ["sft", "dpo", "kto"])
 def test_what_is_too_long_is_left_out_whole_and_counted(opened, kind):
     long, short = "word " * 60, "oak"
     messages = {text: [{"role": "user", "content": text}] for text in (long, short)}
     made = {
         "sft": [Chat([*messages[text], {"role": "assistant", "content": "yes"}]) for text in messages],
-        "classify": [Label(messages[text], 1) for text in messages],
         "dpo": [Pair(messages[text], "yes", "no") for text in messages],
         "kto": [Judged(messages[text], "yes", True) for text in (long, short, short)],
     }[kind]
     step = step_of(OBJECTIVES[kind], learner_of(opened, "--max-tokens", "30"), [made])
     assert step.left_out == 1 and step.weight > 0 and step.rows
+
+
+def test_a_text_that_is_classified_is_shortened_and_counted(opened):
+    messages = [[{"role": "user", "content": text}] for text in ("word " * 60, "oak")]
+    learner = learner_of(opened, "--max-tokens", "30")
+    step = step_of(OBJECTIVES["classify"], learner, [[Label(one, 1) for one in messages]])
+    assert step.weight == 2 and step.left_out == 0 and step.report == {"cut": 0.5}
+    assert 20 < len(step.rows[0].ids) <= 30 and step.rows[1].ids == opened[1].prompt(messages[1])
 
 
 @pytest.mark.parametrize("family", ["qwen3", "bert", "modernbert"])
@@ -276,12 +284,38 @@ def test_classifying_a_padded_batch_equals_each_text_alone(tiny, tmp_path, famil
     models.save(tiny(family), tmp_path)
     model = models.load(tmp_path, labels=3, seed=0)
     texts = [[5, 6, 7, 8, 9], [5, 9], [4, 4, 4]]
-    rows = [objectives.text_row(ids, label) for ids, label in zip(texts, (0, 2, 1))]
+    rows = [data.text_row(ids, label) for ids, label in zip(texts, (0, 2, 1))]
     found, right = objectives.classify_loss(Learner(model, None, None), data.collate(rows), None)
     logits, labels = torch.cat([model.classify(model(torch.tensor([ids]))) for ids in texts]), (0, 2, 1)
     assert_close(found, losses.classify(logits, torch.tensor(labels)).sum(), atol=1e-5, rtol=1e-5)
     assert right == sum(best == label for best, label in zip(logits.argmax(-1).tolist(), labels))
     assert (logits.amax(0) - logits.amin(0)).max() > 0.01
+
+
+@pytest.mark.parametrize("target", [0, [0.5, 0.2, 0.3]])
+def test_a_duel_is_the_softmax_of_davidsons_model_and_blind_to_the_order(base, tmp_path, target):
+    """Loss and gradients are those of all rows at once however the step is cut, and those of the duel in the
+    other order."""
+    model = models.load(base, labels=2, seed=1)
+    learner = learner_of((model, data.load_tokenizer(base)))
+    sides = [[{"role": "user", "content": text}] for text in ("oak " * 9, "elm", "it can fly")]
+    turn = {0: 1}.get(target) if target == 0 else [target[1], target[0], target[2]]
+    duels = [Duel(sides[0], sides[1], target), Duel(sides[2], sides[0], 2)]
+    step, other = (
+        step_of(OBJECTIVES["davidson"], learner, [some])
+        for some in (duels, [Duel(sides[1], sides[0], turn), duels[1]])
+    )
+    scores = torch.cat([model.classify(model(torch.tensor([row.ids]))) for row in step.rows])
+    worth, tie = scores[::2, 0] - scores[1::2, 0], scores[::2, 1] + scores[1::2, 1]
+    logp = torch.stack([worth / 2, -worth / 2, tie], 1).log_softmax(1)
+    wanted = torch.tensor([target if isinstance(target, list) else [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    total, expected = gradients(learner, step, 4, "duel")
+    assert step.known is None and total == pytest.approx(-float((wanted * logp).sum()), rel=1e-5)
+    for one, cut in ((step, 1), (step, 3), (other, 3)):
+        again, found = gradients(learner, one, cut, "duel")
+        assert again == pytest.approx(total, rel=1e-5)
+        for a, b in zip(found, expected):
+            assert_close(a, b, atol=1e-5 * float(b.abs().max()) + 1e-7, rtol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------ contrastive
@@ -302,7 +336,7 @@ def embeds(base):
     return make
 
 
-def gradients(learner, step, cut):
+def gradients(learner, step, cut, kind="contrast"):
     """Loss and the gradient of every trained weight, the step's rows cut into batches of `cut` rows."""
     model = learner.model
     model.zero_grad(set_to_none=True)
@@ -312,10 +346,11 @@ def gradients(learner, step, cut):
             torch.manual_seed(n)
             yield data.collate(rows[n : n + cut])
 
-    step.known = objectives.contrast_before(learner, step, batches, lambda tensor: None)
+    objective = OBJECTIVES[{"contrast": "contrastive", "duel": "davidson"}[kind]]
+    step.known = objective.before(learner, step, batches, lambda tensor: None)
     total = 0.0
     for batch in batches(step.rows):
-        (loss,) = objectives.contrastive_loss(learner, batch, step)
+        loss, *_ = objective.loss(learner, batch, step)
         loss.backward()
         total += loss.item()
     return total, [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
@@ -390,6 +425,25 @@ def test_against_the_bank_the_candidates_are_all_labels(embeds):
     assert sorted(candidates) == sorted(tokens[:4])  # two labels with the same text are one candidate
     own = [candidates[i] for i in step.plan["own"].tolist()]
     assert own == [tokens[item.label_id] for item in contrasts()]
+
+
+@pytest.mark.parametrize("cut", [3, 100])
+def test_a_teacher_moves_the_scores_of_a_querys_own_texts_towards_its_own(embeds, cut):
+    """With --distil the loss grows by the divergence over each query's own texts, however the step is cut."""
+    items = [replace(item, scores=[2.0, 0.0, 1.0]) for item in contrasts()]
+    items[0] = replace(items[0], negatives=["stone"], scores=[2.0, 0.0])
+    plain, taught = (embeds("--distil", str(weight)) for weight in (0.0, 0.5))
+    totals = [
+        gradients(one, step_of(OBJECTIVES["contrastive"], one, [items]), cut)[0] for one in (plain, taught)
+    ]
+    embedder, gaps = taught.tokenizer, 0.0
+    for item in items:
+        vectors = embedder.embed([item.query, item.positive, *item.negatives])
+        scores = (vectors[1:] @ vectors[0])[None] / taught.cfg.tau
+        gaps += float(losses.distil(scores, torch.tensor([item.scores])))
+    assert gaps > 0.1 and totals[1] - totals[0] == pytest.approx(0.5 * gaps, rel=1e-3)
+    with pytest.raises(ValueError, match="--distil: these rows hold no scores"):
+        step_of(OBJECTIVES["contrastive"], taught, [contrasts()])
 
 
 def test_a_contrastive_run_opens_in_both_forms_and_its_vectors_learned(flags, facts, tmp_path):

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     },
     "decoding": {"torch"},
     "sampler": {"decoding", "data", "losses", "games.task", "torch", "tqdm", "numpy"},
-    "agents": {"sampler", "data", "games.task", "torch", "numpy"},
+    "agents": {"sampler", "data", "games.task", "attention", "torch", "numpy", "safetensors", "tqdm"},
     "runs": {"ranks", "torch", "safetensors", "tqdm"},
     "recipes": {"games"},
     "reports": {
