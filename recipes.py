@@ -190,6 +190,28 @@ SEED_REASONING = dict(
     max_new=2048,
     save_every=500,
 )
+# Sources: HaowenGuan/Kaggle-MathLLM at its last commit, scripts and notebooks, and FlagEmbedding 1.2.11,
+# which it ran. --data is Eedi's folder, then rows that collect made (--negatives 15, later 50).
+SEED_EEDI = dict(
+    task="eedi",
+    model="BAAI/bge-large-en-v1.5",
+    query="s3",
+    clean="seed",  # which deletes every digit
+    lr=1e-5,
+    schedule="linear",  # transformers' default, as are no warm-up, no decay of weights and the clipping
+    warmup=0.0,
+    clip=1.0,
+    beta2=0.999,
+    tau=0.03,
+    batch=16,  # 8 on each of two cards
+    epochs=3.0,
+    max_tokens=256,  # of queries; 64 of labels, which hardly any reaches
+    group_size=8,  # FlagEmbedding's default: 7 of the 15 or 50 negatives in a step
+    dtype="float16",
+    eval_few=1000,
+    eval_n=0,
+    save_every=250,
+)
 RECIPES = {
     "20q": dict(  # about five minutes on two cores
         task="20q",
@@ -313,6 +335,68 @@ RECIPES = {
         max_tokens=656,
         max_new=400,
         save_every=100,
+    ),
+    "eedi": dict(
+        task="eedi",
+        dim=128,
+        layers=2,
+        mlp_dim=256,
+        vocab=1200,
+        bank=True,
+        optimizer="muon",
+        lr=3e-3,
+        muon_lr=0.02,
+        steps=600,
+        batch=32,  # questions, about three wrong answers each
+        max_tokens=160,
+        micro_tokens=4096,
+        schedule="linear",
+        warmup=0.02,
+        eval_few=300,
+        eval_n=0,
+        save_every=300,
+    ),
+    "eedi-model": dict(  # ours: the published rates by size, exact softmax over all labels that training has
+        task="eedi",
+        bank=True,
+        lr=5e-5,
+        tau=0.03,
+        batch=64,
+        epochs=4.0,
+        max_tokens=256,
+        schedule="linear",
+        warmup=0.1,
+        weight_decay=0.01,
+        eval_few=300,
+        eval_n=0,
+        save_every=100,
+    ),
+    "eedi-classify": dict(  # a reranker, with --model and --data of mined rows
+        task="eedi",
+        loss="classify",
+        lr=5e-5,
+        batch=8,
+        epochs=1.0,
+        max_tokens=384,
+        schedule="linear",
+        warmup=0.1,
+        weight_decay=0.01,
+        group_size=8,
+        eval_few=100,
+        eval_n=0,
+        save_every=200,
+    ),
+    "eedi-seed-bge": SEED_EEDI,
+    "eedi-bank": SEED_EEDI  # ours beside it: digits kept, the right answer told, all labels in the softmax
+    | dict(
+        query="full",
+        clean="",
+        bank=True,
+        batch=64,
+        warmup=0.1,
+        weight_decay=0.01,
+        split="construct",
+        dtype="auto",
     ),
     "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
     "20q-seed-1": SEED_20Q | dict(name="20q-seed-1", weight_decay=0.2),

@@ -1,7 +1,8 @@
 """The games, by the name that --task takes."""
 
 from games.arc import Arc
+from games.eedi import Eedi
 from games.reasoning import Reasoning
 from games.twentyq import TwentyQuestions
 
-TASKS = {"20q": TwentyQuestions, "arc": Arc, "reasoning": Reasoning}
+TASKS = {"20q": TwentyQuestions, "arc": Arc, "eedi": Eedi, "reasoning": Reasoning}
