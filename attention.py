@@ -3,7 +3,8 @@ to compute it.
 
 Query slot i sees key slot j when j <= i < end[j], in a sliding layer only if at most `reach` positions lie
 between them: see `sees`. `ways` chooses how: `dense` makes all scores under a mask, `banded` those near the
-diagonal, `flexed` has a kernel compiled for the rule. Shapes as in model.py."""
+diagonal, `flexed` has a kernel compiled for the rule, `by_text` is for encoders' texts without their padding.
+Shapes as in model.py."""
 
 from functools import lru_cache, partial
 
@@ -92,6 +93,17 @@ def banded(q, k, v, mask, causal, scale, softcap):
     return x.unflatten(0, (-1, n)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 
+def by_text(q, k, v, texts, causal, scale, softcap):
+    """The same for texts that stand one behind the other in one row, q (1, H, N, E), each seen by
+    itself alone: no mask, no padding. texts: see `texts_of`."""
+    sizes = [count * T for count, T in texts]
+    found = []
+    for size, *part in zip(texts, *(x[0].transpose(0, 1).split(sizes) for x in (q, k, v))):
+        part = [x.unflatten(0, size).transpose(1, 2) for x in part]  # (count, heads, T, E)
+        found.append(dense(*part, None, causal, scale, softcap).transpose(1, 2).flatten(0, 1))
+    return torch.cat(found).transpose(0, 1)[None]
+
+
 def flexed(q, k, v, mask, causal, scale, softcap):
     """The same by a kernel that is compiled for a rule and keeps no scores; mask: a BlockMask of `blocks`."""
     # as tensors: of a number that is another in the next model torch makes a variable, and cannot compile it
@@ -122,6 +134,16 @@ def capped_attention(q, k, v, mask, causal, scale, softcap):
 
 
 # ------------------------------------------------------------------------------------------------ their masks
+def texts_of(end):
+    """The texts of an encoder's rows of one text each, end (B, T): a list of (how many of a length in a row,
+    their tokens), empty ones left out. Or None where a row holds several."""
+    if not ((end == 0) | (end == end.amax(1, keepdim=True))).all():
+        return None
+    lengths = (end > 0).sum(1)
+    lengths, counts = lengths[lengths > 0].unique_consecutive(return_counts=True)
+    return list(zip(counts.tolist(), lengths.tolist()))
+
+
 def band(positions, end, reach, causal):
     """`sees` within `reach` as a mask (B, n, 1, w, S) for `banded`: n blocks of w queries on the S keys near
     each. Or None, where that is not faster, or where two tokens that see each other are not as many slots as
@@ -201,6 +223,9 @@ def ways(config, positions, end, keys, mask, alone, shared=0):
         if end is None and not config.softcap:
             full = dense, None  # which has a kernel without a mask
         return full, (flexed, blocks(positions, known, reach, causal)) if slides else full
+    if alone and not (causal or slides or end is None) and positions.device.type == "cpu":
+        if texts := texts_of(end):  # on a GPU many small kernels would take longer
+            return (by_text, texts), (by_text, texts)
     near = band(positions, end, reach, causal) if alone and slides else None
     if mask is None and end is not None and not (near is not None and all(config.sliding)):
         mask = visible(end, positions.shape[1], causal)

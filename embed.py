@@ -9,7 +9,9 @@ import json
 import re
 import shutil
 from collections import OrderedDict
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tokenizers
@@ -155,14 +157,16 @@ class Embedder:
             x = layer(x)
         return (F.normalize(x, dim=-1) if self.normalise else x)[:, : self.width]
 
-    def embed(self, texts, prompt=None, prompt_name=None, batch_tokens=4096, progress=False):
+    def embed(self, texts, prompt=None, prompt_name=None, batch_tokens=0, progress=False):
         """Vectors (N, width) of N texts, float32 on the CPU.
 
-        batch_tokens: of one batch, padding included; the default suits a CPU, a graphics card takes more."""
+        batch_tokens: of one batch, padding included; 0 is 1024 on a CPU, where small batches stay in its
+        cache, and 8192 on a graphics card."""
         if isinstance(texts, str):
             raise ValueError("embed takes a list of texts, not one text")
         samples = self.tokens(texts, self.prompt(prompt, prompt_name))
-        batches, room = [], 0
+        batches, room, cpu = [], 0, self.model.device.type == "cpu"
+        batch_tokens = batch_tokens or (1024 if cpu else 8192)
         for i in sorted(range(len(samples)), key=lambda i: -len(samples[i][0])):  # longest first
             if not room:
                 batches.append([])
@@ -171,10 +175,33 @@ class Embedder:
             room -= 1
         found = torch.empty(len(samples), self.width)
         self.model.eval()
-        with torch.no_grad():
+        many = cpu and sum(len(ids) for ids, _ in samples) > 2048  # fewer are not worth copying the weights
+        with torch.no_grad(), laid_out(self.model) if many else nullcontext():
             for batch in tqdm(batches, unit="batch", disable=None if progress else True):
                 found[batch] = self.vectors(*padded([samples[i] for i in batch], self.model.device)).cpu()
         return found
+
+
+@contextmanager
+def laid_out(model):
+    """In a with block the float32 matrices of a model on a CPU are copies in the order of oneDNN, whose
+    products take nine tenths of the time of torch's own; without gradients."""
+    linears = [layer for layer in model.modules() if type(layer) is nn.Linear]
+    linears = [layer for layer in linears if layer.weight.dtype == torch.float32]
+    if not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
+        linears = []
+    for layer in linears:
+        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        layer.forward = partial(multiplied, weight=weight, bias=layer.bias)
+    try:
+        yield
+    finally:
+        for layer in linears:
+            del layer.forward
+
+
+def multiplied(x, weight, bias):
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def padded(samples, device):

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
-from attention import dense, ways
+from attention import by_text, dense, ways
 from families import FAMILIES, config_from_hf, inverse, names_of, rename, row_of, set_labels
 from ranks import whole
 
@@ -287,6 +287,12 @@ class Transformer(nn.Module):
         if noise is not None:
             x = x + noise
         rope, near_rope = self.ropes(positions, x.dtype)
+        if full[0] is by_text:  # all tokens as one row, without the padding
+            slots = end.flatten().nonzero()[:, 0]  # (N,)
+            x = x.flatten(0, 1)[None, slots]  # (1, N, D)
+            rope, near_rope = (
+                r and [a.flatten(0, 2)[None, None, slots] for a in r] for r in (rope, near_rope)
+            )
         if T == 1 and self.simple and cache is not None:
             x = x[:, 0]
             for layer, block in enumerate(self.layers):
@@ -297,7 +303,10 @@ class Transformer(nn.Module):
             inputs = (x, near_rope if slides else rope, near if slides else full, cache, layer)
             again = self.recompute and torch.is_grad_enabled()
             x = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
-        return self.norm(x)
+        x = self.norm(x)
+        if full[0] is by_text:
+            x = x.new_zeros(B * T, x.shape[2]).index_copy(0, slots, x[0]).view(B, T, -1)
+        return x
 
     def embedded(self, ids, positions):
         config, x = self.config, self.embed(ids)

@@ -55,6 +55,7 @@ class Objective:
     before: Callable | None = None  # (learner, step, batches, reduce) -> step.known, before the first loss
     reference: Callable = lambda cfg: False  # whether it compares with the model before training
     noise: bool = False  # --neftune is possible
+    whole: bool = False  # it needs what the model makes of all rows of a step (of_whole_step)
 
 
 def step_of(objective, learner, examples):
@@ -442,8 +443,12 @@ def grpo_loss(learner, batch, step):
 OBJECTIVES = {
     "sft": Objective(Chat, "tokens", chat_step, sft_loss, noise=True),
     "classify": Objective(Label, "labels", label_step, classify_loss, ("loss", "accuracy"), noise=True),
-    "contrastive": Objective(Contrast, "queries", contrast_step, contrastive_loss, before=contrast_before),
-    "davidson": Objective(Duel, "duels", duel_step, duel_loss, ("loss", "accuracy"), before=duel_before),
+    "contrastive": Objective(
+        Contrast, "queries", contrast_step, contrastive_loss, before=contrast_before, whole=True
+    ),
+    "davidson": Objective(
+        Duel, "duels", duel_step, duel_loss, ("loss", "accuracy"), before=duel_before, whole=True
+    ),
     "dpo": Objective(
         Pair, "pairs", pair_step, dpo_loss, ("loss", "accuracy", "margin"), reference=lambda cfg: True
     ),

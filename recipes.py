@@ -60,7 +60,7 @@ class Train:
     batch: int = 16  # examples a step
     max_tokens: int = 512  # of a sample; longer ones are dropped and counted
     row_tokens: int = 0  # pack samples into rows of so many slots; 0: --max-tokens on a GPU, none on a CPU
-    micro_tokens: int = 0  # slots a forward pass, more are accumulated; 0: 8192 on a GPU, 512 on a CPU
+    micro_tokens: int = 0  # slots a forward pass; 0: 8192 on a GPU, 512 on a CPU, more for whole-step losses
     optimizer: str = "adamw"  # adamw, or muon for the blocks' matrices and adamw for the rest
     lr: float = 1e-4  # peak learning rate of adamw
     muon_lr: float = 0.02  # peak learning rate of muon

@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "row_tokens micro_tokens".split()
 )
 VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch that training never reaches
+WHOLE = 32_768  # slots of a batch, padding counted, whose texts can be learned from only together
 
 
 # ------------------------------------------------------------------------------------------------ set-up
@@ -220,10 +221,12 @@ def optimizers_of(model, cfg):
     return [*pairs, (adamw, cfg.lr)]
 
 
-def sized(cfg, device):
+def sized(cfg, device, objective):
     """Put sizes for the device where 0 asks for them. On a CPU attention costs the square of a row's length,
-    and small batches stay in its cache; neither changes a number but by rounding."""
+    and small batches stay in its cache; but a loss over a whole step reads every text twice where the step is
+    more than one batch. None of it changes a number but by rounding."""
     rows, slots = (1, 512) if device.type == "cpu" else (cfg.max_tokens, 8192)
+    slots = max(slots, WHOLE) if objective.whole else slots
     cfg.row_tokens, cfg.micro_tokens = cfg.row_tokens or rows, cfg.micro_tokens or slots
 
 
@@ -300,13 +303,13 @@ def train(cfg, argv):
     compute = runs.dtype_of(cfg.dtype, device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    sized(cfg, device)
     task = TASKS[cfg.task](cfg.options, cfg.seed)
     task.n = cfg.eval_replies or task.n
     if (cfg.loss or task.loss) not in OBJECTIVES:
         raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
     objective = OBJECTIVES[cfg.loss or task.loss]
     task.item = objective.item
+    sized(cfg, device, objective)
     examples = task.examples("train")
     enough(len(examples), task.dropped, "examples", cfg.keep)
     if not examples:

@@ -133,7 +133,7 @@ def side(args):
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     cfg = parse(Train, ["--model", args.model, "--micro-tokens", str(args.micro_tokens)])
-    train.sized(cfg, torch.device("cpu"))
+    train.sized(cfg, torch.device("cpu"), objectives.OBJECTIVES["sft"])
     tokenizer, steps = data.load_tokenizer(args.model), steps_of(args)
     model, losses = (ours if args.side == "ours" else theirs)(args, cfg, tokenizer)
     pages = int(Path("/proc/self/statm").read_text().split()[1])

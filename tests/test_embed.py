@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from tokenizers import normalizers, pre_tokenizers, processors
 from torch.testing import assert_close
 
-from embed import load_embedder, padded, save_embedder
+from agents import Encoder
+from embed import laid_out, load_embedder, padded, save_embedder
 from model import save
 
 WORDS = "a b c d e f g h red green blue find : ( [ ] SEP".split()
@@ -129,6 +130,58 @@ def test_batches_keep_to_their_budget_with_padding_counted(folder, monkeypatch):
     embedder.embed(TEXTS, batch_tokens=20)
     assert shapes[0] == (1, 12) and sum(B for B, _ in shapes) == 6
     assert all(B * T <= 20 for B, T in shapes)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3"])
+def test_many_texts_under_weights_laid_out_anew_give_what_each_gives_alone(folder, family, monkeypatch):
+    """More than 2,048 tokens are worth copying the weights for; afterwards the model is as it was."""
+    embedder = load_embedder(folder(family=family))
+    texts = [" ".join("abcdefgh"[(i + j) % 8] for j in range(1 + i % 40)) for i in range(120)]
+    entered = []
+    monkeypatch.setattr("embed.laid_out", lambda model, real=laid_out: entered.append(1) or real(model))
+    together = embedder.embed(texts)
+    alone = torch.cat([embedder.embed([text]) for text in texts])
+    assert len(entered) == 1
+    near(together, alone)
+    assert not any("forward" in vars(module) for module in embedder.model.modules())
+    embedder.vectors(*padded(embedder.tokens(texts[:3]), "cpu")).sum().backward()
+    assert embedder.model.layers[0].attn.q_proj.weight.grad.abs().max() > 0
+
+
+def test_a_fingerprint_changes_with_all_that_changes_a_vector(folder):
+    embedder, seen = load_embedder(folder()), set()
+
+    def new(*texts, kind="document"):
+        seen.add(embedder.fingerprint(list(texts), kind))
+        return len(seen)
+
+    assert new("a", "b") == new("a", "b") == 1
+    assert new("b", "a") == 2 and new("ab") == 3
+    embedder.prompts["query"] = "find: "
+    assert new("a", "b", kind="query") == 4
+    embedder.normalise = not embedder.normalise
+    assert new("a", "b") == 5
+    embedder.cut(4)
+    assert new("a", "b") == 6
+    with torch.no_grad():
+        embedder.model.layers[0].attn.q_proj.weight[0, 0] += 1e-3
+    assert new("a", "b") == 7
+
+
+def test_vectors_of_documents_are_kept_on_disk_and_never_stale(folder, tmp_path, monkeypatch):
+    embedder, calls = load_embedder(folder()), []
+    embed = embedder.embed
+    monkeypatch.setattr(embedder, "embed", lambda *a, **k: calls.append(a) or embed(*a, **k))
+    agent = Encoder(embedder, tmp_path / "cache")
+    first, again = agent.embed(TEXTS), agent.embed(TEXTS)
+    assert len(calls) == 1 and (first == again).all()
+    agent.embed(TEXTS, "query")
+    agent.embed(TEXTS, "query")
+    assert len(calls) == 3  # queries are not kept
+    with torch.no_grad():
+        embedder.model.embed.weight += 0.1
+    assert (agent.embed(TEXTS) != first).any() and len(calls) == 4
+    assert all(path.suffix == ".safetensors" for path in (tmp_path / "cache").iterdir())
 
 
 def test_no_texts_give_no_vectors(folder):

@@ -95,7 +95,8 @@ def test_texts_in_packed_rows_equal_texts_alone(tiny, family, layout):
     with torch.no_grad():
         packed = logits_by_text(model, batch, texts, batch["end"])
         for actual, expected in zip(packed, logits_alone(model, texts)):
-            assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+            # logits go up to 12; torch's kernels for AVX-512 with bfloat16 leave 1.7e-5, others 1e-5
+            assert_close(actual, expected, atol=2e-5, rtol=1e-5)
 
 
 @padded

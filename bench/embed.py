@@ -1,0 +1,293 @@
+"""Text vectors beside sentence-transformers: python bench/embed.py --model DIR --what encode
+
+Every side turns the same texts of mixed length into vectors with the same float32 encoder, or trains it:
+  encode      vectors of --n texts: Embedder.embed against encode(), which sorts by length too, in batches of
+              16, 32 and 64 texts
+  pairs       steps of --batch queries, each against the documents of all: train.py's contrastive step
+              against MultipleNegativesRankingLoss; no dropout, the same AdamW and clipping
+  negatives   the same with --negatives hard negatives of every query's own: their loss embeds all documents
+              in one forward pass (merged, its default) or in one for each column (columns)
+
+A round runs each side once, in a process of its own, after a warm-up; training takes one step to warm up.
+Vectors may differ by 1e-5, the losses of all steps by 1e-4. Texts are words of the tokenizer's, drawn by
+seed, their lengths log-normal: queries of 40 tokens in the median, documents of 16, all of 5 to 250. --texts
+reads JSON lines with question and answer.
+
+Medians over the rounds. Speed and CPU are how often ours fits into the side's wall and processor time; memory
+is ours as a share of the side's peak, the largest resident size of the process; growth is that less its size
+after loading. % of matmul is the share of this machine's float32 product (1024, 384) x (384, 1536), with the
+same FLOPs for every side: those of the tokens without padding, three times that in training."""
+
+import argparse
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+import objectives  # noqa: E402
+import train  # noqa: E402
+from embed import load_embedder  # noqa: E402
+from games.task import Contrast  # noqa: E402
+from recipes import Train, parse  # noqa: E402
+
+MEASURED = ["seconds", "cpu", "peak", "growth"]
+SIDES = {
+    "encode": ["ours", "st-16", "st-32", "st-64"],
+    "pairs": ["ours", "merged"],
+    "negatives": ["ours", "merged", "columns"],
+}
+QUERY, DOCUMENT = (40, 0.7), (16, 0.6)  # median and deviation of the logarithm of their tokens
+MIB = 2**20
+
+
+# ------------------------------------------------------------------------------------------------ texts
+def made(args):
+    """made(median, deviation) -> a text of as many tokens as it draws."""
+    vocabulary = load_embedder(args.model).tokenizer.get_vocab()
+    words = sorted(word for word in vocabulary if re.fullmatch("[a-z]{2,}", word))
+    rng = np.random.default_rng(args.seed)
+
+    def text(median, deviation):
+        length = int(np.clip(rng.lognormal(np.log(median), deviation), 5, 250))
+        return " ".join(rng.choice(words, length - 2))  # [CLS] and [SEP] are two
+
+    return text
+
+
+def rows_of(args, n):
+    """n lists of a query, its document and the negatives that it has of its own, no text twice where texts
+    are made."""
+    k = args.negatives if args.what == "negatives" else 0
+    if not args.texts:
+        text = made(args)
+        return [[text(*QUERY), *(text(*DOCUMENT) for _ in range(1 + k))] for _ in range(n)]
+    lines = [json.loads(line) for line in Path(args.texts).read_text(encoding="utf-8").splitlines()]
+    rng = np.random.default_rng(args.seed)
+    chosen = [lines[i] for i in rng.permutation(len(lines))[:n]]
+    others = [[lines[i]["answer"] for i in rng.integers(0, len(lines), k)] for _ in chosen]
+    return [[line["question"], line["answer"], *more] for line, more in zip(chosen, others)]
+
+
+def steps_of(args):
+    """The rows of every step, the one to warm up first."""
+    rows = rows_of(args, (args.steps + 1) * args.batch)
+    return [rows[start : start + args.batch] for start in range(0, len(rows), args.batch)]
+
+
+def texts_of(args):
+    """The texts to encode, queries and documents in turn."""
+    return [text for row in rows_of(args, (args.n + 1) // 2) for text in row][: args.n]
+
+
+# ------------------------------------------------------------------------------------------------ sides
+def peer(args):
+    """Their model, without dropout."""
+    from sentence_transformers import SentenceTransformer
+
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return SentenceTransformer(args.model, device="cpu", local_files_only=True, config_kwargs=off)
+
+
+def encoder(args):
+    """texts -> vectors (N, width) as an array, of one side."""
+    if args.side == "ours":
+        embedder, options = load_embedder(args.model, torch.float32), {}
+        if args.batch_tokens:
+            options["batch_tokens"] = args.batch_tokens
+        return lambda texts: embedder.embed(texts, **options).numpy()
+    model, size = peer(args), int(args.side.removeprefix("st-"))
+    return lambda texts: model.encode(texts, batch_size=size, show_progress_bar=False)
+
+
+def ours(args, cfg):
+    """(model, losses): losses(rows) yields the parts of a step's loss, one after another, as train.py has
+    them."""
+    embedder = load_embedder(args.model, torch.float32, normalise=True)
+    embedder.cut(cfg.max_tokens)
+    learner = objectives.Learner(embedder.model, embedder, cfg)
+    objective = objectives.OBJECTIVES["contrastive"]
+
+    def losses(rows):
+        items = [[Contrast(query, positive, negatives, None)] for query, positive, *negatives in rows]
+        step = objectives.step_of(objective, learner, items)
+        batches = lambda rows: objectives.batches_of(rows, learner)
+        step.known = objective.before(learner, step, batches, lambda tensor: None)
+        for batch in batches(step.rows):
+            yield objective.loss(learner, batch, step)[0] / step.weight
+
+    return embedder.model, losses
+
+
+def theirs(args, cfg):
+    """The same of sentence-transformers."""
+    from sentence_transformers.base.losses.merged_forward import column_merging_disabled
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    model = peer(args)
+    loss = MultipleNegativesRankingLoss(model, scale=1 / cfg.tau)
+
+    def losses(rows):
+        columns = [model.preprocess(list(column)) for column in zip(*rows)]
+        if args.side == "merged":
+            yield loss(columns, None)
+        else:
+            with column_merging_disabled():
+                yield loss(columns, None)
+
+    return model, losses
+
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / MIB
+
+
+def side(args):
+    """One side's work, in this process; prints its numbers as JSON."""
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    found = []
+    if args.what == "encode":
+        texts, encode = texts_of(args), encoder(args)
+        loaded = resident()
+        encode(texts[:32])
+        clock, used = time.perf_counter(), time.process_time()
+        vectors = encode(texts)
+        seconds, cpu = time.perf_counter() - clock, time.process_time() - used
+        np.save(args.keep, vectors)
+    else:
+        cfg = parse(Train, ["--model", args.model, "--lr", "2e-5", "--micro-tokens", str(args.micro_tokens)])
+        train.sized(cfg, torch.device("cpu"), objectives.OBJECTIVES["contrastive"])
+        steps = steps_of(args)
+        model, losses = (ours if args.side == "ours" else theirs)(args, cfg)
+        loaded = resident()
+        trained = list(model.train().parameters())
+        ((optimizer, _),) = train.optimizers_of(model, cfg)
+        for number, rows in enumerate(steps):
+            if number == 1:
+                clock, used = time.perf_counter(), time.process_time()
+            found.append(0.0)
+            for loss in losses(rows):
+                loss.backward()
+                found[-1] += loss.item()
+            torch.nn.utils.clip_grad_norm_(trained, cfg.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        seconds, cpu = time.perf_counter() - clock, time.process_time() - used
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"losses": found} | dict(zip(MEASURED, [seconds, cpu, peak, peak - loaded]))))
+
+
+# ------------------------------------------------------------------------------------------------ report
+def matmul_speed(threads):
+    """FLOP/s of a float32 product in the shape of MiniLM's MLP; the best of 50."""
+    torch.set_num_threads(threads)
+    a, b, best = torch.randn(1024, 384), torch.randn(384, 1536), float("inf")
+    for _ in range(50):
+        clock = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - clock)
+    return 2 * 1024 * 384 * 1536 / best
+
+
+def work(config, lengths):
+    """FLOPs of a forward pass over texts of these lengths."""
+    D, kv, gated = config.dim, config.kv_heads * config.head_dim, 1 + config.gated
+    weights = 2 * D * D + 2 * D * kv + (1 + gated) * D * config.mlp_dim
+    return config.layers * sum(2 * weights * T + 4 * T * T * D for T in lengths)
+
+
+def run(args, name, folder):
+    """One side in a process of its own: its numbers, and its vectors where it encodes."""
+    keep = Path(folder) / f"{name}.npy"
+    call = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--keep", str(keep)]
+    env = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}  # of the tokenizer
+    out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
+    return json.loads(out.splitlines()[-1]) | {"vectors": np.load(keep) if keep.exists() else None}
+
+
+def compare(args):
+    """All rounds; returns the lines of the table."""
+    embedder = load_embedder(args.model)
+    encodes = args.what == "encode"
+    steps = [] if encodes else steps_of(args)[1:]
+    texts = texts_of(args) if encodes else [text for rows in steps for row in rows for text in row]
+    lengths = [len(ids) for ids, _ in embedder.tokens(texts)]
+    sides = args.sides.split(",") if args.sides else SIDES[args.what]
+    found, apart, matmul = {name: [] for name in sides}, dict.fromkeys(sides, 0.0), matmul_speed(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(args.rounds):
+            for name in found if turn % 2 == 0 else reversed(found):
+                found[name].append(run(args, name, folder))
+                shown = {key: round(found[name][-1][key], 3) for key in MEASURED}
+                print(f"round {turn + 1} {name}: {shown}", file=sys.stderr, flush=True)
+            matmul = max(matmul, matmul_speed(args.threads))
+            what = "vectors" if encodes else "losses"
+            for name, runs in found.items():
+                gap = np.abs(np.array(runs[-1][what]) - np.array(found["ours"][-1][what])).max()
+                apart[name] = max(apart[name], float(gap))
+                assert gap < (1e-5 if encodes else 1e-4), f"{what} of {name} differ by {gap}"
+    flops = work(embedder.model.config, lengths) * (1 if encodes else 3)
+    kind = "encode" if encodes else f"{args.steps} steps of {args.batch} queries"
+    kind += f" with {args.negatives} negatives each" if args.what == "negatives" else ""
+    lines = [
+        f"{kind}; {len(texts):,} texts of {min(lengths)} to {max(lengths)} tokens, median "
+        f"{statistics.median(lengths):g}, {sum(lengths):,} in all; {args.rounds} rounds, {args.threads} "
+        f"threads; matmul {matmul / 1e9:.0f} GFLOP/s",
+        "",
+        "| | texts/s | tokens/s | % of matmul | speed | CPU | peak MiB | memory | growth MiB | differs by |",
+        "|---" * 10 + "|",
+    ]
+    for name, runs in found.items():
+        seconds, _, peak, growth = (statistics.median(run[key] for run in runs) for key in MEASURED)
+        pairs = list(zip(found["ours"], runs))
+        wall, cpu, less, _ = (statistics.median(a[key] / b[key] for a, b in pairs) for key in MEASURED)
+        cells = [name, f"{len(texts) / seconds:.1f}", f"{sum(lengths) / seconds:,.0f}"]
+        cells += [f"{100 * flops / seconds / matmul:.0f}", f"{1 / wall:.2f}", f"{1 / cpu:.2f}"]
+        cells += [f"{peak:,.0f}", f"{less:.2f}", f"{growth:,.0f}", f"{apart[name]:.1e}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True, help="a local sentence-transformers folder")
+    parser.add_argument("--what", default="encode", choices=list(SIDES))
+    parser.add_argument("--texts", default="", help="JSON lines with question and answer")
+    parser.add_argument("--sides", default="", help="which, ours among them; all where empty")
+    parser.add_argument("--n", type=int, default=2000, help="texts to encode")
+    parser.add_argument("--batch", type=int, default=32, help="queries a step")
+    parser.add_argument("--negatives", type=int, default=7, help="hard ones of a query")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch-tokens", type=int, default=0, help="of ours, as in Embedder.embed")
+    parser.add_argument(
+        "--micro-tokens", type=int, default=Train.micro_tokens, help="of ours, as in train.py"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="", help="also write the table to this file")
+    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--keep", default="", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        return side(args)
+    lines = compare(args)
+    print("\n".join(lines))
+    if args.out:
+        Path(args.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
