@@ -114,9 +114,7 @@ class Infer:
     top_p: float = 1.0  # sample among the fewest tokens that hold this share of the probability
     min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
     max_new: int = 256  # longest reply, in tokens; eval and play: by default the game's
-    max_tokens: int = (
-        512  # of a text that is classified, which is shortened beyond; a run's: as it was trained
-    )
+    max_tokens: int = 512  # of a text that is classified, longer ones are shortened; by default as trained
     seat: str = ""  # play: the model's, asker (you answer) or answerer; arena: model or person judges
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random
@@ -211,6 +209,27 @@ SEED_EEDI = dict(
     eval_few=1000,
     eval_n=0,
     save_every=250,
+)
+ARENA = dict(  # five minutes on one core
+    task="arena",
+    dim=64,
+    layers=3,
+    mlp_dim=128,
+    vocab=1000,
+    optimizer="muon",
+    lr=3e-3,
+    muon_lr=0.02,
+    battles=32_000,  # each seen once: 4,000 of them ten times were learned by heart
+    epochs=1.0,
+    batch=32,
+    max_tokens=512,
+    micro_tokens=4096,
+    schedule="linear",
+    warmup=0.04,
+    weight_decay=0.01,
+    eval_few=400,
+    eval_n=0,
+    save_every=500,
 )
 RECIPES = {
     "20q": dict(  # about five minutes on two cores
@@ -397,6 +416,21 @@ RECIPES = {
         weight_decay=0.01,
         split="construct",
         dtype="auto",
+    ),
+    "arena": ARENA,
+    "arena-davidson": ARENA | dict(loss="davidson", micro_tokens=0),  # blind to the order by its form
+    "arena-model": dict(  # a checkpoint: what practice settled on for noisy votes
+        task="arena",
+        lr=5e-5,
+        batch=32,
+        epochs=2.0,
+        max_tokens=1024,
+        schedule="cosine",
+        warmup=0.08,
+        weight_decay=0.01,
+        eval_few=200,
+        eval_n=0,
+        save_every=200,
     ),
     "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
     "20q-seed-1": SEED_20Q | dict(name="20q-seed-1", weight_decay=0.2),

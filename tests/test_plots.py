@@ -4,8 +4,10 @@ import json
 import sys
 
 import pytest
+from test_arena import Reader
 
 import plots
+from games.arena import Arena, Options
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_pictures_of_an_evaluation_of_arc(tmp_path, capsys):
     replies = [{"test": None, "answers": None, "logp": -1.0, "tokens": 5}]
     replies += [{"test": None, "answers": [pair["output"], None], "logp": -1.0, "tokens": 9}]
     record = {"id": "a", "train": [pair], "test": [pair, {"input": [[3]]}], "replies": replies}
-    path.write_text(json.dumps({"curve": {"1": 0.5, "2": 1.0}, "records": [record]}))
+    path.write_text(json.dumps({"task": "arc", "curve": {"1": 0.5, "2": 1.0}, "records": [record]}))
     other = tmp_path / "other.json"
     other.write_text("{}")
     assert plots.main([str(other)]) == 1 and "other.json: not a run" in capsys.readouterr().err
@@ -68,3 +70,46 @@ def test_pictures_of_an_evaluation_of_arc(tmp_path, capsys):
     assert plots.main([str(path)]) == 0
     for name in ("e.png", "e_tasks.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_eedi_before_and_after(tmp_path):
+    pytest.importorskip("matplotlib")
+    for name, rank in (("before", 30), ("after", 1)):
+        records = [
+            {"id": f"{q}_{x}", "subject": f"s{q % 2}", "text": f"q{q}", "query": "", "label": f"l{q % 3}"}
+            | {"rank": rank, "similarity": 0.8, "hardest": 0.5}
+            for q in range(4)
+            for x in "AB"
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"task": "eedi", "records": records}))
+    files = [str(tmp_path / f"{name}.json") for name in ("before", "after")]
+    assert plots.main([*files, "--out", str(tmp_path / "e.png")]) == 0
+    assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_battles_and_of_an_evaluation_of_them(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"prompt": f"p{i}", "response_a": "x" * i, "response_b": "y", "winner": ("a", "b", "tie")[i % 3]}
+        | {"model_a": "m1", "model_b": "m2" if i % 2 else "m3"}
+        for i in range(1, 20)
+    ]
+    path = tmp_path / "battles.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert plots.main([str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "19 battles" in said and all(name in said for name in ("m1", "m2", "m3", "Davidson"))
+    task = Arena(Options(data=str(path), test_data=str(path)))
+    task.splits["train"] = task.examples("test")
+    report = task.evaluate(task.examples("test"), Reader())
+    (tmp_path / "e.json").write_text(json.dumps({"task": "arena", **report}))
+    assert plots.main([str(tmp_path / "e.json")]) == 0
+    for name in ("battles.png", "battles_models.png", "e.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_reports_of_different_games_are_not_in_one_picture(tmp_path, capsys):
+    for task in ("eedi", "arena"):
+        (tmp_path / f"{task}.json").write_text(json.dumps({"task": task, "records": [1]}))
+    assert plots.main([str(tmp_path / "eedi.json"), str(tmp_path / "arena.json")]) == 1
+    assert "cannot be in one picture" in capsys.readouterr().err
