@@ -215,19 +215,19 @@ def table(after, before=None):
         text = "-" if value is None else f"{value:.3f}"
         return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{text:21}"
 
-    lines = [
-        f"{'':28}{'before':>22}{'after':>22}{'baseline':>10}"
-        if before
-        else f"{'':28}{'':>22}{'baseline':>10}"
-    ]
+    width = max([28, *(len(name) + 1 for name in after["metrics"])])
+    lines = [" " * width + (f"{'before':>22}{'after':>22}" if before else " " * 22) + f"{'baseline':>10}"]
     for name in after["metrics"]:
         columns = [cell(result, name) for result in (before, after) if result]
         base = after["baselines"].get(name)
         lines.append(
-            f"{name:28}" + "".join(f"{c:>22}" for c in columns) + ("" if base is None else f"{base:>10.3f}")
+            f"{name:{width}}"
+            + "".join(f"{c:>22}" for c in columns)
+            + ("" if base is None else f"{base:>10.3f}")
         )
     return [
         *lines,
+        *after.get("notes", []),
         f"n = {after['n']}" + (f" after, {before['n']} before" if before else "") + "; 95 % intervals",
     ]
 

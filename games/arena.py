@@ -5,6 +5,7 @@ by itself, which no order can sway. Read `items` for what is learned, `chances` 
 orders, `evaluate` for what counts: log loss beside what needs no model, and the biases. Files are read by
 games/arena_files.py, figures are games/arena_stats.py, the embedded battles worlds/arena.py."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -209,8 +210,29 @@ class Arena(Task):
             }
             for example, target, is_fair, one, other in zip(examples, targets, fair, probs, back)
         ]
-        tables = {"bias": found, "reliability": calibrated["reliability"]}
+        tables = {"bias": found, "reliability": calibrated["reliability"], "notes": self.notes(found)}
         return {"n": len(examples), **result, **tables, "records": records}
+
+    def notes(self, bias):
+        """The tables of biases as lines."""
+        cell = lambda value: "       -" if value is None else f"{value:8.3f}"
+        lines = [
+            "fifths by how much longer A is: battles, accuracy, log loss, longer wins, longer is said to win"
+        ]
+        names = ("accuracy", "log_loss", "longer_wins", "longer_predicted")
+        for part in bias["verbosity"]["parts"]:
+            lines.append(f"  {part['n']:6,}" + "".join(cell(part[name]) for name in names))
+        place = bias["position"]
+        lines.append(
+            f"for A in both orders {place['both_first']:,}, for B in both orders {place['both_second']:,}"
+        )
+        if bias["families"]:
+            lines.append("models: battles, share of wins said and true, difference with 95 % interval")
+        for row in bias["families"]:
+            low, high = row["interval"] or (math.nan, math.nan)
+            shares = f"{row['predicted']:.3f} {row['observed']:.3f} {row['residual']:+.3f}"
+            lines.append(f"  {row['model']:30}{row['n']:6,} {shares} [{low:+.3f}, {high:+.3f}]")
+        return lines
 
     def report(self, result, prefix, probs, mean, targets, by_style, known):
         """Put the scores of some battles into an evaluation."""

@@ -20,7 +20,7 @@ from games.worlds import eedi as world
 
 CORRECT = "Correct Answer."  # the label of right answers, where --correct-label teaches them
 RECALLS = (1, 10, 25, 100)
-GROUPS = {"question": "question", "construct": "construct_id", "subject": "subject_id"}
+GROUPS = {"question": "question", "construct": "construct_id", "subject": "subject_id", "all": ""}
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Options:
     query: str = "full"  # s1, s2, s3, s4 as published; full, with the right answer; topic, a control
     clean: str = ""  # seed: the published clean-up, which deletes every digit, of queries and labels
     correct_label: bool = False  # teach right answers too, under a label of their own
-    split: str = "question"  # what train and test rows never share: question, construct or subject
+    split: str = "question"  # what train and test rows never share: question, construct or subject; or all
     match: str = "label"  # what a query is compared with: labels, or (example) the other test queries of each
     group_size: int = 8  # texts of a query's own in a step: the right label and mined negatives, if any
     range: str = "1-100"  # collect: places of the ranking that negatives are from, the first being place 0
@@ -82,7 +82,10 @@ class Eedi(Task):
 
     # -------------------------------------------------------------------------------------------- examples
     def split_of(self, example):
-        """train or test, as the row says; else a fifth of the groups that --split names is for testing."""
+        """train or test, as the row says; else a fifth of the groups that --split names is for testing, or
+        all."""
+        if self.options.split == "all":
+            return "test"
         group = str(example.get(GROUPS[self.options.split], example["question"]))
         return example["split"] or ("train" if zlib.crc32(group.encode()) % 5 else "test")
 
@@ -268,7 +271,7 @@ class Eedi(Task):
         return {"n": len(examples), **result, "records": records}
 
     def report(self, result, ranks, seen, prefix, maps=False):
-        """Put MAP@25 of ranks (N,) into an evaluation, recall too but for `maps` alone, chance beside them."""
+        """Put MAP@25 of ranks (N,) into an evaluation, and recall unless it is `maps`; chance beside them."""
         n, labels = len(ranks), len(self.names)
         precision = np.where(ranks <= PLACES, 1 / ranks, 0.0)
         parts = {"": np.ones(n, bool), "/seen": seen, "/unseen": ~seen}
@@ -326,7 +329,7 @@ class Eedi(Task):
                 if split == "train" and not chosen:
                     self.drop("queries without a negative in --range below --margin")
         if self.reranker:
-            self.teach([row for row in rows if row["split"] == "train"], self.reranker)
+            self.teach(rows, self.reranker)
         return rows, [{"text": self.label(i)} for i in range(len(self.names))]
 
     def teach(self, rows, agent):

@@ -153,8 +153,8 @@ def mined(where, number, row, labels):
             "candidates": [place[text] for text in texts["candidates"]],
             "split": row.get("split"),
         }
-        if row.get("pos_scores") and row.get("neg_scores"):
-            example["scores"] = [row["pos_scores"][i], *row["neg_scores"]]
+        if "pos_scores" in row:
+            example["scores"] = [row["pos_scores"][i], *row.get("neg_scores", [])]
         found.append(example)
     return found
 

@@ -74,6 +74,12 @@ def test_train_and_test_share_no_group(folder, split, key):
     assert task.trained_on() == [e["id"] for e in train]
 
 
+def test_all_rows_can_be_for_testing(folder):
+    task = Eedi(Options(data=folder, split="all"))
+    assert len(task.examples("test")) == 30 and task.examples("train") == task.bank() == []
+    assert "map@25/unseen" not in task.evaluate(task.examples("test"), Vectors())["metrics"]
+
+
 def test_the_gold_label_is_not_in_the_query(folder):
     for task in (Eedi(Options(data=folder)), Eedi(Options(tests=5))):
         for example in task.examples("test"):

@@ -2,15 +2,15 @@ r"""The world of Eedi: maths questions with four answers, each wrong one the wor
 
     row = question(np.random.default_rng(0), number=0)  # the columns of Eedi's train.csv; ids are of LABELS
 
-A label is an error (`forgets to halve`) in a situation (`finding the area of a triangle`), so the words of
-labels that training never shows are known from others. Numbers are small and sentences few: a very small
-model is to learn from the numbers which error it was.
+A label is an error (`forgets to halve`) in a strand (`measuring shapes`), so the words of labels that are
+never trained on are known from others: a seventh of all, UNSEEN. Numbers are small and sentences few: a
+very small model is to learn from the numbers which error it was.
 
-A new family is one call of `add` below. Its text holds subject, construct and the form of an answer; the
-situation in three wordings; the sentences, or just an expression to work out. Then come the values to draw,
-and a function from them to the right answer and the wrong ones by error: falsy where they make no sense, None
-for an error that does not apply. Use errors of other families, and have at least 400 questions. Every seventh
-label is unseen: where the tests find its error too rare in other families, change the order of the errors."""
+A new family is one call of `add` below. Its text holds subject, construct and the form of an answer, then the
+sentences, or just an expression to work out. Then come the values to draw, and a function from them to the
+right answer and the wrong ones by error: falsy where they make no sense, None for an error that does not
+apply. Three SLIPS join them where the answer is a whole number. Use errors of other families, and have at
+least 400 questions; the subject must be in STRANDS."""
 
 import zlib
 from collections import Counter
@@ -32,6 +32,7 @@ bottom: leaves the bottom number unchanged | keeps the first bottom number | doe
 circle: uses 360 instead of 180 | works with a total of 360 and not 180 | starts from 360 and not from 180
 confuses: confuses mean, median and range | finds another average than asked | takes the wrong kind of average
 down: rounds down instead of up | does not round up | goes down to the lower number
+cut: leaves out the last digit | drops the last digit | forgets the digit at the end
 early: adds before multiplying | does the addition before the multiplication | multiplies after adding
 fewer: counts one too few | is one short | stops counting one too early
 first: multiplies only the first term | does not multiply the second term | leaves the second term as it is
@@ -57,6 +58,8 @@ stops: stops after the first step | gives the result of the first step | does on
 subtracts: subtracts instead of adding | finds the difference instead of the sum | uses minus in place of plus
 takes: subtracts instead of dividing | finds the difference and does not divide | takes away instead
 ten: uses 10 instead of 100 | works with 10 and not 100 | takes 10 where it should be 100
+ten more: carries one ten too many | carries a ten that is not there | has one ten too many
+tenfold: gives an answer ten times too large | is a factor of 10 too high | has one zero or place too many
 tenth: gives an answer ten times too small | is too small by a factor of ten | has one place too few
 times: multiplies instead of dividing | finds the product instead of sharing | multiplies and does not divide
 twice: uses the first number twice | takes the first number two times | puts the first number for the second
@@ -116,6 +119,7 @@ class Family:
     sentences: list
     ranges: dict  # {name: values to draw from}
     solve: Callable  # values drawn -> {"right": answer, error: answer}
+    slips: list  # further errors, of SLIPS
     labels: dict  # {error: id}
 
 
@@ -128,11 +132,24 @@ def add(text, ranges, solve):
     subject, construct, form = head.split(" | ")
     if len(sentences) == 1:
         sentences = [ask.format(*sentences) for ask in ASK]
-    _, *errors = next(filter(None, (solve(*values) for values in product(*ranges.values()))))
-    strand = STRAND_OF[subject]
+    answers = list(filter(None, (solve(*values) for values in product(*ranges.values()))))[-1]
+    slips = [name for name in SLIPS if name not in answers] if whole(answers["right"]) else []
+    slips = [name for name in slips if SLIPS[name](answers["right"]) not in [*answers.values(), None]]
+    slips = [slips[(2 * len(FAMILIES) + i) % len(slips)] for i in range(min(3, len(slips)))]
+    errors, strand = [*answers, *slips][1:], STRAND_OF[subject]
     labels = {error: PLACES.setdefault((strand, error), len(PLACES)) for error in errors}
     sentences = [Template(sentence) for sentence in sentences]
-    FAMILIES.append(Family(subject, construct, form, strand, sentences, ranges, solve, labels))
+    FAMILIES.append(Family(subject, construct, form, strand, sentences, ranges, solve, slips, labels))
+
+
+whole = lambda x: isinstance(x, (int, float)) and x == int(x)
+SLIPS = {  # errors that any whole number can be the victim of, by what becomes of it; a family has three
+    "more": lambda x: x + 1,
+    "fewer": lambda x: x - 1,
+    "tenfold": lambda x: 10 * x,
+    "ten more": lambda x: x + 10 if x > 9 else None,
+    "cut": lambda x: x // 10 if x > 9 and x % 10 else None,
+}
 
 
 # ------------------------------------------------------------------------------------------------ families
@@ -389,10 +406,11 @@ add(r"""Angle Facts | Find a missing angle on a straight line | \( {:g}^\circ \)
 
 # ------------------------------------------------------------------------------------------------ labels
 UNSEEN = """
-whole adds, negative stops, decimals subtracts, fractions undivided, percentages subtracts, shapes stops,
-algebra early, algebra first, proportion rest, proportion takes, data leaves, measures more, graphs flipped,
-angles plus, whole tenth, negative fewer"""
-UNSEEN = {tuple(words.split()) for words in UNSEEN.split(",")}  # never shown in training; their errors are
+whole fewer, whole cut, whole adds, negative tenfold, negative stops, decimals subtracts, fractions ten more,
+fractions undivided, percentages cut, percentages ten more, shapes tenfold, shapes stops, algebra cut,
+algebra fewer, algebra first, proportion ten more, proportion rest, data tenfold, measures ten more,
+graphs flipped, angles more"""
+UNSEEN = {tuple(words.split(maxsplit=1)) for words in UNSEEN.split(",")}  # never trained on; their errors are
 SUBJECTS = [*dict.fromkeys(family.subject for family in FAMILIES)]
 
 OWNERS = [*PLACES]
@@ -420,6 +438,8 @@ def solved(family, values):
     answers = family.solve(*values)
     if not answers or answers["right"] is None:
         return None
+    right = answers["right"]
+    answers = answers | {name: SLIPS[name](right) for name in family.slips if whole(right)}
     write = lambda x: family.form.format(*x) if isinstance(x, tuple) else family.form.format(x)
     return {error: write(x) for error, x in answers.items() if x is not None}
 
