@@ -74,8 +74,17 @@ def named_model(cfg, task):
         )
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    loss = models.read_json(run)["values"]["loss"] if run.exists() else ""
-    return opened(cfg, name, "sft" if cfg.verb == "sample" else loss or task.loss)
+    loss = (models.read_json(run)["values"]["loss"] if run.exists() else "") or task.loss
+    found = opened(cfg, name, "sft" if cfg.verb == "sample" else loss)
+    if (
+        cfg.verb not in ("sample", "merge")
+        and loss in ("classify", "davidson")
+        and not found[0].config.labels
+    ):
+        raise ValueError(
+            f"{name}: holds no classifier; train one: python train.py --task {cfg.task} --model {name}"
+        )
+    return found
 
 
 def opened(cfg, name, loss="sft"):

@@ -401,6 +401,7 @@ def train(cfg, argv):
     run.bar = tqdm(total=cfg.steps, initial=start, disable=bool(rank) or not sys.stderr.isatty(), unit="step")
     ahead = ThreadPoolExecutor(1)
     waiting = ahead.submit(prepare, start) if objective.item else None
+    tally = []  # values of the steps of an epoch
     began, left_out, budget, before_now = time.time(), 0, cfg.max_minutes * 60, kept.get("seconds", 0.0)
     for number in range(start, cfg.steps):
         clock, gone = time.time(), 0.0
@@ -469,6 +470,7 @@ def train(cfg, argv):
         left = (time.time() - began) / (done - start) * (cfg.steps - done)
         left = min(left, budget - before_now - time.time() + began) if budget else left
         line = f"step {done}/{cfg.steps} | loss {shown[0]:.4f} | lr {cfg.lr * share:.1e} | grad {norm:.2f}"
+        line += "".join(f" | {name} {value:.3f}" for name, value in zip(objective.names[1:], shown[1:]))
         line += f" | tok/s {slots / spent:,.0f} | eta {runs.duration(left)}"
         (run.print if done % max(1, cfg.steps // 20) == 0 else run.log)(line)
         row = {"step": done, **dict(zip(objective.names, shown)), "lr": cfg.lr * share, "grad": norm}
@@ -476,6 +478,12 @@ def train(cfg, argv):
         run.record("metrics", row | step.report | ({"skipped": skipped} if scaler.is_enabled() else {}))
         for sample in step.samples:
             run.record("rollouts", {"step": done, **sample})
+        tally.append(shown)
+        epoch, before_it = (n * cfg.batch // len(examples) for n in (done, number))
+        if "accuracy" in objective.names and epoch > before_it:
+            means = dict(zip(objective.names, np.mean(tally, 0).tolist()))
+            run.print(f"epoch {epoch}, in training: {figures(means)}")
+            tally.clear()
         run.bar.update()
         better = False
         if cfg.eval_every and done % cfg.eval_every == 0 and done < cfg.steps:

@@ -36,6 +36,10 @@ def test_both_kinds_of_judges_report_the_same_figures(runs):
     rows = [json.loads(line) for line in (runs / "classify/metrics.jsonl").read_text().splitlines()]
     assert "accuracy" in rows[0] and rows[0]["cut"] == 0
     assert models.load(runs / "davidson/model").config.labels == 2
+    lines = (runs / "classify/log.txt").read_text().splitlines()
+    (epoch,) = [line for line in lines if line.startswith("epoch ")]
+    mean = sum(row["accuracy"] for row in rows) / len(rows)
+    assert epoch.startswith("epoch 1, in training: loss ") and epoch.endswith(f"accuracy {mean:.3f}")
 
 
 @pytest.mark.parametrize("loss", ["classify", "davidson"])
@@ -73,6 +77,15 @@ def test_a_submission_and_what_it_is_made_of(runs, tmp_path):
         f"winner_{n}" for n in ("model_a", "model_b", "tie")
     ]
     assert all(sum(float(row[name]) for name in [*row][1:]) == pytest.approx(1, abs=1e-6) for row in found)
+
+
+def test_a_model_without_a_classifier_is_an_error(runs, tmp_path, capsys):
+    flags = "--task reasoning --dim 32 --layers 1 --heads 2 --kv-heads 2 --mlp-dim 32 --steps 1".split()
+    more = "--problems 50 --tests 2 --eval-n 1 --eval-few 1 --max-new 2 --device cpu --threads 1".split()
+    assert train.main([*flags, *more, "--runs", str(tmp_path), "--name", "a"]) == 0
+    model = str((tmp_path / "a/model").resolve())
+    assert infer.main(["eval", "--task", "arena", "--model", model, "--tests", "2", "--battles", "2"]) == 1
+    assert "holds no classifier; train one" in capsys.readouterr().err
 
 
 def test_playing_without_a_terminal(runs, monkeypatch, capsys):
