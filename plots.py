@@ -47,8 +47,8 @@ def smooth(values, window):
     return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(i + 1, window) for i in range(len(values))]
 
 
-def draw(folders, out):
-    """Draw runs to a PNG file."""
+def draw(folders, out, only=()):
+    """Draw runs to a PNG file: all that they report, or only panels of these names."""
     plt = pyplot()
     runs = {Path(folder).resolve().name: read_run(folder) for folder in folders}
     reported, metrics = dict(PANELS), {}
@@ -56,6 +56,9 @@ def draw(folders, out):
         reported |= {name: name for row in steps[:1] for name in row if name not in UNDRAWN | PANELS.keys()}
         metrics |= {name: name for row in evaluations for name, v in row["eval"].items() if v is not None}
     names = [*reported, *(name for name in metrics if name not in reported)]
+    if unknown := [name for name in only if name not in names]:
+        raise ValueError(f"--only {unknown[0]}: no such panel; there are {', '.join(names)}")
+    names = list(only) or names
     last = max([row["step"] for steps, _ in runs.values() for row in steps], default=1)
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
@@ -111,10 +114,14 @@ def main(argv=None):
         "runs", nargs="+", metavar="RUN", help="run folders, evaluations, or files of battles"
     )
     parser.add_argument("--out", default="", help="file to write [runs.png, or EVAL.png]")
+    parser.add_argument("--only", default="", help="of runs: names of panels, divided by commas")
     cfg = parser.parse_args(argv)
     paths = [Path(name) for name in cfg.runs]
     try:
-        written = draw_files(paths, cfg.out) if paths[0].is_file() else draw(cfg.runs, cfg.out or "runs.png")
+        if paths[0].is_file():
+            written = draw_files(paths, cfg.out)
+        else:
+            written = draw(cfg.runs, cfg.out or "runs.png", [*filter(None, cfg.only.split(","))])
     except (ImportError, OSError, ValueError) as error:
         print(f"plots.py: {error}", file=sys.stderr)
         return 1

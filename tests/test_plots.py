@@ -36,6 +36,10 @@ def test_a_picture_of_two_runs(run, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert plots.main([str(run), str(run), "--out", str(tmp_path / "runs.png")]) == 0
     assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
+    few = [str(run), "--out", str(tmp_path / "few.png"), "--only"]
+    assert plots.main([*few, "loss,win_rate"]) == 0
+    assert (tmp_path / "few.png").stat().st_size < (tmp_path / "runs.png").stat().st_size
+    assert plots.main([*few, "reward"]) == 1 and "--only reward: no such panel" in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_error_names_the_command(run, tmp_path, monkeypatch, capsys):
