@@ -210,21 +210,20 @@ SEED_EEDI = dict(
     eval_n=0,
     save_every=250,
 )
-ARENA = dict(  # five minutes on one core
+SCRATCH = dict(
+    optimizer="muon", lr=3e-3, muon_lr=0.02, schedule="linear"
+)  # of the small models of the worlds
+ARENA = SCRATCH | dict(  # five minutes on one core
     task="arena",
     dim=64,
     layers=3,
     mlp_dim=128,
     vocab=1000,
-    optimizer="muon",
-    lr=3e-3,
-    muon_lr=0.02,
     battles=32_000,  # each seen once: 4,000 of them ten times were learned by heart
     epochs=1.0,
     batch=32,
     max_tokens=512,
     micro_tokens=4096,
-    schedule="linear",
     warmup=0.04,
     weight_decay=0.01,
     eval_few=400,
@@ -232,34 +231,28 @@ ARENA = dict(  # five minutes on one core
     save_every=500,
 )
 RECIPES = {
-    "20q": dict(  # about five minutes on two cores
+    "20q": SCRATCH
+    | dict(  # about five minutes on two cores
         task="20q",
         layers=2,
-        optimizer="muon",
         steps=1400,
         batch=16,
         max_tokens=192,  # about one game and its answers: attention costs the square
         micro_tokens=2048,  # the model is so small that larger batches still stay in a CPU's cache
-        lr=3e-3,
-        muon_lr=0.02,
-        schedule="linear",
         warmup=0.01,
         max_new=8,
         eval_few=50,
         save_every=500,
     ),
-    "arc": dict(  # ten minutes on two shared cores with 400 tasks to evaluate
+    "arc": SCRATCH
+    | dict(  # ten minutes on two shared cores with 400 tasks to evaluate
         task="arc",
         dim=128,
         layers=4,
-        optimizer="muon",
         steps=400,
         batch=32,
         max_tokens=512,
         micro_tokens=2048,
-        lr=3e-3,
-        muon_lr=0.02,
-        schedule="linear",
         warmup=0.02,
         max_new=96,
         eval_few=40,
@@ -287,17 +280,14 @@ RECIPES = {
         lr=5e-5,
         steps=26_000,
     ),
-    "reasoning": dict(  # 700 steps took five minutes on one core
+    "reasoning": SCRATCH
+    | dict(  # 700 steps took five minutes on one core
         task="reasoning",
         layers=3,
-        optimizer="muon",
         steps=800,
         batch=64,
         max_tokens=192,
         micro_tokens=2048,
-        lr=3e-3,
-        muon_lr=0.02,
-        schedule="linear",
         warmup=0.02,
         max_new=96,
         eval_few=100,
@@ -355,20 +345,17 @@ RECIPES = {
         max_new=400,
         save_every=100,
     ),
-    "eedi": dict(  # four to five minutes on one core
+    "eedi": SCRATCH
+    | dict(  # four to five minutes on one core
         task="eedi",
         dim=128,
         layers=2,
         mlp_dim=256,
         vocab=1200,
         bank=True,
-        optimizer="muon",
-        lr=3e-3,
-        muon_lr=0.02,
         steps=900,
         batch=32,  # questions, of three wrong answers each
         max_tokens=160,
-        schedule="linear",
         warmup=0.02,
         eval_few=300,
         eval_n=0,
