@@ -405,8 +405,8 @@ RECIPES = {
     ),
     "arena": ARENA,
     "arena-davidson": ARENA | dict(loss="davidson", micro_tokens=0),  # blind to the order by its form
-    # Source: VasilisMpletsos/LLM_Preference_Arena_Kaggle at its last commit, modern_bert.py and its notebook. Its
-    # schedule counted batches of 4 and moved once in 32, so the rate hardly fell; no clipping, one order.
+    # Source: VasilisMpletsos/LLM_Preference_Arena_Kaggle at its last commit, modern_bert.py and its notebook.
+    # Its schedule counted batches of 4 and moved once in 32, so the rate hardly fell; no clipping, one order.
     "arena-modernbert": dict(
         task="arena",
         model="answerdotai/ModernBERT-base",
