@@ -144,6 +144,14 @@ def texts_of(end):
     return list(zip(counts.tolist(), lengths.tolist()))
 
 
+def in_one_row(positions, end):
+    """positions and end (1, N) of the tokens of rows of one text each, (B, T), laid one behind the other as
+    for `by_text`."""
+    valid = end > 0
+    lengths = valid.sum(1)
+    return positions[valid][None], lengths.cumsum(0).repeat_interleave(lengths)[None]
+
+
 def band(positions, end, reach, causal):
     """`sees` within `reach` as a mask (B, n, 1, w, S) for `banded`: n blocks of w queries on the S keys near
     each. Or None, where that is not faster, or where two tokens that see each other are not as many slots as
@@ -223,13 +231,19 @@ def ways(config, positions, end, keys, mask, alone, shared=0):
         if end is None and not config.softcap:
             full = dense, None  # which has a kernel without a mask
         return full, (flexed, blocks(positions, known, reach, causal)) if slides else full
-    if alone and not (causal or slides or end is None) and positions.device.type == "cpu":
-        if texts := texts_of(end):  # on a GPU many small kernels would take longer
-            return (by_text, texts), (by_text, texts)
+    apart = alone and not (causal or end is None) and positions.device.type == "cpu"
+    texts = texts_of(end) if apart else None  # on a GPU many small kernels would take longer
+    if texts and not slides:
+        return (by_text, texts), (by_text, texts)
+    if texts:  # what slides takes their tokens as a row of several texts
+        positions, end = in_one_row(positions, end)
+        keys = positions
     near = band(positions, end, reach, causal) if alone and slides else None
-    if mask is None and end is not None and not (near is not None and all(config.sliding)):
+    if mask is None and end is not None and not (near is not None and (texts or all(config.sliding))):
         mask = visible(end, positions.shape[1], causal)
     full = partial(cascaded, n=shared) if shared else dense, mask
+    if texts:
+        full = by_text, texts
     if near is not None:
         return full, (banded, near)
     if not slides:

@@ -288,6 +288,65 @@ def test_a_cache_takes_the_band_for_a_beginning_alone_and_agrees(tiny, calls, fa
         assert_close(model(ids), cached, atol=1e-5, rtol=1e-5)
 
 
+# ------------------------------------------------------------------------------------------------ texts
+APART = {  # lengths of the texts of an encoder's rows, one a row; LONG tokens in all are enough for a band
+    "long": (150, 90, 31, 1),
+    "equal": (70, 70, 70),
+    "short, without a band": (20, 9, 4),
+    "no longer than the reach": (5, 3, 5),
+    "one": (170,),
+    "an empty row": (100, 0, 80),
+}
+apart = pytest.mark.parametrize("lengths", APART.values(), ids=APART)
+
+
+def one_a_row(lengths, left=0, right=0):
+    """ids, positions and end of a row for each text, with that much padding on both sides of the longest."""
+    width = left + max(lengths) + right
+    found = torch.zeros(3, len(lengths), width, dtype=torch.long)
+    for row, n in enumerate(lengths):
+        ids = torch.tensor(text(n, row), dtype=torch.long)
+        found[:, row, left : left + n] = torch.stack((ids, torch.arange(n), torch.full((n,), left + n)))
+    return found
+
+
+@apart
+@pytest.mark.parametrize("family", ENCODERS)
+def test_an_encoder_without_padding_equals_one_with_all_scores(tiny, monkeypatch, calls, family, lengths):
+    model, found = tiny(family), []
+    ids, positions, end = one_a_row(lengths)
+    for texts_of, limit in ((attention.texts_of, attention.band), (lambda *args: None, lambda *args: None)):
+        monkeypatch.setattr(attention, "texts_of", texts_of)
+        monkeypatch.setattr(attention, "band", limit)
+        hidden = model(ids, positions, end) * (end > 0)[:, :, None]
+        found.append((hidden, gradients(model_body(model), hidden.square().sum())))
+    assert calls["banded"] == (sum(model.config.sliding or [0]) if sum(lengths) >= LONG else 0)
+    assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
+    same_gradients(found[0][1], found[1][1])
+
+
+@apart
+@pytest.mark.parametrize("family", ENCODERS)
+def test_padding_changes_nothing_in_an_encoder(tiny, family, lengths):
+    """Wherever it is, and however much."""
+    model, widest = tiny(family), max(lengths)
+    with torch.no_grad():
+        tight = model(*one_a_row(lengths))
+        for left, right in ((0, 30), (7, 0), (7, 30)):
+            loose = model(*one_a_row(lengths, left, right))[:, left : left + widest]
+            for row, n in enumerate(lengths):
+                assert_close(loose[row, :n], tight[row, :n], atol=1e-5, rtol=1e-5)
+                if n:
+                    alone = model(torch.tensor([text(n, row)]))[0]
+                    assert_close(tight[row, :n], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_no_mask_of_all_scores_is_made_of_texts_without_padding(tiny, monkeypatch):
+    model = tiny("modernbert")
+    monkeypatch.setattr(attention, "visible", lambda *args: pytest.fail("a mask (B, 1, T, S)"))
+    model(*one_a_row(APART["long"]))
+
+
 # ------------------------------------------------------------------------------------------------ the kernel
 @pytest.fixture
 def flex(monkeypatch):
