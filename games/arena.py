@@ -164,11 +164,7 @@ class Arena(Task):
         fair = np.array([example.get("fair", True) for example in examples])
         targets = distributions([example["target"] for example in examples])
         result = {"metrics": {}, "intervals": {}, "baselines": {}}
-        style = arena_stats.fit_features(
-            np.array([arena_stats.features(example) for example in self.examples("train")]),
-            [example["target"] for example in self.examples("train")],
-        )
-        X = np.array([arena_stats.features(example) for example in examples])
+        by_style = self.by_style(examples)
         mean = (probs + back[:, SWAP]) / 2
         for name, part in (("", fair), ("biased battles ", ~fair)):
             if part.any():
@@ -181,7 +177,7 @@ class Arena(Task):
                     probs[part],
                     mean[part],
                     targets[part],
-                    arena_stats.predict(style, X[part]),
+                    by_style[part] if len(by_style) else (),
                     known,
                 )
         some = [example for example, kept in zip(examples, fair) if kept]
@@ -213,6 +209,15 @@ class Arena(Task):
         tables = {"bias": found, "reliability": calibrated["reliability"], "notes": self.notes(found)}
         return {"n": len(examples), **result, **tables, "records": records}
 
+    def by_style(self, examples):
+        """What the features of style tell of battles, (N, 3), fitted to those of the training, if there are."""
+        train = self.examples("train")
+        if not train:
+            return ()
+        X, other = (np.array([arena_stats.features(e) for e in some]) for some in (train, examples))
+        model = arena_stats.fit_features(X, [example["target"] for example in train])
+        return arena_stats.predict(model, other)
+
     def notes(self, bias):
         """The tables of biases as lines."""
         cell = lambda value: "       -" if value is None else f"{value:8.3f}"
@@ -237,7 +242,8 @@ class Arena(Task):
     def report(self, result, prefix, probs, mean, targets, by_style, known):
         """Put the scores of some battles into an evaluation."""
         shares = np.tile(targets.mean(0), (len(targets), 1))
-        sides = {"log_loss": probs, "log_loss, both orders": mean, "log_loss, features": by_style}
+        sides = {"log_loss": probs, "log_loss, both orders": mean}
+        sides |= {"log_loss, features": by_style} if len(by_style) else {}
         sides |= {"log_loss, shares": shares} | (
             {"log_loss, best possible": np.array(known)} if known else {}
         )

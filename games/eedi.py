@@ -178,11 +178,8 @@ class Eedi(Task):
         return [(pair["label"], scores[0]), *((negatives[i], scores[1 + i]) for i in drawn)]
 
     def asked(self, query, place):
-        """What a reranker reads: two parts, of which the label is hardly ever shortened."""
-        return [
-            {"role": "user", "content": query, "share": 1},
-            {"role": "user", "content": self.label(place), "share": 1},
-        ]
+        """What a reranker reads: two parts, of which the shorter, the label, is hardly ever cut."""
+        return [{"role": "user", "content": text} for text in (query, self.label(place))]
 
     # -------------------------------------------------------------------------------------------- ranking
     def similarities(self, examples, agent, form=""):
@@ -198,8 +195,8 @@ class Eedi(Task):
         return found
 
     def order(self, examples, agent):
-        """(places of the labels, best first (N, labels); their similarities (N, labels)): by the vectors, the
-        first --top of them then by the reranker, if there is one. Equals are in the order of the labels."""
+        """(places of the labels, best first (N, labels); their similarities (N, labels)), equals in the order
+        of the labels: before any reranking."""
         if hasattr(agent, "classify"):  # a reranker by itself, on candidates that were collected
             wanted = [example.get("candidates") for example in examples]
             if not all(wanted):
@@ -336,7 +333,7 @@ class Eedi(Task):
         """Put a reranker's scores of positives and negatives, in log-odds, into mined rows: what --distil
         learns from."""
         texts = [(row["query"], text) for row in rows for text in row["pos"] + row["neg"]]
-        asked = [[{"role": "user", "content": part} for part in pair] for pair in texts]
+        asked = [[{"role": "user", "content": text} for text in pair] for pair in texts]
         chance = np.clip(agent.classify(asked)[:, 1].astype(float), 1e-6, 1 - 1e-6) if asked else []
         scores = iter(np.log(chance) - np.log1p(-np.asarray(chance)))
         for row in rows:

@@ -156,6 +156,12 @@ def test_an_evaluation_shows_the_bias_and_what_the_mean_of_orders_does(battles):
     assert [*metrics][0] == "log_loss" and Arena.lower
 
 
+def test_battles_to_test_on_alone_have_no_features_beside_them(battles):
+    task = Arena(Options(data=battles, source="x", test_source="x,y"))
+    assert task.examples("train") == []
+    assert "log_loss, features" not in task.evaluate(task.examples("test"), Reader())["metrics"]
+
+
 def test_the_world_says_how_much_of_the_way_is_gone():
     task = Arena(Options(battles=60, tests=200))
 
