@@ -210,7 +210,7 @@ class Arena(Task):
         return {"n": len(examples), **result, **tables, "records": records}
 
     def by_style(self, examples):
-        """What the features of style tell of battles, (N, 3), fitted to those of the training, if there are."""
+        """What style alone tells of battles, (N, 3), as fitted to those of the training, if there are any."""
         train = self.examples("train")
         if not train:
             return ()
