@@ -3,6 +3,7 @@
 By default every rank holds the model and takes its share of a step's batches; shard() cuts the model itself.
 With one process all of it does nothing."""
 
+import atexit
 import datetime
 import os
 
@@ -16,6 +17,7 @@ def join(device):
     if world > 1 and not dist.is_initialized():
         patience = datetime.timedelta(hours=4)  # the others wait while the first evaluates
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        atexit.register(dist.destroy_process_group)  # its threads would else, at times, abort the exit
     return (dist.get_rank(), world) if world > 1 else (0, 1)
 
 
