@@ -295,11 +295,11 @@ class Arena(Task):
         for place in order:
             example = self.examples("test")[place]
             if read and seat == "model":
-                typed = [
-                    self.typed(read, show, what) for what in ("Prompt (quit ends)", "Answer A", "Answer B")
-                ]
-                if None in typed:
-                    return
+                typed = []
+                for what in ("Prompt (quit ends)", "Answer A", "Answer B"):
+                    typed.append(self.typed(read, show, what))
+                    if typed[-1] is None:
+                        return
                 example = {"turns": [typed], "models": None, "target": None}
             else:
                 for part in self.prompt(example):
