@@ -134,7 +134,7 @@ class Embedder:
         """A name, of letters and digits, for the vectors of texts of a kind: a hash of the weights, the
         tokenizer, the settings and the texts, so that whatever changes a vector changes the name."""
         settings = [self.pooling, self.include_prompt, self.normalise, self.truncate_dim]
-        settings += [self.prompt_of(kind), self.max_length]
+        settings += [self.prompt_of(kind), self.max_length, repr(self.model.config), repr(self.dense)]
         known = hashlib.sha256(json.dumps([*settings, self.tokenizer.to_str(), texts]).encode())
         for name, weight in [*self.model.state_dict().items(), *self.dense.state_dict().items()]:
             known.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())

@@ -89,18 +89,20 @@ def named_model(cfg, task):
 
 def opened(cfg, name, loss="sft"):
     """(model, tokenizer, folder) of a run, a folder or a Hub name, laid out for speed; where its loss makes
-    vectors the tokenizer is an Embedder. Merging keeps the layout and the file's dtype."""
+    vectors the tokenizer is an Embedder. Merging keeps the layout and the file's dtype. --revision, --lora
+    and --format are about the model that the call names, not about its judge or reranker."""
     device, merge = runs.device_of(cfg.device), cfg.verb == "merge"
     dtype = torch.float32 if device.type == "cpu" and not merge else None  # None keeps the file's
     if cfg.dtype != "auto" and not merge:
         dtype = runs.dtype_of(cfg.dtype, device)
-    revision, adapter = cfg.revision or None, cfg.lora if name == named(cfg) else ""
+    own = name == named(cfg)
+    revision, adapter, format = (cfg.revision or None, cfg.lora, cfg.format) if own else (None, "", "")
     if loss == "contrastive" and not adapter:
         embedder = load_embedder(name, dtype, device, revision)
         model, tokenizer, folder = embedder.model, embedder, models.resolve(name, revision)
     else:
         model, folder, _ = lora.open_model(name, adapter, dtype, device, revision)
-        tokenizer = None if merge else data.load_tokenizer(folder, cfg.format, model.config.vocab)
+        tokenizer = None if merge else data.load_tokenizer(folder, format, model.config.vocab)
     if lora.adapters(model):
         lora.merge_lora(model)  # one matrix product a layer instead of three
     speaks = model.config.labels is None
@@ -419,6 +421,8 @@ def submit(cfg, task, model=None, tokenizer=None, folder=None):
     else:
         out = new_file(cfg.out)
         found, text = task.submission(agent_of(cfg, model, tokenizer)), io.StringIO()
+        if not found:
+            raise ValueError("--data: there are no rows to make a submission for")
         writer = csv.DictWriter(text, found[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)

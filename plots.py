@@ -99,7 +99,8 @@ def draw_files(paths, out):
     for path in paths:
         if path.suffix != ".json":
             return draw_battles(paths, out)
-        reports[path.stem] = report = json.loads(path.read_text(encoding="utf-8"))
+        name = str(path) if path.stem in reports else path.stem
+        reports[name] = report = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(report, dict) and report.get("task") in DRAWERS and report.get("records")):
             raise ValueError(f"{path}: not a run, nor an evaluation that can be drawn ({', '.join(DRAWERS)})")
         if report["task"] != reports[paths[0].stem]["task"] or len(reports) > 1 and report["task"] == "arc":

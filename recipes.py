@@ -58,7 +58,7 @@ class Train:
     max_minutes: float = 0.0  # end training in time, the learning rate at its end; 0 has no limit
     patience: int = 0  # end after so many evaluations in a row without a better score; 0 never
     batch: int = 16  # examples a step
-    max_tokens: int = 512  # of a sample; longer ones are dropped and counted
+    max_tokens: int = 512  # of a sample; longer ones are dropped and counted, texts to classify shortened
     row_tokens: int = 0  # pack samples into rows of so many slots; 0: --max-tokens on a GPU, none on a CPU
     micro_tokens: int = 0  # slots a forward pass; 0: 8192 on a GPU, 512 on a CPU, more for whole-step losses
     optimizer: str = "adamw"  # adamw, or muon for the blocks' matrices and adamw for the rest

@@ -35,6 +35,8 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from tables import MEASURED, table  # noqa: E402
+
 import model  # noqa: E402
 import objectives  # noqa: E402
 import train  # noqa: E402
@@ -42,7 +44,6 @@ from agents import Classifier  # noqa: E402
 from games.task import Label  # noqa: E402
 from recipes import Train, parse  # noqa: E402
 
-MEASURED = ["seconds", "cpu", "peak", "growth"]
 SIDES = {"infer": ["ours", "sorted-8", "plain-8"], "train": ["ours", "sorted-8", "plain-8"]}
 SHORTEST, LONGEST = 64, 2048
 PAD, LABELS = 50283, 3
@@ -251,23 +252,7 @@ def compare(args):
     what = f"scores of {np.min(ours):.2f} to {np.max(ours):.2f}"
     if trains:
         what = "a step (loss {:.5f}, gradient {:.4f})".format(*ours)
-    lines = [
-        f"{args.layers} layers, {what}; {args.n} texts of {min(lengths)} to {max(lengths)} tokens, median "
-        f"{statistics.median(lengths):g}, {sum(lengths):,} in all; {args.rounds} rounds, {args.threads} "
-        f"threads; matmul {matmul / 1e9:.0f} GFLOP/s",
-        "",
-        "| | texts/s | tokens/s | % of matmul | speed | CPU | peak MiB | memory | growth MiB | differs by |",
-        "|---" * 10 + "|",
-    ]
-    for name, runs in found.items():
-        seconds, _, most, growth = (statistics.median(run[key] for run in runs) for key in MEASURED)
-        pairs = list(zip(found["ours"], runs))
-        wall, cpu, less, _ = (statistics.median(a[key] / b[key] for a, b in pairs) for key in MEASURED)
-        cells = [name, f"{len(lengths) / seconds:.2f}", f"{sum(lengths) / seconds:,.0f}"]
-        cells += [f"{100 * flops / seconds / matmul:.0f}", f"{1 / wall:.2f}", f"{1 / cpu:.2f}"]
-        cells += [f"{most:,.0f}", f"{less:.2f}", f"{growth:,.0f}", f"{apart[name]:.1e}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return table(f"{args.layers} layers, {what}", args, lengths, matmul, flops, found, apart)
 
 
 def main():

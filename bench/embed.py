@@ -23,7 +23,6 @@ import json
 import os
 import re
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,13 +34,14 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from tables import MEASURED, table  # noqa: E402
+
 import objectives  # noqa: E402
 import train  # noqa: E402
 from embed import load_embedder  # noqa: E402
 from games.task import Contrast  # noqa: E402
 from recipes import Train, parse  # noqa: E402
 
-MEASURED = ["seconds", "cpu", "peak", "growth"]
 SIDES = {
     "encode": ["ours", "st-16", "st-32", "st-64"],
     "pairs": ["ours", "merged"],
@@ -241,23 +241,7 @@ def compare(args):
     flops = work(embedder.model.config, lengths) * (1 if encodes else 3)
     kind = "encode" if encodes else f"{args.steps} steps of {args.batch} queries"
     kind += f" with {args.negatives} negatives each" if args.what == "negatives" else ""
-    lines = [
-        f"{kind}; {len(texts):,} texts of {min(lengths)} to {max(lengths)} tokens, median "
-        f"{statistics.median(lengths):g}, {sum(lengths):,} in all; {args.rounds} rounds, {args.threads} "
-        f"threads; matmul {matmul / 1e9:.0f} GFLOP/s",
-        "",
-        "| | texts/s | tokens/s | % of matmul | speed | CPU | peak MiB | memory | growth MiB | differs by |",
-        "|---" * 10 + "|",
-    ]
-    for name, runs in found.items():
-        seconds, _, peak, growth = (statistics.median(run[key] for run in runs) for key in MEASURED)
-        pairs = list(zip(found["ours"], runs))
-        wall, cpu, less, _ = (statistics.median(a[key] / b[key] for a, b in pairs) for key in MEASURED)
-        cells = [name, f"{len(texts) / seconds:.1f}", f"{sum(lengths) / seconds:,.0f}"]
-        cells += [f"{100 * flops / seconds / matmul:.0f}", f"{1 / wall:.2f}", f"{1 / cpu:.2f}"]
-        cells += [f"{peak:,.0f}", f"{less:.2f}", f"{growth:,.0f}", f"{apart[name]:.1e}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return table(kind, args, lengths, matmul, flops, found, apart)
 
 
 def main():

@@ -14,7 +14,7 @@ import numpy as np
 from games import arena_files, arena_stats
 from games.arena_files import battle, read_battles, split_of, swapped
 from games.arena_stats import SWAP, distributions, mean_interval
-from games.task import Duel, Label, Task, wilson
+from games.task import Duel, Label, Task, typed, wilson
 from games.worlds import arena as world
 
 NAMES = ("A is better", "B is better", "a tie")
@@ -160,6 +160,8 @@ class Arena(Task):
         """Log loss and accuracy as the battles stand and by the mean of both orders, calibration, biases; and
         the log loss of what knows less (one chance for all, the shares of the labels, six features of style)
         or all there is to know (the world's own chances)."""
+        if not examples:
+            raise ValueError("--data: no battle to test on; --test-data FILE brings some")
         probs, back = self.chances(examples, agent)
         fair = np.array([example.get("fair", True) for example in examples])
         targets = distributions([example["target"] for example in examples])
@@ -272,10 +274,12 @@ class Arena(Task):
     # -------------------------------------------------------------------------------------------- use
     def mined(self, agent, limit):
         """(the training battles with what the model says of them as their target, for a smaller one to learn
-        from; no pool)."""
-        examples = self.examples("train")[: limit or None]
+        from; without a limit also those of --data to test on, with their own; no pool)."""
+        train, o = self.examples("train")[: limit or None], self.options
+        tests = self.examples("test") if o.data and not (o.test_data or limit) else []
+        targets = [*self.said(train, agent), *distributions([example["target"] for example in tests])]
         rows = []
-        for example, probs in zip(examples, self.said(examples, agent)):
+        for example, probs in zip(train + tests, targets):
             texts = dict(zip(arena_files.TEXTS, map(list, zip(*example["turns"]))))
             models = dict(zip(("model_a", "model_b"), example["models"] or ()))
             soft = dict(zip(arena_files.SOFT, (round(float(p), 6) for p in probs)))
@@ -295,18 +299,18 @@ class Arena(Task):
         for place in order:
             example = self.examples("test")[place]
             if read and seat == "model":
-                typed = []
+                texts = []
                 for what in ("Prompt (quit ends)", "Answer A", "Answer B"):
-                    typed.append(self.typed(read, show, what))
-                    if typed[-1] is None:
+                    texts.append(typed(read, show, what))
+                    if texts[-1] is None:
                         return
-                example = {"turns": [typed], "models": None, "target": None}
+                example = {"turns": [texts], "models": None, "target": None}
             else:
                 for part in self.prompt(example):
                     show(part["content"])
             mine = None
             if read and seat == "person":
-                mine = self.typed(read, show, "Which is better, a, b, or t for a tie? (quit ends)")
+                mine = typed(read, show, "Which is better, a, b, or t for a tie? (quit ends)")
                 if mine is None:
                     break
                 mine = "abt".find(mine.strip().lower()[:1] or "?")
@@ -317,12 +321,6 @@ class Arena(Task):
                 show(f"you and the model agree on {agreed} of {judged}; the label was: {self.label(example)}")
             if not read:
                 return show(f"the label: {self.label(example)}")
-
-    def typed(self, read, show, what):
-        """A line, or None at the end."""
-        show(what)
-        line = read()
-        return None if line is None or line.strip().lower() in ("quit", "q") else line
 
     def verdict(self, example, agent, show):
         probs, back = self.chances([example], agent)

@@ -15,7 +15,7 @@ import numpy as np
 
 from games import eedi_files
 from games.eedi_files import PLACES, QUERIES, query_of
-from games.task import Contrast, Label, Task, wilson
+from games.task import Contrast, Label, Task, typed, wilson
 from games.worlds import eedi as world
 
 CORRECT = "Correct Answer."  # the label of right answers, where --correct-label teaches them
@@ -155,7 +155,7 @@ class Eedi(Task):
                         "--loss classify: a reranker learns from rows that infer.py collect made, --data FILE"
                     )
                 found += [
-                    Label(self.asked(self.query(pair), place), int(place == pair["label"]))
+                    Label(self.asked(self.query(pair), self.label(place)), int(place == pair["label"]))
                     for place, _ in own
                 ]
                 continue
@@ -177,9 +177,9 @@ class Eedi(Task):
             drawn += rng.permutation(len(negatives))[: wanted - len(drawn)].tolist()
         return [(pair["label"], scores[0]), *((negatives[i], scores[1 + i]) for i in drawn)]
 
-    def asked(self, query, place):
+    def asked(self, query, label):
         """What a reranker reads: two parts, of which the shorter, the label, is hardly ever cut."""
-        return [{"role": "user", "content": text} for text in (query, self.label(place))]
+        return [{"role": "user", "content": text} for text in (query, label)]
 
     # -------------------------------------------------------------------------------------------- ranking
     def similarities(self, examples, agent, form=""):
@@ -214,7 +214,9 @@ class Eedi(Task):
         """The order with its first --top labels put anew by a reranker's chance that each is right."""
         top = min(self.options.top, order.shape[1])
         asked = [
-            self.asked(self.query(e), place) for e, places in zip(examples, order) for place in places[:top]
+            self.asked(self.query(e), self.label(place))
+            for e, places in zip(examples, order)
+            for place in places[:top]
         ]
         chance = agent.classify(asked)[:, 1].reshape(len(examples), top)
         first = np.take_along_axis(order[:, :top], np.argsort(-chance, axis=1, kind="stable"), 1)
@@ -332,8 +334,7 @@ class Eedi(Task):
     def teach(self, rows, agent):
         """Put a reranker's scores of positives and negatives, in log-odds, into mined rows: what --distil
         learns from."""
-        texts = [(row["query"], text) for row in rows for text in row["pos"] + row["neg"]]
-        asked = [[{"role": "user", "content": text} for text in pair] for pair in texts]
+        asked = [self.asked(row["query"], text) for row in rows for text in row["pos"] + row["neg"]]
         chance = np.clip(agent.classify(asked)[:, 1].astype(float), 1e-6, 1 - 1e-6) if asked else []
         scores = iter(np.log(chance) - np.log1p(-np.asarray(chance)))
         for row in rows:
@@ -358,9 +359,8 @@ class Eedi(Task):
             if read:
                 found = []
                 for what in asked:
-                    show(what)
-                    line = read()
-                    if line is None or line.strip().lower() in ("quit", "q"):
+                    line = typed(read, show, what)
+                    if line is None:
                         return
                     found.append(line.strip())
                 example = dict(zip(("text", "right", "wrong"), found), construct="", subject="", label=None)

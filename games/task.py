@@ -232,6 +232,13 @@ class Task:
 
 
 # ------------------------------------------------------------------------------------------------ shared help
+def typed(read, show, what):
+    """The line that a person types when asked for something, or None at the end or at quit."""
+    show(what)
+    line = read()
+    return None if line is None or line.strip().lower() in ("quit", "q") else line
+
+
 def wilson(wins, n, z=1.96):
     """The 95 % Wilson score interval of a rate wins / n: (low, high)."""
     if n == 0:

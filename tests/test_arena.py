@@ -195,6 +195,21 @@ def test_what_a_model_says_becomes_labels_for_another(battles, tmp_path):
         assert example["target"] == pytest.approx(mean.tolist(), abs=1e-5) and example["models"]
 
 
+def test_soft_labels_keep_the_battles_to_test_on_with_their_own(battles, tmp_path):
+    """Split by prompt, a file of training battles alone would have nothing to test on."""
+    task = Arena(Options(data=battles))
+    path = tmp_path / "soft.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in task.mined(Reader(), 0)[0]))
+    again = Arena(Options(data=str(path)))
+    assert [e["id"] for e in again.examples("test")] == [e["id"] for e in task.examples("test")]
+    assert [np.argmax(e["target"]) for e in again.examples("test")] == [
+        e["target"] for e in task.examples("test")
+    ]
+    assert len(again.examples("train")) == len(task.examples("train"))
+    with pytest.raises(ValueError, match="no battle to test on"):
+        task.evaluate([], Reader())
+
+
 def test_a_submission_keeps_ids_and_sums_to_one(tmp_path):
     path = tmp_path / "test.csv"
     with open(path, "w", newline="") as file:

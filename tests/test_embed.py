@@ -166,6 +166,8 @@ def test_a_fingerprint_changes_with_all_that_changes_a_vector(folder):
     with torch.no_grad():
         embedder.model.layers[0].attn.q_proj.weight[0, 0] += 1e-3
     assert new("a", "b") == 7
+    embedder.model.config.eps = 0.5
+    assert new("a", "b") == 8
 
 
 def test_vectors_of_documents_are_kept_on_disk_and_never_stale(folder, tmp_path, monkeypatch):

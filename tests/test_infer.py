@@ -17,6 +17,7 @@ import lora
 import model as models
 import train
 from games.twentyq import read_prompt
+from recipes import Infer, parse
 
 SMALL = (
     "--dim 32 --layers 1 --heads 2 --kv-heads 2 --mlp-dim 32 --vocab 400 --eval-n 4 --eval-few 2 --batch 2 "
@@ -67,6 +68,18 @@ def test_eval_prints_and_writes_its_report_and_does_not_overwrite(flags, tmp_pat
     before = out.read_bytes()
     assert infer.main(argv) == 1
     assert str(out) in capsys.readouterr().err and out.read_bytes() == before
+
+
+def test_settings_of_the_model_are_not_those_of_its_judge(monkeypatch):
+    """A chat format and a revision belong to the model that a call names."""
+    seen = []
+    opens = lambda name, *given: seen.append((name, given[0], given[3])) or (tiny_model(), name, None)
+    monkeypatch.setattr(infer.lora, "open_model", opens)
+    monkeypatch.setattr(infer.data, "load_tokenizer", lambda folder, format, vocab: seen.append(format))
+    call = "eval --task reasoning --model a/b --revision r1 --format chatml --lora x --device cpu".split()
+    for name in ("a/b", "c/d"):
+        infer.opened(parse(Infer, call), name)
+    assert seen == [("a/b", "x", "r1"), "chatml", ("c/d", "", None), ""]
 
 
 def test_eval_agrees_with_the_evaluation_of_training(flags, all_runs, tmp_path):

@@ -1,0 +1,28 @@
+"""The table of bench/embed.py and bench/classify.py: sides that do the same with the same texts."""
+
+import statistics
+
+MEASURED = ["seconds", "cpu", "peak", "growth"]  # of a round of a side; the last two in MiB
+
+
+def table(what, args, lengths, matmul, flops, found, apart):
+    """Lines of Markdown, medians over the rounds. what: the work in words; lengths: tokens of each text;
+    matmul: FLOPs a second of this machine; flops: of the work; found: {side: its rounds, dicts of MEASURED};
+    apart: {side: by how much its result differs from ours}."""
+    lines = [
+        f"{what}; {len(lengths):,} texts of {min(lengths)} to {max(lengths)} tokens, median "
+        f"{statistics.median(lengths):g}, {sum(lengths):,} in all; {args.rounds} rounds, {args.threads} "
+        f"threads; matmul {matmul / 1e9:.0f} GFLOP/s",
+        "",
+        "| | texts/s | tokens/s | % of matmul | speed | CPU | peak MiB | memory | growth MiB | differs by |",
+        "|---" * 10 + "|",
+    ]
+    for name, rounds in found.items():
+        seconds, _, peak, growth = (statistics.median(one[key] for one in rounds) for key in MEASURED)
+        pairs = list(zip(found["ours"], rounds))
+        wall, cpu, less, _ = (statistics.median(a[key] / b[key] for a, b in pairs) for key in MEASURED)
+        cells = [name, f"{len(lengths) / seconds:.2f}", f"{sum(lengths) / seconds:,.0f}"]
+        cells += [f"{100 * flops / seconds / matmul:.0f}", f"{1 / wall:.2f}", f"{1 / cpu:.2f}"]
+        cells += [f"{peak:,.0f}", f"{less:.2f}", f"{growth:,.0f}", f"{apart[name]:.1e}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
