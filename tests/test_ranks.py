@@ -18,6 +18,7 @@ ROOT = Path(train.__file__).parent
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
+import ranks
 import train
 from games import TASKS
 from test_objectives import Facts
@@ -26,7 +27,8 @@ for kind in {kinds!r}:
     Facts.kind = kind
     code = train.main(sys.argv[1:] + (["--name", kind] if "--resume" not in sys.argv else []))
     if code:
-        sys.exit(code)
+        ranks.leave(code)
+ranks.leave(0)
 """
 
 
