@@ -126,14 +126,24 @@ def agent_of(cfg, model, tokenizer, task=None):
     return Model(model, tokenizer, cfg.max_new, **sampling)
 
 
+def player(cfg, task, name, model="", max_new=0):
+    """The agent that a flag names: one of the game's own (Task.players), an OpenAI-compatible endpoint and its
+    model (or URL#MODEL; the key is in PARLOR_KEY), or a run or a model folder."""
+    max_new = max_new or task.max_new
+    if name in task.players:
+        return task.players[name]()
+    if name.startswith(("http://", "https://")):
+        url, _, named_there = name.partition("#")
+        return Teacher(url, model or named_there, os.environ.get("PARLOR_KEY", ""), max_new)
+    return Model(*opened(cfg, name)[:2], max_new)
+
+
 def helpers(cfg, task):
     """Give the task the agents that its flags name: one that grades replies (--judge), one that puts
     candidates in order (--reranker)."""
     name = getattr(cfg.options, "judge", "")
-    if name.startswith(("http://", "https://")):
-        task.grader = Teacher(name, cfg.options.judge_model, os.environ.get("PARLOR_KEY", ""), max_new=16)
-    elif name:
-        task.grader = Model(*opened(cfg, name)[:2], 16)
+    if name:
+        task.grader = player(cfg, task, name, cfg.options.judge_model, 16)
     name = getattr(cfg.options, "reranker", "")
     if name:
         model, tokenizer, _ = opened(cfg, name, "classify")

@@ -127,6 +127,7 @@ class TwentyQuestions(Task):
         super().__init__(options, seed)
         self.world = World(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
+        self.players = {"table": self.table_player}
         self.games = list(self.read_games()) if self.options.data else []
         try:
             self.noises = [float(share) for share in self.options.noise.split(",")]
