@@ -127,8 +127,8 @@ def agent_of(cfg, model, tokenizer, task=None):
 
 
 def player(cfg, task, name, model="", max_new=0):
-    """The agent that a flag names: one of the game's own (Task.players), an OpenAI-compatible endpoint and its
-    model (or URL#MODEL; the key is in PARLOR_KEY), or a run or a model folder."""
+    """The agent that a flag names: one of the game's own (Task.players), an OpenAI-compatible endpoint and
+    its model (or URL#MODEL; the key is in PARLOR_KEY), or a run or a model folder."""
     max_new = max_new or task.max_new
     if name in task.players:
         return task.players[name]()
@@ -144,6 +144,9 @@ def helpers(cfg, task):
     name = getattr(cfg.options, "judge", "")
     if name:
         task.grader = player(cfg, task, name, cfg.options.judge_model, 16)
+    name = getattr(cfg.options, "answerer", "")
+    if name not in ("", "self", *task.players):
+        task.answerer = player(cfg, task, name)
     name = getattr(cfg.options, "reranker", "")
     if name:
         model, tokenizer, _ = opened(cfg, name, "classify")

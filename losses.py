@@ -101,6 +101,17 @@ def advantages(rewards, scale=True):
     return torch.where(spread > 1e-6, centred / (spread + 1e-4), 0.0)
 
 
+def turn_advantages(credits, scale=True):
+    """Advantages (G, J) of the J replies of each of G games of one example, from their credits, nan after a
+    game's end: the credit minus its mean over the games that got so far, with scale over the standard
+    deviation of all of these. Where one game alone got so far there is none."""
+    centred = (credits - credits.nanmean(0)).nan_to_num()
+    if not scale:
+        return centred
+    spread = centred[~credits.isnan()].std()
+    return centred / (spread + 1e-4) if spread > 1e-6 else torch.zeros_like(centred)
+
+
 def grpo(logp, old_logp, advantage, clip_low=0.2, clip_high=0.2):
     """Clipped policy loss of each token, (N,): the min of eq. 3 of arXiv 2402.03300, negated, with the two
     bounds of arXiv 2503.14476. Inputs (N,): log-probability now and when it was sampled, the advantage of its

@@ -379,12 +379,14 @@ def rollout_step(learner, task, examples, seed, rank=0, world=1):
     for r, played in enumerate(ranks.gathered(games) if world > 1 else [games]):
         groups[r::world] = [played[i : i + cfg.group] for i in range(0, len(played), cfg.group)]
     rewards = torch.tensor([[float(game.reward) for game in group] for group in groups])  # (P, G)
-    even = rewards.amax(1) - rewards.amin(1) < 1e-6
+    gains = losses.advantages(rewards, cfg.scale_rewards)  # (P, G)
+    gains = [by_turn(group, gain, cfg.scale_rewards) for group, gain in zip(groups, gains)]  # of (G, J) each
+    even = torch.tensor([not gain.any() for gain in gains])
     rows, count, tokens, left_out = [], 0, 0, 0
-    for group, advantages, same in zip(groups, losses.advantages(rewards, cfg.scale_rewards).tolist(), even):
+    for group, advantages, same in zip(groups, gains, even):
         samples, labels = [], []
-        for game, advantage in zip(group, advantages):
-            for reply in game.replies if not same else []:
+        for game, values in zip(group, advantages.tolist()):
+            for reply, advantage in zip(game.replies, values) if not same else []:
                 if reply.ids and (reply.finished or not cfg.mask_truncated):
                     mask = [0] * len(reply.prompt) + [1] * len(reply.ids)
                     samples.append((reply.prompt + reply.ids, mask))
@@ -410,6 +412,16 @@ def rollout_step(learner, task, examples, seed, rank=0, world=1):
     shown = sorted(groups[0], key=lambda game: game.reward)[:: max(1, cfg.group - 1)]  # the worst, the best
     samples = [{**game.example, "turns": game.turns, "reward": game.reward} for game in shown]
     return Step(pack(rows, cfg.row_tokens), weight, left_out, report=report, samples=samples)
+
+
+def by_turn(group, gains, scale):
+    """The advantage of each reply of the games of one example, (G, J): its game's, gains (G,), or by the
+    credits of the replies, where the game gives any."""
+    J = max(len(game.replies) for game in group)
+    if not group[0].credits:
+        return torch.where(gains.abs() > 1e-6, gains, 0.0)[:, None].expand(-1, J)
+    credits = [game.credits + [math.nan] * (J - len(game.credits)) for game in group]
+    return losses.turn_advantages(torch.tensor(credits), scale)
 
 
 def grpo_before(learner, step, batches, reduce):

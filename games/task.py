@@ -98,6 +98,7 @@ class Episode:
     replies: list = field(default_factory=list)
     reward: float = 0.0
     scores: dict = field(default_factory=dict)
+    credits: list = field(default_factory=list)  # of each reply, where they differ from the reward
 
 
 class Task:

@@ -6,13 +6,16 @@ are not shown to the asker: measured, they cost wins (a player that reads its ow
 trust them)."""
 
 import string
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from games.rows import read_rows
-from games.task import Chat, Episode, Reply, Task, wilson
-from games.twentyq_table import WORLD, Belief, TablePlayer, World, plain
+from games.task import Chat, Episode, Reply, Task
+from games.twentyq_figures import LEAST, groups, record, summarise
+from games.twentyq_self import rewarded
+from games.twentyq_table import WORLD, Belief, TablePlayer, plain, read_keywords, world_of
 
 ROUNDS = 20
 MAX_QUESTION, MAX_GUESS = 750, 100  # characters
@@ -105,7 +108,10 @@ def last_line(text):
 # ------------------------------------------------------------------------------------------------ the task
 @dataclass
 class Options:
-    world: str = str(WORLD)  # file of keywords, questions and facts
+    world: str = str(WORLD)  # file of keywords, questions and facts, or JSON lines of recorded answers
+    held: float = 0.0  # share of the world's keywords kept from training
+    keywords: str = ""  # evaluate on these: a word a line, rows with a keyword, or Kaggle's JSON
+    answerer: str = "table"  # who answers in evaluations: table, self, a run, a model folder, an endpoint
     data: str = ""  # train on recorded games {"keyword", "rounds": [[question, answer]]}: file, folder, Hub
     rows: str = ""  # of --data: a slice such as 0:1000
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
@@ -117,6 +123,11 @@ class Options:
     cells: int = 20  # answers about the keyword taught beside each training game
     tries: int = 24  # next best replies to look through for one not said before; fewer save time
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
+    credit: float = 1.0  # grpo: weight of what a question tells and of a guess's chance beside the win
+    candidates: int = 0  # at play: best questions of which the one is asked that a belief learns most from
+    belief: str = ""  # that belief: recorded answers, such as the model's own; by default the world
+    guesses: str = "model"  # at play: who guesses, the model, the belief, or both
+    think: float = 0.0  # at play: seconds for thinking aloud before each question and guess
     answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
 
 
@@ -125,9 +136,10 @@ class TwentyQuestions(Task):
 
     def __init__(self, options=None, seed=0):
         super().__init__(options, seed)
-        self.world = World(self.options.world)
+        self.world = world_of(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.players = {"table": self.table_player}
+        self.answerer = None  # an agent, where --answerer names neither the table nor the player itself
         self.games = list(self.read_games()) if self.options.data else []
         try:
             self.noises = [float(share) for share in self.options.noise.split(",")]
@@ -138,14 +150,36 @@ class TwentyQuestions(Task):
 
     # -------------------------------------------------------------------------------------------- training
     def examples(self, split):
-        """Keywords of the world, or recorded games split by keyword; "test" is always the world."""
+        """Keywords of the world, or recorded games split by keyword; "test" is the world or --keywords."""
+        if split == "test" and self.options.keywords:
+            return self.known(read_keywords(self.options.keywords))
         if split != "test" and self.options.data:
             held = {
                 word for i, word in enumerate(sorted({game["keyword"] for game in self.games})) if i % 20 == 0
             }
             return [game for game in self.games if (game["keyword"] in held) == (split == "valid")]
         order = np.random.default_rng([self.seed, 20]).permutation(len(self.world.keywords))
-        return [{"keyword": self.world.keywords[k]} for k in order]
+        held = round(self.options.held * len(order)) if split == "train" else 0
+        return [{"keyword": self.world.keywords[k]} for k in order[held:]]
+
+    def known(self, examples):
+        """Those of the examples whose keyword the table knows, where it answers."""
+        if self.options.answerer != "table":
+            return examples
+        found = [example for example in examples if plain(example["keyword"]) in self.world.keyword_index]
+        if not found:
+            raise ValueError(
+                f"--keywords {self.options.keywords}: the table knows none of these {len(examples)}; take "
+                "--answerer self or another player, or --world with recorded answers about them"
+            )
+        if len(found) < len(examples):
+            print(
+                f"--keywords: {len(examples) - len(found)} of {len(examples)} left out, unknown to the table"
+            )
+        return found
+
+    def trained_on(self):
+        return sorted({example["keyword"] for example in self.examples("train")})
 
     def read_games(self):
         for where, row in read_rows(self.options.data, self.options.rows, ("keyword", "rounds")):
@@ -213,15 +247,17 @@ class TwentyQuestions(Task):
     def table_player(self):
         return TablePlayer(self, self.world)
 
-    def play(self, examples, agent, answerer=None, noise=0.0, repeats=False):
+    def play(self, examples, agent, answerer=None, noise=0.0, repeats=False, seeds=None):
         """Play one game per example in lock step, the agent asking and guessing: list of Episodes.
 
-        answerer: an agent, by default the truthful table. noise: share of answers flipped, drawn from (seed,
-        game, round). repeats=False: a question or guess already made in a game is replaced by the agent's
-        next best."""
+        answerer: an agent, by default the truthful table. noise: share of answers flipped, of all games or of
+        each, drawn from (seed, game, round) or from the seeds of each game. repeats=False: a question or
+        guess already made in a game is replaced by the agent's next best."""
         answerer = answerer or self.table_player()
         games = [{"example": example, "turns": [], "replies": [], "won": None} for example in examples]
-        draws = np.stack([np.random.default_rng([self.seed, i]).random(ROUNDS) for i in range(len(games))])
+        seeds = seeds or [[self.seed, i] for i in range(len(games))]
+        draws = np.stack([np.random.default_rng(seed).random(ROUNDS) for seed in seeds])
+        noise = np.broadcast_to(noise, len(games))
         for number in range(ROUNDS):
             running = [(i, game) for i, game in enumerate(games) if game["won"] is None]
             if not running:
@@ -237,10 +273,11 @@ class TwentyQuestions(Task):
             ]
             answers = [yes_or_no(replies[0].text) or "no" for replies in answerer.reply(prompts)]
             for (i, game), turns, (question, repeated), answer in zip(running, histories, asked, answers):
-                flipped = bool(draws[i, number] < noise)
+                flipped = bool(draws[i, number] < noise[i])
                 answer = {"yes": "no", "no": "yes"}[answer] if flipped else answer
                 turn = {"question": question.text, "answer": answer, "flipped": flipped, "repeated": repeated}
-                game["turns"].append(turn | {"known": plain(question.text) in self.world.question_index})
+                known = self.world.answer(game["example"]["keyword"], question.text) is not None
+                game["turns"].append(turn | {"known": known})
                 game["replies"].append(question)
                 turns.append((question.text, answer))
             made = [[turn["guess"] for turn in game["turns"][:-1]] for _, game in running]
@@ -248,8 +285,8 @@ class TwentyQuestions(Task):
             for (_, game), (guess, repeated) in zip(running, guesses):
                 game["turns"][-1] |= {"guess": guess.text, "guess_repeated": repeated}
                 game["replies"].append(guess)
-                keyword = game["example"]["keyword"]
-                if correct(guess.text, keyword, self.world.alternates.get(keyword, ())):
+                keyword, others = game["example"]["keyword"], game["example"].get("alternates")
+                if correct(guess.text, keyword, others or self.world.alternates.get(keyword, ())):
                     game["won"] = number + 1
         return [
             Episode(
@@ -262,8 +299,13 @@ class TwentyQuestions(Task):
         ]
 
     def rollout(self, examples, agent):
-        """Plain games: a reply that is replaced by a better one would be no sample of the model's."""
-        return self.play(examples, agent, repeats=True)
+        """Plain games, for a reply that is replaced by a better one would be no sample of the model's,
+        with up to --flips wrong answers, the same of all games about a keyword."""
+        seeds = [[*agent.seed, zlib.crc32(example["keyword"].encode())] for example in examples]
+        rates = [np.random.default_rng([*seed, 1]) for seed in seeds]
+        rates = [rng.uniform(0, self.options.flips) * (rng.random() > 0.2) for rng in rates]
+        episodes, belief = self.play(examples, agent, None, rates, True, seeds), Belief(self.world)
+        return [rewarded(episode, belief, self.options.credit) for episode in episodes]
 
     def say(self, agent, prompts, made, repeats, limit):
         """The agent's Reply to each prompt, cut to its last line and `limit` characters, and whether it
@@ -297,32 +339,60 @@ class TwentyQuestions(Task):
             terminal.model_asks(self, agent, read, show)
 
     # -------------------------------------------------------------------------------------------- evaluation
+    def equipped(self, agent):
+        """The agent with the aids that the flags name (games.twentyq_aids)."""
+        o = self.options
+        if not (o.candidates or o.think or o.guesses != "model"):
+            return agent
+        from games import twentyq_aids as aids
+
+        return aids.equipped(self, agent, o.candidates, o.belief, o.guesses, o.think)
+
     def evaluate(self, examples, agent):
-        """Win rates by noise and their intervals, plain greedy play, the answerer's accuracy, the table
-        player."""
-        metrics, intervals, baselines, records = {}, {}, {}, []
+        """Win rates by noise and their intervals, of the first noise by groups as well, plain greedy play,
+        the answerer's accuracy, the table player."""
+        metrics, intervals, baselines, records, notes = {}, {}, {}, [], []
+        player, belief = self.equipped(agent), Belief(self.world)
+        answerer = player if self.options.answerer == "self" else self.answerer
+        table = self.options.answerer == "table"
         for noise in self.noises:
-            episodes = self.play(examples, agent, noise=noise)
+            episodes = self.play(examples, player, answerer, noise)
             tag = f"@{noise:g}"
-            summarise(episodes, tag, metrics, intervals)
+            summarise(episodes, belief, tag, metrics, intervals)
             records += [{"noise": noise, **record(episode)} for episode in episodes]
-            summarise(self.play(examples, self.table_player(), noise=noise), tag, baselines, {})
+            if table:
+                summarise(self.play(examples, self.table_player(), noise=noise), belief, tag, baselines, {})
+            if noise == self.noises[0]:
+                found = self.grouped(episodes)
+                notes = [line for name, group in found.items() for line in lines_of(name, group)]
         if self.options.greedy:
-            summarise(
-                self.play(examples, agent, noise=self.noises[0], repeats=True),
-                f"_greedy@{self.noises[0]:g}",
-                metrics,
-                intervals,
-            )
-        if hasattr(agent, "choose"):
+            greedy = self.play(examples, player, answerer, self.noises[0], repeats=True)
+            summarise(greedy, belief, f"_greedy@{self.noises[0]:g}", metrics, intervals)
+        if table and hasattr(agent, "choose"):
             metrics |= self.answer_accuracy(agent, self.options.answers)
         return {
             "n": len(examples),
             "metrics": metrics,
             "intervals": intervals,
             "baselines": baselines,
+            "groups": found,
+            "notes": notes,
             "records": records,
         }
+
+    def grouped(self, episodes):
+        """Games by difficulty, by category and by whether the keyword was trained on: {name: groups}."""
+        hard = self.world.difficulty() if not self.options.keywords else {}
+        seen = {plain(word) for word in self.seen}
+        trained = lambda example: "trained on" if plain(example["keyword"]) in seen else "not trained on"
+        by = {
+            "difficulty": lambda example: example.get("difficulty") or hard.get(example["keyword"], ""),
+            "category": lambda example: (
+                example.get("category") or self.world.kinds.get(example["keyword"], "")
+            ),
+            "keywords": trained if seen else lambda example: "",
+        }
+        return {name: groups(episodes, of) for name, of in by.items()}
 
     def answer_accuracy(self, agent, n):
         """The agent as answerer against the truth table: n cells drawn by the seed, half of them true."""
@@ -331,7 +401,7 @@ class TwentyQuestions(Task):
         rng = np.random.default_rng([self.seed, 21])
         rates = []
         for truth in (True, False):
-            cells = np.argwhere(self.world.table == truth)
+            cells = np.argwhere(self.world.chance > 0.5 if truth else self.world.chance < 0.5)
             cells = cells[rng.choice(len(cells), min(n // 2, len(cells)), replace=False)]
             prompts = [answer_prompt(self.world.keywords[k], self.world.questions[q]) for k, q in cells]
             says_yes = [yes > no for yes, no in agent.choose(prompts, ["yes", "no"])]
@@ -339,18 +409,9 @@ class TwentyQuestions(Task):
         return {"answerer_true": rates[0], "answerer_false": rates[1], "answerer_balanced": sum(rates) / 2}
 
 
-def summarise(episodes, tag, metrics, intervals):
-    """Add win rate (with its Wilson interval), mean rounds to win and repeats of some games under names
-    ending in tag."""
-    n, won = len(episodes), [len(episode.turns) for episode in episodes if episode.reward > 0]
-    turns = [turn for episode in episodes for turn in episode.turns]
-    metrics[f"win_rate{tag}"] = len(won) / n
-    intervals[f"win_rate{tag}"] = wilson(len(won), n)
-    metrics[f"rounds_to_win{tag}"] = float(np.mean(won)) if won else None
-    metrics[f"repeated_questions{tag}"] = float(np.mean([turn["repeated"] for turn in turns]))
-    metrics[f"unknown_questions{tag}"] = float(np.mean([not turn["known"] for turn in turns]))
-
-
-def record(episode):
-    rounds = [[turn["question"], turn["answer"], turn["guess"]] for turn in episode.turns]
-    return {**episode.example, "won": episode.reward > 0, "rounds": rounds}
+def lines_of(name, groups):
+    """The win rates of some groups of games as lines of text; small categories are in the report only."""
+    shown = {part: x for part, x in groups.items() if name != "category" or x["n"] >= LEAST}
+    for part, x in shown.items():
+        low, high = x["interval"]
+        yield f"{name + ' ' + part:28} {x['win_rate']:.3f} [{low:.3f}, {high:.3f}] of {x['n']}"

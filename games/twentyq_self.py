@@ -1,0 +1,124 @@
+"""20 Questions, learning from games the model plays itself: what games teach by imitation, by preference and
+by reward, and the comparisons that `infer.py collect --strategy compare` writes.
+
+A game is {"keyword", "turns": [(question, answer)], "guesses", "won"}; a comparison is {"keyword", "turns",
+"asks": question or guess, "chosen", "rejected"}. The belief that judges is the table's."""
+
+from games.task import Judged, Pair
+from games.twentyq_figures import bits, invalid
+from games.twentyq_table import Belief, plain
+
+MARGIN = 0.02  # bits by which a chosen question tells more
+ODDS = 1.5  # times as likely a chosen guess must be
+SPEED = 1 / 40  # what a round earlier is worth, where the win is worth 1
+
+
+# ------------------------------------------------------------------------------------------------ comparing
+class Comparer:
+    """An agent that plays as another and notes, of its k best questions or guesses in each state, the one
+    that a belief thinks best beside the one it takes (or, if that is the best, beside the worst)."""
+
+    def __init__(self, task, agent, k):
+        self.task, self.agent, self.k = task, agent, k
+        self.belief, self.rows = Belief(task.world), {}  # rows by state, so that a state counts once
+
+    def reply(self, conversations, n=1):
+        found = self.agent.reply(conversations, max(n, self.k))
+        for conversation, replies in zip(conversations, found):
+            self.note(conversation, [reply.text.strip() for reply in replies[: self.k]])
+        return [replies[:n] for replies in found]
+
+    def note(self, conversation, texts):
+        seat, turns = self.task.read(conversation)
+        worth = self.worth(seat, turns, texts)
+        played, best, worst = 0, worth.index(max(worth)), worth.index(min(worth))
+        other = played if best != played else worst
+        if worth[best] - worth[other] >= (MARGIN if seat == "asker" else 1.0):
+            self.rows[seat, str(turns)] = {
+                "turns": [list(turn) for turn in turns],
+                "asks": "question" if seat == "asker" else "guess",
+                "chosen": texts[best],
+                "rejected": texts[other],
+            }
+
+    def worth(self, seat, turns, texts):
+        """Of questions the bits they are expected to tell, of guesses the logarithm to base ODDS of their
+        chance; what was asked before, and what the table does not know, is worth nothing."""
+        world, belief = self.task.world, self.belief.restart()
+        for question, answer in turns:
+            if plain(question) in world.question_index:
+                belief.update(world.question_index[plain(question)], answer)
+        return belief.worth_of(texts) if seat == "asker" else belief.odds_of(texts, ODDS)
+
+
+def divergences(games):
+    """Comparisons of won and lost games about one keyword, at the first state in which they part: list of
+    dicts. Where only an answer differs there is none."""
+    found, by = {}, {}
+    for game in games:
+        by.setdefault(game["keyword"], ([], []))[not game["won"]].append(game)
+    for keyword, (won, lost) in by.items():
+        for loser in lost:
+            winner = max(won, key=lambda game: parting(game, loser)[0], default=None)
+            if winner is None:
+                continue
+            at, asks = parting(winner, loser)
+            key = "turns" if asks == "question" else "guesses"
+            if asks and at < min(len(winner[key]), len(loser[key])):
+                chosen, rejected = (game[key][at] for game in (winner, loser))
+                if asks == "question":
+                    chosen, rejected = chosen[0], rejected[0]
+                history = winner["turns"][: at + (asks == "guess")]
+                row = {"keyword": keyword, "turns": history, "asks": asks}
+                found[str(row)] = row | {"chosen": chosen, "rejected": rejected}
+    return list(found.values())
+
+
+def parting(winner, loser):
+    """(round, what) in which two games part: "question", "guess" where the winner's is the keyword, or ""."""
+    for at, (one, other) in enumerate(zip(winner["turns"], loser["turns"])):
+        if one[0] != other[0]:
+            return at, "question"
+        if one[1] != other[1]:
+            return at, ""
+        if at + 1 == len(winner["turns"]):
+            return at, "guess"
+    return 0, ""
+
+
+# ------------------------------------------------------------------------------------------------ items
+def judged(game, ask_prompt, guess_prompt):
+    """Every question and the last guess of a game, good if it was won: list of Judged."""
+    turns, won = game["turns"], game["won"]
+    items = [Judged(ask_prompt(turns[:i]), question, won) for i, (question, _) in enumerate(turns)]
+    return items + [Judged(guess_prompt(turns), guess, won) for guess in game["guesses"][-1:]]
+
+
+def preferred(row, ask_prompt, guess_prompt):
+    """The Pair of a comparison."""
+    prompt = ask_prompt if row["asks"] == "question" else guess_prompt
+    return Pair(prompt(row["turns"]), row["chosen"], row["rejected"])
+
+
+# ------------------------------------------------------------------------------------------------ reward
+def rewarded(episode, belief, weight):
+    """Give an Episode its reward for learning, 0 or 1 and SPEED for each round to spare, and each of its
+    replies its credit: the game's reward and, times `weight`, the bits that its question was expected to tell
+    or the chance that its guess had, by a belief. What is no question or no guess costs 1: less than any."""
+    turns, world = episode.turns, belief.world
+    episode.reward = 1 + SPEED * (20 - len(turns)) if episode.reward > 0 else 0.0
+    told, credits = bits(belief, turns), []
+    belief.restart()
+    for turn, gain in zip(turns, told):
+        q = world.question_index.get(plain(turn["question"]))
+        if q is not None:
+            belief.update(q, turn["answer"])
+        k = world.keyword_index.get(plain(turn["guess"]))
+        chance = 0.0 if k is None else float(belief.probabilities()[k])
+        credits += [weight * (gain or 0.0), weight * chance]
+        if invalid(turn):
+            credits[-2] -= not turn["question"].endswith("?")
+            credits[-1] -= not plain(turn["guess"])
+    episode.credits = [episode.reward + credit for credit in credits]
+    episode.scores = {"won": float(episode.reward > 0), "bits": sum(x or 0.0 for x in told) / len(turns)}
+    return episode
