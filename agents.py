@@ -2,6 +2,7 @@
 Classifier classify(); a game's own player may be an agent too (games.task)."""
 
 import json
+import math
 import time
 import urllib.error
 import urllib.request
@@ -31,18 +32,19 @@ class Model:
         self.sampling = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         self.session, self.calls = sampler.Session(model), 0
 
-    def reply(self, conversations, n=1, begin="", until=(), choices=(), watch=None):
+    def reply(self, conversations, n=1, begin="", until=(), choices=(), watch=None, seconds=0.0):
         """For each conversation n replies: samples, or at temperature 0 the n likeliest, best first.
 
         begin: text that every reply begins with; until: strings that end a reply and do not belong to it;
-        choices: texts, one of which a reply must be; watch(i, text) is called as reply i grows. With any of
-        these replies are sampled one by one."""
+        choices: texts, one of which a reply must be; watch(i, text) is called as reply i grows; seconds:
+        after which all replies end where they are. With any of these replies are sampled one by one."""
+        late = time.monotonic() + seconds if seconds else math.inf
         prompts = [self.tokenizer.prompt(conversation) for conversation in conversations]
         if begin:
             prompts = [prompt + list(self.tokenizer.encode(begin)) for prompt in prompts]
         stop = self.tokenizer.stop_ids
         self.calls += 1
-        if n > 1 and self.sampling["temperature"] == 0 and not (until or choices or watch):
+        if n > 1 and self.sampling["temperature"] == 0 and not (until or choices or watch or seconds):
             groups = sampler.n_best(self.model, prompts, n, self.max_new, stop, self.session)
         else:
             repeated = [prompt for prompt in prompts for _ in range(n)]
@@ -52,9 +54,12 @@ class Model:
                 seeds.append([*self.seed, self.calls, text, seen[text]])
                 seen[text] += 1
             control = {}
-            if until:
-                tail = max(len(end.encode()) for end in until) + 4  # tokens, each of a byte or more
-                control["until"] = lambda ids: any(end in self.tokenizer.decode(ids[-tail:]) for end in until)
+            if until or seconds:
+                tail = (
+                    max((len(end.encode()) for end in until), default=0) + 4
+                )  # tokens, each of a byte or more
+                ended = lambda ids: any(end in self.tokenizer.decode(ids[-tail:]) for end in until)
+                control["until"] = lambda ids: time.monotonic() > late or ended(ids)
             if choices:
                 control["process"] = sampler.only([self.spelled(conversations[0], text) for text in choices])
             if watch:

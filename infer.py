@@ -162,13 +162,14 @@ def new_file(name):
     return name
 
 
-def play(cfg, task, model, tokenizer, folder):
+def play(cfg, task, model=None, tokenizer=None, folder=None):
     """Play with a person; from standard input where that is no terminal; one scripted game where there is no
-    input."""
+    input. --out FILE keeps the game, where the task says what was played."""
+    out = new_file(cfg.out)
     cfg.seat = cfg.seat or task.seats[0]
     if cfg.seat not in task.seats:
         raise UsageError(f"--seat {cfg.seat}: must be {' or '.join(task.seats)}")
-    agent = agent_of(cfg, model, tokenizer, task)
+    agent = agent_of(cfg, model, tokenizer, task) if model else None
 
     person = sys.stdin is not None and sys.stdin.isatty()
     if hasattr(sys.stdin, "reconfigure"):
@@ -191,7 +192,10 @@ def play(cfg, task, model, tokenizer, folder):
         line = line if painted else data.printable(line)
         print(f"\x1b[2m{line}\x1b[0m" if dim else line, end=end, flush=True)
 
-    task.interact(agent, read, show, cfg.seat, seed)
+    played = task.interact(agent, read, show, cfg.seat, seed)
+    if out and played:
+        write_rows(out, played)
+        print(f"written: {out}")
 
 
 def evaluate(cfg, task, model, tokenizer, folder):
@@ -459,7 +463,7 @@ def main(argv=None):
         as_trained(cfg)
         task = TASKS[cfg.task](cfg.options, cfg.seed)
         by_model = type(task).submission is not Task.submission
-        if cfg.verb == "rows" or cfg.verb == "submit" and (cfg.predictions or not by_model):
+        if cfg.verb in ("rows", *task.alone) or cfg.verb == "submit" and (cfg.predictions or not by_model):
             VERBS[cfg.verb](cfg, task)
         else:
             model, tokenizer, folder = named_model(cfg, task)

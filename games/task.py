@@ -4,7 +4,7 @@ Nothing here or in any game knows torch. An *example* is a plain dict, a *messag
 *conversation* is a list of messages that ends with the user's. An *agent* is anything with
 
     reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first (a game may ask
-        for what agents.Model can besides: begin, until, watch)
+        for what agents.Model can besides: begin, until, watch, seconds)
     choose(conversations, choices) -> for each conversation the log-probability of each choice
     classify(conversations) -> the probability of each class (N, classes)
     embed(texts, kind) -> a vector of each text (N, width), as a "query" or a "document"
@@ -110,6 +110,7 @@ class Task:
     lower = False  # whether a lower value is better, of the first metric of an evaluation
     seats = ("asker", "answerer")  # of the model at play, the usual one first
     pieces = r"\n|[^\n:]*: |[^\n:]+|:"  # of text, beyond which no token of a new tokenizer goes: phrases
+    alone = ()  # verbs that need no model, as the flags are
     idle = ()  # flags of the game that change no result
     grader = None  # an agent that grades replies, where --judge names one
     reranker = None  # an agent that puts the first candidates in order, where --reranker names one
@@ -190,7 +191,8 @@ class Task:
 
     def interact(self, agent, read, show, seat, seed):
         """Play with a person: read() gives the line typed or None at the end, show(line) prints (painted=True
-        what has colours of our own); read is None where nobody is there."""
+        what has colours of our own); read is None where nobody is there. May give the games played, for
+        --out."""
         raise NotImplementedError
 
     attempt = (

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from games import twentyq_self as own
 from games.rows import read_rows
-from games.task import Chat, Episode, Reply, Task
+from games.task import Chat, Episode, Judged, Reply, Task
 from games.twentyq_figures import LEAST, groups, record, summarise
-from games.twentyq_self import rewarded
 from games.twentyq_table import WORLD, Belief, TablePlayer, plain, read_keywords, world_of
 
 ROUNDS = 20
@@ -128,6 +128,7 @@ class Options:
     belief: str = ""  # that belief: recorded answers, such as the model's own; by default the world
     guesses: str = "model"  # at play: who guesses, the model, the belief, or both
     think: float = 0.0  # at play: seconds for thinking aloud before each question and guess
+    replay: str = ""  # play: show the recorded games of this file, round by round, with the belief
     answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
 
 
@@ -139,6 +140,7 @@ class TwentyQuestions(Task):
         self.world = world_of(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.players = {"table": self.table_player}
+        self.alone = ("play",) if self.options.replay else ()
         self.answerer = None  # an agent, where --answerer names neither the table nor the player itself
         self.games = list(self.read_games()) if self.options.data else []
         try:
@@ -157,7 +159,9 @@ class TwentyQuestions(Task):
             held = {
                 word for i, word in enumerate(sorted({game["keyword"] for game in self.games})) if i % 20 == 0
             }
-            return [game for game in self.games if (game["keyword"] in held) == (split == "valid")]
+            games = [game for game in self.games if (game["keyword"] in held) == (split == "valid")]
+            drop = self.drop if split == "train" and not self.dropped else lambda reason: None
+            return own.lessons(games, self.item, drop)
         order = np.random.default_rng([self.seed, 20]).permutation(len(self.world.keywords))
         held = round(self.options.held * len(order)) if split == "train" else 0
         return [{"keyword": self.world.keywords[k]} for k in order[held:]]
@@ -182,7 +186,10 @@ class TwentyQuestions(Task):
         return sorted({example["keyword"] for example in self.examples("train")})
 
     def read_games(self):
-        for where, row in read_rows(self.options.data, self.options.rows, ("keyword", "rounds")):
+        for where, row in read_rows(self.options.data, self.options.rows, ("keyword",)):
+            if "chosen" in row:
+                yield own.checked(where, row)
+                continue
             for key, kind in (("keyword", str), ("rounds", list)):
                 if not isinstance(row.get(key), kind):
                     raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
@@ -198,10 +205,16 @@ class TwentyQuestions(Task):
             elif any(answer not in ("yes", "no", "unsure") for _, answer in turns):
                 self.drop("an answer other than yes, no and unsure")
             else:
-                yield {"keyword": row["keyword"], "turns": turns}
+                game = {"keyword": row["keyword"], "turns": turns}
+                guesses = [turn[2] for turn in row["rounds"] if len(turn) > 2]
+                yield game | ({"won": bool(row["won"]), "guesses": guesses} if "won" in row else {})
 
     def items(self, example, rng):
         """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""
+        if "chosen" in example:
+            return own.preferred(example, self.item, ask_prompt, guess_prompt)
+        if self.item is Judged:
+            return own.judged(example, ask_prompt, guess_prompt)
         if "turns" in example:
             return self.recorded_items(example["keyword"], example["turns"])
         keyword = example["keyword"]
@@ -305,7 +318,7 @@ class TwentyQuestions(Task):
         rates = [np.random.default_rng([*seed, 1]) for seed in seeds]
         rates = [rng.uniform(0, self.options.flips) * (rng.random() > 0.2) for rng in rates]
         episodes, belief = self.play(examples, agent, None, rates, True, seeds), Belief(self.world)
-        return [rewarded(episode, belief, self.options.credit) for episode in episodes]
+        return [own.rewarded(episode, belief, self.options.credit) for episode in episodes]
 
     def say(self, agent, prompts, made, repeats, limit):
         """The agent's Reply to each prompt, cut to its last line and `limit` characters, and whether it
@@ -327,16 +340,19 @@ class TwentyQuestions(Task):
         return chosen
 
     def interact(self, agent, read, show, seat, seed):
-        """Play with a person (games.twentyq_terminal); a scripted game where nobody is there (read is
-        None)."""
+        """Play with a person, or show recorded games (games.twentyq_terminal); a scripted game where nobody
+        is there (read is None). Returns the games played, as rows for --data and --replay."""
         from games import twentyq_terminal as terminal
 
+        if self.options.replay:
+            return terminal.replay(self, read_rows(self.options.replay, self.options.rows), read, show)
         if read is None:
-            terminal.show_game(self.play(self.examples("test")[:1], agent)[0], show)
-        elif seat == "answerer":
-            terminal.model_answers(self, agent, read, show, seed)
-        else:
-            terminal.model_asks(self, agent, read, show)
+            (episode,) = self.play(self.examples("test")[:1], self.equipped(agent))
+            terminal.show_game(episode, show)
+            return [record(episode)]
+        if seat == "answerer":
+            return terminal.model_answers(self, agent, read, show, seed)
+        return terminal.model_asks(self, self.equipped(agent), read, show)
 
     # -------------------------------------------------------------------------------------------- evaluation
     def equipped(self, agent):

@@ -44,11 +44,24 @@ class Comparer:
     def worth(self, seat, turns, texts):
         """Of questions the bits they are expected to tell, of guesses the logarithm to base ODDS of their
         chance; what was asked before, and what the table does not know, is worth nothing."""
-        world, belief = self.task.world, self.belief.restart()
-        for question, answer in turns:
-            if plain(question) in world.question_index:
-                belief.update(world.question_index[plain(question)], answer)
+        belief = self.belief.after(turns)
         return belief.worth_of(texts) if seat == "asker" else belief.odds_of(texts, ODDS)
+
+
+def compared(task, agent, examples, k, **how):
+    """Games about the examples, played as `how` says (TwentyQuestions.play), and what their states teach: for
+    each example a list of comparisons."""
+    comparer = Comparer(task, agent, k)
+    found = []
+    for episode in task.play(examples, comparer, repeats=True, **how):
+        turns, rows = [], []
+        for turn in episode.turns:
+            states = [("asker", str(turns))]
+            turns.append((turn["question"], turn["answer"]))
+            states.append(("guesser", str(turns)))
+            rows += [comparer.rows.pop(state) for state in states if state in comparer.rows]
+        found.append([{"keyword": episode.example["keyword"], **row} for row in rows])
+    return found
 
 
 def divergences(games):
@@ -94,10 +107,39 @@ def judged(game, ask_prompt, guess_prompt):
     return items + [Judged(guess_prompt(turns), guess, won) for guess in game["guesses"][-1:]]
 
 
-def preferred(row, ask_prompt, guess_prompt):
-    """The Pair of a comparison."""
-    prompt = ask_prompt if row["asks"] == "question" else guess_prompt
-    return Pair(prompt(row["turns"]), row["chosen"], row["rejected"])
+def preferred(row, item, ask_prompt, guess_prompt):
+    """The Pair of a comparison, or both its replies Judged, where the loss learns from such."""
+    prompt = (ask_prompt if row["asks"] == "question" else guess_prompt)(row["turns"])
+    if item is Judged:
+        return [Judged(prompt, row["chosen"], True), Judged(prompt, row["rejected"], False)]
+    return [Pair(prompt, row["chosen"], row["rejected"])]
+
+
+def checked(where, row):
+    """A comparison of --data. Raises ValueError."""
+    texts = all(isinstance(row.get(key), str) for key in ("keyword", "chosen", "rejected"))
+    turns = row.get("turns")
+    fine = isinstance(turns, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in turns)
+    if not (texts and fine and row.get("asks") in ("question", "guess")):
+        raise ValueError(f'{where}: a comparison needs "keyword", "turns", "asks", "chosen" and "rejected"')
+    return row
+
+
+def lessons(rows, item, drop):
+    """The rows that a loss can learn from: comparisons, and won and lost games about the same keyword, make
+    pairs; comparisons and games judged replies; games that were not lost are imitated. `drop(reason)` counts
+    the others."""
+    preference, kept, games = item in (Pair, Judged), [], []
+    for row in rows:
+        if "chosen" in row:
+            kept.append(row) if preference else drop("comparisons, which --loss dpo and kto learn from")
+        elif preference and "won" not in row:
+            drop("games that do not say whether they were won")
+        elif not preference and not row.get("won", True):
+            drop("lost games, which --loss dpo and kto learn from")
+        else:
+            games.append(row)
+    return kept + (divergences(games) if item is Pair else games)
 
 
 # ------------------------------------------------------------------------------------------------ reward

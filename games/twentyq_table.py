@@ -225,6 +225,16 @@ class Belief:
         self.asked.append(question)
         self.unasked &= self.pool != question
 
+    def after(self, turns):
+        """This belief anew, after turns of (question, answer); questions that the world lacks are passed
+        over."""
+        self.restart()
+        for question, answer in turns:
+            index = self.world.question_index.get(plain(question))
+            if index is not None:
+                self.update(index, answer)
+        return self
+
     def probabilities(self):
         p = np.exp(self.logp - self.logp.max())
         return p / p.sum()
@@ -282,11 +292,7 @@ class TablePlayer:
         seat, content = self.game.read(conversation)
         if seat == "answerer":
             return ["yes" if self.world.answer(*content) else "no"]
-        self.belief.restart()
-        for question, answer in content:
-            index = self.world.question_index.get(plain(question))
-            if index is not None:
-                self.belief.update(index, answer)
+        belief = self.belief.after(content)
         if seat == "guesser":
-            return [self.world.keywords[k] for k in self.belief.guesses(n)]
-        return [self.world.questions[q] for q in self.belief.questions(n)]
+            return [self.world.keywords[k] for k in belief.guesses(n)]
+        return [self.world.questions[q] for q in belief.questions(n)]

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from games.task import typed
 from games.twentyq import (
     MAX_GUESS,
     MAX_QUESTION,
@@ -17,6 +18,7 @@ from games.twentyq import (
     guess_prompt,
     last_line,
 )
+from games.twentyq_figures import bits
 from games.twentyq_table import Belief, plain
 
 YES = {"y", "yes", "yeah", "yep", "yup", "ja", "true", "1", "sure", "ok"}
@@ -24,6 +26,7 @@ NO = {"n", "no", "nope", "nah", "nein", "false", "0"}
 UNSURE = {"u", "unsure", "maybe", "idk", "dontknow", "idontknow", "sometimes", "unknown", "skip"}
 RIGHT = {"right", "correct", "yesitis", "thatsit", "win", "bingo"}
 HELP = "Type y, n or u (unsure); 'right' if my guess is it; 'top' for my best guesses, 'undo', 'quit'."
+SHOWN = 3  # keywords of a belief
 
 
 def understood(line):
@@ -54,7 +57,13 @@ def best_new(agent, prompt, taken, n=6):
 
 
 def model_asks(task, agent, read, show):
-    """The person thinks of a keyword and answers. Returns (turns, guesses): what was said."""
+    """The person thinks of a keyword and answers. Returns the game as a row, with the keyword that was found
+    or told, else ""."""
+
+    def played(keyword="", won=False):
+        rounds = [[*turn, guess] for turn, guess in zip(turns, guesses)]
+        return [{"keyword": keyword, "rounds": rounds, "won": won}] if rounds else []
+
     show(f"Think of a thing. I ask {ROUNDS} questions and guess after each. {HELP}")
     turns, guesses = [], []
     while len(turns) < ROUNDS:
@@ -64,10 +73,10 @@ def model_asks(task, agent, read, show):
         meaning = listen(read, show, HELP)
         if meaning in (None, "quit"):
             show("Goodbye.")
-            return turns, guesses
+            return played()
         if meaning == "right" and guesses:
             show(f"Found after {len(turns)} answers: {guesses[-1]}.")
-            return turns, guesses
+            return played(guesses[-1], True)
         if meaning == "undo":
             if turns:
                 gone = turns.pop()
@@ -87,13 +96,13 @@ def model_asks(task, agent, read, show):
     show("\nThat was my last guess. Was it right? (y/n)")
     if listen(read, show, "Type y or n.") in ("yes", "right"):
         show("Found in the last round.")
-        return turns, guesses
+        return played(guesses[-1], True)
     show("I give up. What was it?")
     keyword = (read() or "").strip()
     if keyword:
         for line in missed(task, agent, keyword, turns):
             show(line)
-    return turns, guesses
+    return played(keyword)
 
 
 def listen(read, show, hint):
@@ -127,11 +136,7 @@ def missed(task, agent, keyword, turns):
     wrong = [(question, answer) for question, answer in turns if answer not in ("unsure", truth[question])]
     for question, answer in wrong:
         yield f"You said {answer} to '{question}'; my facts say {truth[question]}."
-    belief = Belief(world)
-    for question, answer in turns:
-        index = world.question_index.get(plain(question))
-        if index is not None:
-            belief.update(index, answer)
+    belief = Belief(world).after(turns)
     rivals = [k for k in belief.guesses(4) if world.keywords[k] != known]
     k = world.keyword_index[plain(known)]
     rank = int((belief.logp > belief.logp[k] + 1e-9).sum()) + 1
@@ -147,12 +152,13 @@ def missed(task, agent, keyword, turns):
 
 
 def model_answers(task, agent, read, show, seed):
-    """The person asks and guesses; the model knows the keyword. Returns the rounds played."""
+    """The person asks and guesses; the model knows the keyword. Returns the game as a row."""
     world = task.world
     keyword = world.keywords[int(np.random.default_rng(seed).integers(len(world.keywords)))]
     show(
         f"I have a keyword. Ask up to {ROUNDS} yes or no questions, and guess after each answer "
-        "(Enter skips the guess). 'list' shows questions I know well, 'undo' takes a round back, 'quit' ends."
+        "(Enter skips the guess). 'hint' says what I would ask and guess, 'list' shows questions I know "
+        "well, 'undo' takes a round back, 'quit' ends."
     )
     rounds, shown = [], 0
     while len(rounds) < ROUNDS:
@@ -166,6 +172,9 @@ def model_answers(task, agent, read, show, seed):
             for q in order[shown : shown + 10]:
                 show(f"  {world.questions[q]}")
             shown = (shown + 10) % len(order)
+            continue
+        if meaning == "hint":
+            show_hint(Belief(world).after([turn[:2] for turn in rounds]), show)
             continue
         if meaning == "undo":
             show(f"Taken back: {rounds.pop()[0]}" if rounds else "There is no round to take back.")
@@ -191,14 +200,45 @@ def model_answers(task, agent, read, show, seed):
         rounds.append((question, answer, guess))
         if guess and correct(guess, keyword, world.alternates[keyword]):
             show(f"Right, in round {len(rounds)}: {keyword}. Kaggle's reward: {ROUNDS + 1 - len(rounds)}.")
-            return rounds
+            break
         if guess:
             show("No.")
-    show(f"It was: {keyword}.")
+    won = bool(rounds) and correct(rounds[-1][2], keyword, world.alternates[keyword])
+    if not won:
+        show(f"It was: {keyword}.")
     for question, answer, _ in rounds:
         if (truth := world.answer(keyword, question)) is not None and truth != (answer == "yes"):
             show(f"I was wrong about '{question}': {'yes' if truth else 'no'}.")
-    return rounds
+    return [{"keyword": keyword, "rounds": [list(turn) for turn in rounds], "won": won}] if rounds else []
+
+
+def show_hint(belief, show):
+    """The question that would tell the person most, and the likeliest keywords."""
+    world = belief.world
+    show(f"  ask: {world.questions[belief.questions()[0]]}")
+    show(f"  likely: {likeliest(belief)}")
+
+
+def likeliest(belief):
+    p = belief.probabilities()
+    return ", ".join(f"{belief.world.keywords[k]} {p[k]:.0%}" for k in belief.guesses(SHOWN))
+
+
+def replay(task, rows, read, show):
+    """Show recorded games round by round, a key for the next one where somebody is there: what was asked,
+    what it was expected to tell, and what a belief over the world makes of the answers."""
+    belief = Belief(task.world)
+    for number, (where, row) in enumerate(rows):
+        if not (isinstance(row.get("rounds"), list) and isinstance(row.get("keyword"), str)):
+            raise ValueError(f'{where}: a game needs a "keyword" and "rounds"')
+        if number and read and (typed(read, show, "\nEnter shows the next game, quit ends.") is None):
+            return
+        show(f"{row['keyword']}, {'won' if row.get('won') else 'not won' if 'won' in row else 'recorded'}")
+        turns = [dict(zip(("question", "answer", "guess"), turn)) for turn in row["rounds"]]
+        for i, (turn, gain) in enumerate(zip(turns, bits(belief, turns)), 1):
+            told = "  (unknown)" if gain is None else f"  ({gain:.2f} bits)"
+            show(f"{i:2}. {turn['question']} {turn['answer']}{told} -> {turn.get('guess', '')}")
+            show(f"      {likeliest(belief.after([(t['question'], t['answer']) for t in turns[:i]]))}")
 
 
 def show_game(episode, show):

@@ -581,18 +581,17 @@ def test_the_table_player_wins_nine_of_ten_games_in_the_world_at_ten_percent_fli
 def asks(task, lines):
     """model_asks opposite the typed lines: (turns, guesses, what was shown)."""
     shown, rest = [], iter(lines)
-    turns, guesses = terminal.model_asks(
-        task, Chooser(task, task.world), lambda: next(rest, None), shown.append
-    )
-    return turns, guesses, shown
+    games = terminal.model_asks(task, Chooser(task, task.world), lambda: next(rest, None), shown.append)
+    rounds = games[0]["rounds"] if games else []
+    return [tuple(turn[:2]) for turn in rounds], [turn[2] for turn in rounds], shown
 
 
 def answers(task, lines, seed=0, agent=None):
     """model_answers opposite the typed lines: (rounds, what was shown)."""
     shown, rest = [], iter(lines)
     agent = agent or Chooser(task, task.world)
-    rounds = terminal.model_answers(task, agent, lambda: next(rest, None), shown.append, seed)
-    return rounds, shown
+    games = terminal.model_answers(task, agent, lambda: next(rest, None), shown.append, seed)
+    return (games[0]["rounds"] if games else []), shown
 
 
 def questions_in(shown):
@@ -739,6 +738,30 @@ def test_the_answerer_admits_its_wrong_answers(task):
 @pytest.mark.parametrize("word", ["help", "hint", "yes"])
 def test_a_command_typed_to_the_answerer_costs_no_round(task, word):
     assert answers(task, [word, "quit"])[0] == []
+
+
+def test_a_hint_to_the_asker_names_the_best_question_and_the_likeliest_keywords(task):
+    _, shown = answers(task, ["Is it alive?", "", "hint", "quit"])
+    belief = Belief(task.world).after([("Is it alive?", shown[2].split()[0])])
+    assert f"  ask: {task.world.questions[belief.questions()[0]]}" in shown
+    best = task.world.keywords[belief.guesses()[0]]
+    assert any(line.startswith(f"  likely: {best} ") for line in shown)
+
+
+def test_a_game_with_a_person_can_be_kept_replayed_and_learned_from(task, tmp_path):
+    rest = iter(["y", "n", "y", "right"])
+    (game,) = terminal.model_asks(
+        task, Chooser(task, task.world), lambda: next(rest, None), lambda line: None
+    )
+    assert game["won"] and game["keyword"] == game["rounds"][-1][2] and len(game["rounds"]) == 3
+    path = tmp_path / "games.jsonl"
+    path.write_text(json.dumps(game) + "\n")
+    again, shown = TwentyQuestions(Options(world=task.options.world, replay=str(path))), []
+    assert again.alone == ("play",)
+    again.interact(None, None, shown.append, "asker", 0)
+    assert shown[0] == f"{game['keyword']}, won" and sum("bits)" in line for line in shown) == 3
+    data = TwentyQuestions(Options(world=task.options.world, data=str(path)))
+    assert data.examples("valid")[0]["turns"] == [tuple(turn[:2]) for turn in game["rounds"]]
 
 
 def test_show_game_says_how_it_ended(task):
