@@ -1,6 +1,9 @@
 """20 Questions, aids at play, each a flag and each an agent around an agent: a belief that picks among the
 model's questions and guesses (--candidates, --guesses, --belief), and thinking aloud first (--think)."""
 
+import math
+
+from games import twentyq
 from games.task import Reply
 from games.twentyq_table import Belief, world_of
 
@@ -87,3 +90,13 @@ def said(conversation, text):
     """A conversation whose last turn says this as well."""
     *before, last = conversation
     return [*before, user(f"{last['content']}\n{text}")]
+
+
+def facts(task, agent, example):
+    """The row of a keyword for --belief or --world (twentyq_table.Recorded): the share that an agent, as
+    answerer, gives to yes for every question of the world."""
+    prompts = [twentyq.answer_prompt(example["keyword"], question) for question in task.world.questions]
+    shares = [1 / (1 + math.exp(min(no - yes, 700))) for yes, no in agent.choose(prompts, ["yes", "no"])]
+    answers = {q: [round(p, 4), round(1 - p, 4)] for q, p in zip(task.world.questions, shares)}
+    about = {"category": example["category"]} if example.get("category") else {}
+    return {"keyword": example["keyword"], "answers": answers, **about}
