@@ -123,7 +123,7 @@ class Options:
     cells: int = 20  # answers about the keyword taught beside each training game
     tries: int = 24  # next best replies to look through for one not said before; fewer save time
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
-    credit: float = 1.0  # grpo: weight of what a question tells and of a guess's chance beside the win
+    credit: float = 2.0  # grpo: weight, beside the win, of bits and chances that a turn gave away
     candidates: int = 0  # at play: best questions of which the one is asked that a belief learns most from
     belief: str = ""  # that belief: recorded answers, such as the model's own; by default the world
     guesses: str = "model"  # at play: who guesses, the model, the belief, or both

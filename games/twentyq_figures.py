@@ -18,8 +18,7 @@ def bits(belief, turns):
         q = belief.world.question_index.get(plain(turn["question"]))
         asked = q is not None and q in belief.asked  # a second time it tells what the noise hides; count none
         found.append(None if q is None else 0.0 if asked else float(belief.information()[place[q]]))
-        if q is not None:
-            belief.update(q, turn["answer"])
+        belief.learn(turn["question"], turn["answer"])
     return found
 
 

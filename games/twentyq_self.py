@@ -4,8 +4,9 @@ by reward, and the comparisons that `infer.py collect --strategy compare` writes
 A game is {"keyword", "turns": [(question, answer)], "guesses", "won"}; a comparison is {"keyword", "turns",
 "asks": question or guess, "chosen", "rejected"}. The belief that judges is the table's."""
 
+import numpy as np
+
 from games.task import Judged, Pair
-from games.twentyq_figures import bits, invalid
 from games.twentyq_table import Belief, plain
 
 MARGIN = 0.02  # bits by which a chosen question tells more
@@ -145,22 +146,21 @@ def lessons(rows, item, drop):
 # ------------------------------------------------------------------------------------------------ reward
 def rewarded(episode, belief, weight):
     """Give an Episode its reward for learning, 0 or 1 and SPEED for each round to spare, and each of its
-    replies its credit: the game's reward and, times `weight`, the bits that its question was expected to tell
-    or the chance that its guess had, by a belief. What is no question or no guess costs 1: less than any."""
+    replies its credit: that reward less, times `weight`, what the reply fell short of the best by a belief,
+    in bits of its question or chance of its guess. (What a turn is worth by itself depends on where it is
+    played: late questions tell little.) What is no question or no guess costs 1 more, so it is worse than
+    any other."""
     turns, world = episode.turns, belief.world
     episode.reward = 1 + SPEED * (20 - len(turns)) if episode.reward > 0 else 0.0
-    told, credits = bits(belief, turns), []
-    belief.restart()
-    for turn, gain in zip(turns, told):
-        q = world.question_index.get(plain(turn["question"]))
-        if q is not None:
-            belief.update(q, turn["answer"])
-        k = world.keyword_index.get(plain(turn["guess"]))
-        chance = 0.0 if k is None else float(belief.probabilities()[k])
-        credits += [weight * (gain or 0.0), weight * chance]
-        if invalid(turn):
-            credits[-2] -= not turn["question"].endswith("?")
-            credits[-1] -= not plain(turn["guess"])
-    episode.credits = [episode.reward + credit for credit in credits]
-    episode.scores = {"won": float(episode.reward > 0), "bits": sum(x or 0.0 for x in told) / len(turns)}
+    told, short, belief = [], [], belief.restart()
+    for turn in turns:
+        (gain,), best = belief.worth_of([turn["question"]]), belief.best()
+        told.append(gain)
+        short.append(best - gain + (not turn["question"].endswith("?")) / weight)
+        belief.learn(turn["question"], turn["answer"])
+        p, k = belief.probabilities(), world.keyword_index.get(plain(turn["guess"]))
+        short.append(p.max() - (0.0 if k is None else p[k]) + (not plain(turn["guess"])) / weight)
+    episode.credits = [episode.reward - weight * float(x) for x in short]
+    episode.scores = {"won": float(episode.reward > 0), "bits": float(np.mean(told))}
+    episode.scores["short"] = float(np.mean(short))
     return episode

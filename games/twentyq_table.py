@@ -230,10 +230,14 @@ class Belief:
         over."""
         self.restart()
         for question, answer in turns:
-            index = self.world.question_index.get(plain(question))
-            if index is not None:
-                self.update(index, answer)
+            self.learn(question, answer)
         return self
+
+    def learn(self, question, answer):
+        """Take in the answer to a question, given by its text, if the world knows it."""
+        index = self.world.question_index.get(plain(question))
+        if index is not None:
+            self.update(index, answer)
 
     def probabilities(self):
         p = np.exp(self.logp - self.logp.max())
@@ -255,6 +259,10 @@ class Belief:
         if len(self.asked) < self.opening:
             gain[first] = np.inf
         return self.pool[np.argsort(-gain, kind="stable")[:n]].tolist()
+
+    def best(self):
+        """Bits that the best question not asked yet is expected to tell."""
+        return float(np.where(self.unasked, self.information(), 0.0).max())
 
     def worth_of(self, texts):
         """Bits that each of some questions is expected to tell; 0 for one that was asked or that the world
