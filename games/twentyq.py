@@ -109,7 +109,7 @@ def last_line(text):
 @dataclass
 class Options:
     world: str = str(WORLD)  # file of keywords, questions and facts, or JSON lines of recorded answers
-    held: float = 0.0  # share of the world's keywords kept from training
+    held: float = 0.0  # share of the keywords kept from training; of recorded games a twentieth at least
     keywords: str = ""  # evaluate on these: a word a line, rows with a keyword, or Kaggle's JSON
     answerer: str = "table"  # who answers in evaluations: table, self, a run, a model folder, an endpoint
     data: str = ""  # train on recorded games {"keyword", "rounds": [[question, answer]]}: file, folder, Hub
@@ -152,19 +152,27 @@ class TwentyQuestions(Task):
 
     # -------------------------------------------------------------------------------------------- training
     def examples(self, split):
-        """Keywords of the world, or recorded games split by keyword; "test" is the world or --keywords."""
-        if split == "test" and self.options.keywords:
-            return self.known(read_keywords(self.options.keywords))
-        if split != "test" and self.options.data:
-            held = {
-                word for i, word in enumerate(sorted({game["keyword"] for game in self.games})) if i % 20 == 0
-            }
+        """Keywords of the world, or recorded games split by keyword; "test" is the world or --keywords, what
+        the model was not trained on first."""
+        if split == "test":
+            words = [{"keyword": word} for word in self.shuffled()]
+            words = self.known(read_keywords(self.options.keywords)) if self.options.keywords else words
+            seen = {plain(word) for word in self.seen}
+            return sorted(words, key=lambda example: plain(example["keyword"]) in seen)
+        if self.options.data:
+            every = round(1 / max(self.options.held, 0.05))
+            held = set(sorted({game["keyword"] for game in self.games})[::every])
             games = [game for game in self.games if (game["keyword"] in held) == (split == "valid")]
             drop = self.drop if split == "train" and not self.dropped else lambda reason: None
             return own.lessons(games, self.item, drop)
+        words = self.shuffled()
+        held = round(self.options.held * len(words))
+        return [{"keyword": word} for word in (words[held:] if split == "train" else words[:held] or words)]
+
+    def shuffled(self):
+        """The world's keywords in an order that follows from the seed."""
         order = np.random.default_rng([self.seed, 20]).permutation(len(self.world.keywords))
-        held = round(self.options.held * len(order)) if split == "train" else 0
-        return [{"keyword": self.world.keywords[k]} for k in order[held:]]
+        return [self.world.keywords[k] for k in order]
 
     def known(self, examples):
         """Those of the examples whose keyword the table knows, where it answers."""
