@@ -427,7 +427,7 @@ def rows(cfg, task):
 
 def submit(cfg, task, model=None, tokenizer=None, folder=None):
     """Write the submission that --predictions (what eval wrote) make, or that the model makes for the test
-    rows of --data, checked against the task's data."""
+    rows of --data, checked against the task's data; or the model as a program that plays."""
     if not cfg.out:
         raise UsageError("submit needs --out FILE")
     if not (cfg.predictions or model):
@@ -435,6 +435,17 @@ def submit(cfg, task, model=None, tokenizer=None, folder=None):
     if cfg.predictions:
         found = task.submit(cfg.predictions)
         runs.write_json(new_file(cfg.out), found)
+    elif task.package:
+        name = models.resolve(cfg.lora or named(cfg))
+        if (name / "adapter_config.json").exists():
+            flags = f"--model {named(cfg)}" + (f" --lora {cfg.lora}" if cfg.lora else "")
+            raise ValueError(
+                f"{name} is an adapter: merge it first, python infer.py merge --task {cfg.task} {flags} "
+                "--out FOLDER, and submit --model FOLDER"
+            )
+        agent = agent_of(cfg, model, tokenizer, task)
+        settings = {"max_new": agent.max_new, "seed": agent.seed, **agent.sampling}
+        task.package(new_file(cfg.out), folder, cfg.format, settings)
     else:
         out = new_file(cfg.out)
         found, text = task.submission(agent_of(cfg, model, tokenizer)), io.StringIO()
@@ -462,7 +473,7 @@ def main(argv=None):
             raise UsageError("--n must be at least 1")
         as_trained(cfg)
         task = TASKS[cfg.task](cfg.options, cfg.seed)
-        by_model = type(task).submission is not Task.submission
+        by_model = task.package or type(task).submission is not Task.submission
         if cfg.verb in ("rows", *task.alone) or cfg.verb == "submit" and (cfg.predictions or not by_model):
             VERBS[cfg.verb](cfg, task)
         else:

@@ -222,6 +222,8 @@ class Task:
         games whose submissions are not made from what eval wrote."""
         raise NotImplementedError
 
+    package = None  # (out, folder, format, settings): writes it, of games whose submission is a program
+
     def evaluate(self, examples, agent):
         """{"n", "metrics", "intervals", "baselines", "records"} of an agent on examples."""
         episodes = self.play(examples, agent)

@@ -362,6 +362,13 @@ class TwentyQuestions(Task):
             return terminal.model_answers(self, agent, read, show, seed)
         return terminal.model_asks(self, self.equipped(agent), read, show)
 
+    def package(self, out, folder, format, settings):
+        """Write a model as a player for Kaggle (games.twentyq_kaggle)."""
+        from games import twentyq_kaggle as kaggle
+
+        self.equipped(None)  # which objects to a wrong flag now, not there
+        kaggle.pack(out, folder, self.options, format, settings)
+
     # -------------------------------------------------------------------------------------------- evaluation
     def equipped(self, agent):
         """The agent with the aids that the flags name (games.twentyq_aids)."""
