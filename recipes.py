@@ -41,6 +41,7 @@ class Train:
     loss: str = ""  # objective, by default the task's
     learn_all: bool = False  # learn every token of a chat, prompts as well
     beta: float = 0.1  # dpo, kto: how closely the model before training is kept to
+    nll: float = 0.0  # dpo: weight of the chosen reply's negative log-likelihood beside the preference
     tau: float = 0.05  # contrastive: temperature of the softmax over the candidates
     distil: float = 0.0  # contrastive: weight of the divergence from a teacher's scores, which the rows have
     bank: bool = False  # contrastive: every query against all labels of the task, not those of its step

@@ -325,8 +325,8 @@ class TwentyQuestions(Task):
         seeds = [[*agent.seed, zlib.crc32(example["keyword"].encode())] for example in examples]
         rates = [np.random.default_rng([*seed, 1]) for seed in seeds]
         rates = [rng.uniform(0, self.options.flips) * (rng.random() > 0.2) for rng in rates]
-        episodes, belief = self.play(examples, agent, None, rates, True, seeds), Belief(self.world)
-        return [own.rewarded(episode, belief, self.options.credit) for episode in episodes]
+        episodes = self.play(examples, agent, None, rates, True, seeds)
+        return [own.rewarded(episode, self.teacher, self.options.credit) for episode in episodes]
 
     def say(self, agent, prompts, made, repeats, limit):
         """The agent's Reply to each prompt, cut to its last line and `limit` characters, and whether it

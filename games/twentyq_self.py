@@ -2,12 +2,13 @@
 by reward, and the comparisons that `infer.py collect --strategy compare` writes.
 
 A game is {"keyword", "turns": [(question, answer)], "guesses", "won"}; a comparison is {"keyword", "turns",
-"asks": question or guess, "chosen", "rejected"}. The belief that judges is the table's."""
+"asks": question or guess, "chosen", "rejected"}. The belief that judges is the teacher's, with its pool of
+questions and its opening: other questions, told to a model that never saw them asked, made it lose."""
 
 import numpy as np
 
-from games.task import Judged, Pair
-from games.twentyq_table import Belief, plain
+from games.task import Chat, Judged, Pair
+from games.twentyq_table import plain
 
 MARGIN = 0.02  # bits by which a chosen question tells more
 ODDS = 1.5  # times as likely a chosen guess must be
@@ -21,7 +22,7 @@ class Comparer:
 
     def __init__(self, task, agent, k):
         self.task, self.agent, self.k = task, agent, k
-        self.belief, self.rows = Belief(task.world), {}  # rows by state, so that a state counts once
+        self.belief, self.rows = task.teacher, {}  # rows by state, so that a state counts once
 
     def reply(self, conversations, n=1):
         found = self.agent.reply(conversations, max(n, self.k))
@@ -109,8 +110,11 @@ def judged(game, ask_prompt, guess_prompt):
 
 
 def preferred(row, item, ask_prompt, guess_prompt):
-    """The Pair of a comparison, or both its replies Judged, where the loss learns from such."""
+    """The Pair of a comparison, or both its replies Judged, where the loss learns from such; or the better
+    one to imitate."""
     prompt = (ask_prompt if row["asks"] == "question" else guess_prompt)(row["turns"])
+    if item is not Pair and item is not Judged:
+        return [Chat([*prompt, {"role": "assistant", "content": row["chosen"]}], learn="last")]
     if item is Judged:
         return [Judged(prompt, row["chosen"], True), Judged(prompt, row["rejected"], False)]
     return [Pair(prompt, row["chosen"], row["rejected"])]
@@ -128,12 +132,12 @@ def checked(where, row):
 
 def lessons(rows, item, drop):
     """The rows that a loss can learn from: comparisons, and won and lost games about the same keyword, make
-    pairs; comparisons and games judged replies; games that were not lost are imitated. `drop(reason)` counts
-    the others."""
+    pairs; comparisons and games judged replies; games that were not lost, and what comparisons chose, are
+    imitated. `drop(reason)` counts the others."""
     preference, kept, games = item in (Pair, Judged), [], []
     for row in rows:
         if "chosen" in row:
-            kept.append(row) if preference else drop("comparisons, which --loss dpo and kto learn from")
+            kept.append(row)
         elif preference and "won" not in row:
             drop("games that do not say whether they were won")
         elif not preference and not row.get("won", True):
@@ -154,7 +158,7 @@ def rewarded(episode, belief, weight):
     episode.reward = 1 + SPEED * (20 - len(turns)) if episode.reward > 0 else 0.0
     told, short, belief = [], [], belief.restart()
     for turn in turns:
-        (gain,), best = belief.worth_of([turn["question"]]), belief.best()
+        (gain,), best = belief.worth_of([turn["question"]]), belief.gains().max()
         told.append(gain)
         short.append(best - gain + (not turn["question"].endswith("?")) / weight)
         belief.learn(turn["question"], turn["answer"])

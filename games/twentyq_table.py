@@ -249,29 +249,26 @@ class Belief:
         p = self.probabilities()
         return entropy(p @ self.yes) - p @ self.doubt
 
-    def questions(self, n=1):
-        """The n best questions, by index: the opening first, then by expected information gain."""
-        first = int(self.unasked.argmax())
-        if n == 1 and len(self.asked) < self.opening and self.unasked[first]:
-            return [int(self.pool[first])]
-        gain = self.information().round(9)  # so that equals come in the pool's order
-        gain[~self.unasked] = -np.inf
+    def gains(self):
+        """What each question of the pool is worth now, (pool,): the bits that it is expected to tell, 0 if it
+        was asked, and 1, the most that an answer can tell, for the next one of the opening."""
+        gain = np.where(self.unasked, self.information(), 0.0)
         if len(self.asked) < self.opening:
-            gain[first] = np.inf
-        return self.pool[np.argsort(-gain, kind="stable")[:n]].tolist()
-
-    def best(self):
-        """Bits that the best question not asked yet is expected to tell."""
-        return float(np.where(self.unasked, self.information(), 0.0).max())
+            gain[self.unasked.argmax()] = 1.0
+        return gain
 
     def worth_of(self, texts):
-        """Bits that each of some questions is expected to tell; 0 for one that was asked or that the world
-        does not know."""
-        gain = np.where(self.unasked, self.information(), 0.0)
+        """The gains of some questions, 0 for one that is not in the pool."""
+        gain = self.gains()
         places = [
             np.flatnonzero(self.pool == self.world.question_index.get(plain(text), -1)) for text in texts
         ]
         return [float(gain[place[0]]) if len(place) else 0.0 for place in places]
+
+    def questions(self, n=1):
+        """The n questions of most gain, by index."""
+        gain = self.gains().round(9)  # so that equals come in the pool's order
+        return self.pool[np.argsort(-gain, kind="stable")[:n]].tolist()
 
     def odds_of(self, texts, base=np.e):
         """The logarithm of the chance of each of some guesses; an unknown one has the least of all."""
