@@ -127,25 +127,35 @@ def agent_of(cfg, model, tokenizer, task=None):
 
 
 def player(cfg, task, name, model="", max_new=0):
-    """The agent that a flag names: one of the game's own (Task.players), an OpenAI-compatible endpoint and
-    its model (or URL#MODEL; the key is in PARLOR_KEY), or a run or a model folder."""
+    """The agent that a flag names: one of the game's own (Task.players), one made of another, NAME+AGENT
+    (Task.wrappers), an OpenAI-compatible endpoint and its model (or URL#MODEL; the key is in PARLOR_KEY), or
+    a run or a model folder."""
     max_new = max_new or task.max_new
     if name in task.players:
         return task.players[name]()
+    wrapper, plus, inner = name.partition("+")
+    if plus and wrapper in task.wrappers:
+        return task.wrappers[wrapper](player(cfg, task, inner, model, max_new))
     if name.startswith(("http://", "https://")):
         url, _, named_there = name.partition("#")
         return Teacher(url, model or named_there, os.environ.get("PARLOR_KEY", ""), max_new)
-    return Model(*opened(cfg, name)[:2], max_new)
+    agent = Model(*opened(cfg, name)[:2], max_new)
+    task.players[name] = lambda: agent  # opened once, however many agents are made of it
+    return agent
 
 
 def helpers(cfg, task):
-    """Give the task the agents that its flags name: one that grades replies (--judge), one that puts
-    candidates in order (--reranker)."""
+    """Give the task the agents that its flags name: those that play each other (--against, and the model
+    itself), one that grades replies (--judge), answers (--answerer) or puts candidates in order
+    (--reranker)."""
+    if against := getattr(cfg.options, "against", ()):
+        names = [name for name in (cfg.model or cfg.run, *against) if name]
+        task.rivals = {name: player(cfg, task, name) for name in names}
     name = getattr(cfg.options, "judge", "")
     if name:
         task.grader = player(cfg, task, name, cfg.options.judge_model, 16)
     name = getattr(cfg.options, "answerer", "")
-    if name not in ("", "self", *task.players):
+    if name not in ("", "self", "table"):
         task.answerer = player(cfg, task, name)
     name = getattr(cfg.options, "reranker", "")
     if name:
@@ -205,7 +215,7 @@ def evaluate(cfg, task, model, tokenizer, folder):
     beside = {ending: Path(out).with_name(Path(out).stem + ending) for ending in task.files([]) if out}
     for path in beside.values():
         new_file(path)
-    agent = agent_of(cfg, model, tokenizer, task)
+    agent = agent_of(cfg, model, tokenizer, task) if model else None  # those of a tournament have names
     examples = task.examples("test")
     examples = task.unseen(examples[: cfg.limit] if cfg.limit else examples)
     if task.attempt:
@@ -220,7 +230,7 @@ def evaluate(cfg, task, model, tokenizer, folder):
             "format": 1,
             "task": cfg.task,
             "seed": cfg.seed,
-            "model": str(folder),
+            "model": str(folder or ""),
             **result,
             "records": records,
         }
@@ -476,6 +486,9 @@ def main(argv=None):
         by_model = task.package or type(task).submission is not Task.submission
         if cfg.verb in ("rows", *task.alone) or cfg.verb == "submit" and (cfg.predictions or not by_model):
             VERBS[cfg.verb](cfg, task)
+        elif cfg.verb == "eval" and getattr(cfg.options, "against", ()):
+            helpers(cfg, task)
+            evaluate(cfg, task, None, None, None)
         else:
             model, tokenizer, folder = named_model(cfg, task)
             helpers(cfg, task)

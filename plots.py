@@ -3,7 +3,8 @@
 Of runs one panel each for loss, learning rate, gradient norm, throughput, what else the loss reports (reward,
 kl, accuracy ...) and every metric that was evaluated during training, a line a run. Of what infer.py eval
 wrote: ARC's scaling curve, lengths and tasks; Eedi's labels, similarities (before.json after.json) and
-subjects; the arena's biases and calibration, and of any file of battles who wins and why (battles.csv).
+subjects; the arena's biases and calibration, and of any file of battles who wins and why (battles.csv);
+the ratings of a tournament of 20 Questions.
 Needs matplotlib: pip install matplotlib."""
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from plots_arena import draw_arena, draw_battles
 from plots_games import draw_arc, draw_eedi, finish, pyplot
+from plots_twentyq import draw_twentyq
 
 WINDOW = 0.05  # share of a run's steps over which its noisy lines are averaged
 UNDRAWN = {"step", "tokens", "learned", "dropped", "skipped"}  # of what a step reports
@@ -89,7 +91,7 @@ def draw(folders, out, only=()):
     return [finish(figure, out)]
 
 
-DRAWERS = {"arc": draw_arc, "eedi": draw_eedi, "arena": draw_arena}  # by the task of a report
+DRAWERS = {"20q": draw_twentyq, "arc": draw_arc, "eedi": draw_eedi, "arena": draw_arena}  # by a report's task
 
 
 def draw_files(paths, out):

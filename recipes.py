@@ -528,13 +528,17 @@ def parse(kind, argv=None):
     for each in kinds:
         text = helps(each)
         for field in dataclasses.fields(each):
-            default = "" if field.default in ("", False, 0) else f" [{field.default}]"
+            default = f" [{field.default}]" if field.default else ""
             settings = dict(help=(text[field.name] + default).replace("%", "%%"))
             if field.name == "verb":
                 parser.add_argument("verb", nargs="?", default=field.default, **settings)
             elif field.type in (bool, "bool"):
                 parser.add_argument(
                     f"--{field.name.replace('_', '-')}", action=argparse.BooleanOptionalAction, **settings
+                )
+            elif field.type in (list, "list"):
+                parser.add_argument(
+                    f"--{field.name.replace('_', '-')}", nargs="+", metavar="NAME", **settings
                 )
             else:
                 kind_of = {"int": int, "float": float, "str": str}.get(field.type, field.type)

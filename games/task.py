@@ -125,6 +125,8 @@ class Task:
         self.dropped = {}  # reason -> rows of the user's data that were left out
         self.seen = set()  # ids of examples that the model was trained on
         self.players = {}  # name -> () -> an agent of the game's own, which a flag may name
+        self.wrappers = {}  # name -> agent -> an agent made of it, which a flag may name as NAME+AGENT
+        self.rivals = {}  # name -> an agent, of a tournament (--against)
         self.length, self.max_tokens = None, 0  # tokens of a Chat, and most of them: training sets both
         self.item = (
             None  # the kind of item that --loss learns from, where a game has several: training sets it

@@ -8,6 +8,7 @@ trust them)."""
 import string
 import zlib
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -129,6 +130,9 @@ class Options:
     guesses: str = "model"  # at play: who guesses, the model, the belief, or both
     think: float = 0.0  # at play: seconds for thinking aloud before each question and guess
     replay: str = ""  # play: show the recorded games of this file, round by round, with the belief
+    against: list = ()  # eval: a tournament of these: table, random, runs, alpha+RUN, half+RUN, false+RUN
+    alpha_words: str = ""  # alpha: its words, one a line, how often after a tab; by default the world's
+    alpha_control: bool = False  # alpha: test its partner first; pays where one in four only pretends
     answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
 
 
@@ -139,7 +143,9 @@ class TwentyQuestions(Task):
         super().__init__(options, seed)
         self.world = world_of(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
-        self.players = {"table": self.table_player}
+        self.wrappers = {kind: partial(self.protocol_player, kind) for kind in ("alpha", "half", "false")}
+        self.players = {"table": self.table_player, "random": partial(self.protocol_player, "random")}
+        self.players |= self.wrappers
         self.alone = ("play",) if self.options.replay else ()
         self.answerer = None  # an agent, where --answerer names neither the table nor the player itself
         self.games = list(self.read_games()) if self.options.data else []
@@ -268,6 +274,12 @@ class TwentyQuestions(Task):
     def table_player(self):
         return TablePlayer(self, self.world)
 
+    def protocol_player(self, kind, agent=None):
+        """A player of the alphabet's protocol over an agent, by default the table (games.twentyq_alpha)."""
+        from games import twentyq_alpha
+
+        return twentyq_alpha.player(self, kind, agent or self.table_player())
+
     def play(self, examples, agent, answerer=None, noise=0.0, repeats=False, seeds=None):
         """Play one game per example in lock step, the agent asking and guessing: list of Episodes.
 
@@ -382,6 +394,10 @@ class TwentyQuestions(Task):
     def evaluate(self, examples, agent):
         """Win rates by noise and their intervals, of the first noise by groups as well, plain greedy play,
         the answerer's accuracy, the table player."""
+        if self.rivals:
+            from games.twentyq_tournament import tournament
+
+            return tournament(self, examples)
         metrics, intervals, baselines, records, notes = {}, {}, {}, [], []
         player, belief = self.equipped(agent), Belief(self.world)
         answerer = player if self.options.answerer == "self" else self.answerer
