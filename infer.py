@@ -72,8 +72,6 @@ def named_model(cfg, task):
         raise FileNotFoundError(
             f"{cfg.runs} holds no run yet; make one with: python train.py --task {cfg.task}"
         )
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
     loss = (models.read_json(run)["values"]["loss"] if run.exists() else "") or task.loss
     found = opened(cfg, name, "sft" if cfg.verb == "sample" else loss)
     if (
@@ -91,6 +89,8 @@ def opened(cfg, name, loss="sft"):
     """(model, tokenizer, folder) of a run, a folder or a Hub name, laid out for speed; where its loss makes
     vectors the tokenizer is an Embedder. Merging keeps the layout and the file's dtype. --revision, --lora
     and --format are about the model that the call names, not about its judge or reranker."""
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
     device, merge = runs.device_of(cfg.device), cfg.verb == "merge"
     dtype = torch.float32 if device.type == "cpu" and not merge else None  # None keeps the file's
     if cfg.dtype != "auto" and not merge:

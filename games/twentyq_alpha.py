@@ -34,15 +34,17 @@ def read_words(path):
         if not word.strip():
             continue
         try:
-            weights.append(float(weight or "nan"))
+            weights.append(float(weight) if weight else None)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {weight!r} after the tab is no number") from error
-        if '"' in word or weights[-1] < 0 or bool(weight) == np.isnan(weights[0]):
-            raise ValueError(f"{path}, line {number}: a quote, a weight below 0, or not all lines have one")
+        if weight and not 0 < weights[-1] < np.inf or (not weight) != (weights[0] is None):
+            raise ValueError(f"{path}, line {number}: every line, or none, must have a number above 0")
+        if '"' in word:
+            raise ValueError(f"{path}, line {number}: {word!r} holds a quote, which questions cannot")
         words.append(word.strip().lower())
     if not words:
         raise ValueError(f"{path}: no words")
-    if np.isnan(weights[0]):
+    if weights[0] is None:
         weights = [1 if words == sorted(words) else 1 / (i + 1) for i in range(len(words))]
     return words, weights
 

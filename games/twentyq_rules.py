@@ -54,8 +54,8 @@ def letters_of(text):
 
 def has_at(word, place, text):
     """Whether one of the letters that a text names is at a place of a word."""
-    letters, own, place = letters_of(text), spelled(word), PLACES[place]
-    return None if letters is None else -len(own) <= place < len(own) and own[place] in letters
+    letters, own = letters_of(text), spelled(word)[PLACES[place] :][:1]
+    return None if letters is None else bool(own) and own in letters
 
 
 def has(word, text):
@@ -84,8 +84,8 @@ def stands(word, where, other):
 
 def in_word(word, begin, place, end):
     """The answer to a question about one word of the keyword."""
-    words = word.split()
-    return decided(words[PLACES[place]], f"{begin}the keyword{end}") if PLACES[place] < len(words) else False
+    own = word.split()[PLACES[place] :][:1]
+    return decided(own[0], f"{begin}the keyword{end}") if own else False
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -94,11 +94,8 @@ IT = rf"(?:it|its name|{NAME}(?:'s name| itself)?|the spelling of {NAME})"
 ITS = rf"(?:does|is|has|would) {IT} (?:\(in lower ?case\) )?"
 PLACE = rf"({'|'.join(PLACES)})"
 MANY = rf"(\d+|{'|'.join(NUMBERS)})(?: or (more|fewer|less))?"
-MORE, LESS, MOST = (
-    "more than|over|longer than",
-    "fewer than|less than|under|shorter than",
-    "at most|no more than",
-)
+MORE, LESS = "more than|over|longer than", "fewer than|less than|under|shorter than"
+MOST = "at most|no more than"
 HOW = rf"(?:({MORE}|{LESS}|at least|{MOST}) )?"
 UNIT = rf"({'|'.join(UNITS)})s?(?: long| in length| in {IT}| term| phrase| name)?"
 MADE = r"(?:consists? of |contains? |have |has |(?:made|composed) (?:up )?of )?(?:an? |exactly |only |just )*"
@@ -107,7 +104,6 @@ WHERE = rf"(precedes?|follows?|succeeds?|(?:comes? |is |be |stands? )?(?:\w+ally
 WORD = r"(?:the )?(?:word |term |letters? |string )?\"([^\"]+)\""
 ORDER = r"(?=.*(?:alphabet|lexicograph|dictionary))(?:(?:in|if|when)\b[^\"]*, )?"
 THERE = rf"(?:{ITS}(?:contains?|includes?|have|has)|(?:is|are) there) (?:an?y? )?"
-TWICE = rf"(?: {WORD})? (?:more than once|twice|at least twice)"
 RULES = [  # (form of a question, truth by the keyword in lower case and the form's groups, an example)
     (r".*\bagent alpha\b.*", lambda word: True, HANDSHAKE),
     (rf"(.*)the {PLACE} word (?:of|in) {IT}(.*)", in_word, "Does the last word of the keyword start with m?"),
@@ -217,8 +213,7 @@ def decided(word, question):
 def answer_by_rule(keyword, question):
     """ "yes" or "no" where a rule decides a question about a keyword, else None."""
     question = re.sub(r"[\u201c\u201d\u2018\u2019`]", "'", question.lower())
-    question = (
-        re.sub(r"(?<!\w)'|'(?!\w)", '"', question).replace("-word", " word").replace("-letter", " letter")
-    )
-    said = decided(keyword.lower(), " ".join(question.split()).rstrip("?. "))
+    question = re.sub(r"(?<!\w)'|'(?!\w)", '"', question)  # but not the apostrophe of "keyword's"
+    question = re.sub(r"(?<=\w)-(?=words?\b|letters?\b)|\s+", " ", question)  # "a two-word term"
+    said = decided(keyword.lower(), question.strip("?. "))
     return None if said is None else "yes" if said else "no"

@@ -3,7 +3,7 @@
 A game has two teams, each of a guesser and an answerer, and one keyword for both. Who finds it in the earlier
 round wins; in the same round, or where nobody does, it is a draw. An agent stands for a kind of player, so it
 may sit beside itself. Read `tournament` first: seats are drawn, all games are played in lock step (play), and
-skills are fitted (rate)."""
+skills are fitted (fitted)."""
 
 import numpy as np
 
@@ -33,10 +33,10 @@ def tournament(task, examples):
     "guesser", "answerer" and "reward"; of a seat the share of games in which its team found the keyword,
     first or at the same time. All but n and the mean reward are [value, low, high]."""
     names = list(task.rivals)
-    games = draw(names, [example["keyword"] for example in examples], task.seed)
+    games = draw(names, examples, task.seed)
     play(task, games, task.noises[0])
     rows = []
-    for name, rating in zip(names, rate(names, games, task.seed)):
+    for name, rating in zip(names, spread(fitted(names, games, task.seed)).T.tolist()):
         rewards = [[team["reward"] for team in teams_of(games) if team[seat] == name] for seat in SEATS]
         both = sum(rewards, [])
         row = {"agent": name, "n": len(both), "rating": rating}
@@ -58,14 +58,14 @@ def share(hits):
 
 
 # ------------------------------------------------------------------------------------------------ play
-def draw(names, keywords, seed):
-    """Games to play, {"keyword", "teams": [{"guesser", "answerer", "rounds", "reward"}] * 2}: seats and
-    partners are drawn by (seed, game)."""
+def draw(names, examples, seed):
+    """Games to play: each example with its "teams", [{"guesser", "answerer", "rounds", "reward"}] * 2, whose
+    seats and partners are drawn by (seed, game)."""
     games = []
-    for i, keyword in enumerate(keywords):
+    for i, example in enumerate(examples):
         seats = np.random.default_rng([seed, 22, i]).integers(len(names), size=(2, 2))
         teams = [{seat: names[k] for seat, k in zip(SEATS, pair)} for pair in seats]
-        games.append({"keyword": keyword, "teams": [team | {"rounds": [], "reward": -1} for team in teams]})
+        games.append(example | {"teams": [team | {"rounds": [], "reward": -1} for team in teams]})
     return games
 
 
@@ -77,7 +77,7 @@ def play(task, games, noise):
     chances = [np.random.default_rng([task.seed, 23, i]).random((2, ROUNDS)) for i in range(len(games))]
     for number in range(ROUNDS):
         running = [i for i, game in enumerate(games) if all(team["reward"] < 0 for team in game["teams"])]
-        places = [(i, k) for i in running for k in (0, 1)]
+        places = [(i, k) for i in running for k in (0, 1)]  # game, team
         teams = [games[i]["teams"][k] for i, k in places]
         if not teams:
             break
@@ -95,8 +95,8 @@ def play(task, games, noise):
         guesses = replies(task, teams, "guesser", map(guess_prompt, turns), made, MAX_GUESS)
         for (i, _), team, history, guess in zip(places, teams, turns, guesses):
             team["rounds"].append([*history[-1], guess])
-            keyword = games[i]["keyword"]
-            if correct(guess, keyword, task.world.alternates.get(keyword, ())):
+            keyword, others = games[i]["keyword"], games[i].get("alternates")
+            if correct(guess, keyword, others or task.world.alternates.get(keyword, ())):
                 team["reward"] = reward(number + 1)
     for game in games:
         if max(team["reward"] for team in game["teams"]) > 0:
@@ -120,26 +120,25 @@ def replies(task, teams, seat, prompts, made=None, limit=0):
 
 
 # ------------------------------------------------------------------------------------------------ figures
-def rate(names, games, seed=0, bootstraps=200):
-    """[rating, low, high] of each name, the 95 % interval by a bootstrap over games.
+def fitted(names, games, seed=0, bootstraps=200):
+    """Ratings of the names, (1 + bootstraps, P): those of the games, and of as many games drawn from them.
 
     Bradley and Terry's model of teams: the logit of the chance that the first wins is the sum of its two
     skills less that of the other's; a draw is half a win for either; skills have a Gaussian prior."""
     teams = [[[team[seat] for seat in SEATS] for team in game["teams"]] for game in games]
-    difference = np.array(
-        [[first.count(name) - other.count(name) for name in names] for first, other in teams]
-    )
+    taken = np.array([[[team.count(name) for name in names] for team in pair] for pair in teams])  # (N, 2, P)
     first, other = np.array([[team["reward"] for team in game["teams"]] for game in games]).T
-    won = (1 + np.sign(first - other)) / 2  # (N,)
-    design = np.stack([difference / 2, -difference / 2], 1)  # (N, 2, P)
+    won, n = (1 + np.sign(first - other)) / 2, len(games)  # (N,)
     counts, ridge = np.stack([won, 1 - won], 1), 1 / SPREAD**2
-    best = newton(design, counts, ridge)
-    drawn = np.random.default_rng([seed, 24]).multinomial(
-        len(games), [1 / len(games)] * len(games), bootstraps
-    )
-    fits = [newton(design, counts * often[:, None], ridge, best) for often in drawn]
-    found = np.vstack([best, np.quantile(fits, (0.025, 0.975), axis=0)])  # (3, P)
-    return (MEAN + SCALE * found).T.tolist()
+    best = newton(taken, counts, ridge)
+    drawn = np.random.default_rng([seed, 24]).multinomial(n, np.full(n, 1 / n), bootstraps)
+    fits = [best, *(newton(taken, counts * often[:, None], ridge, best) for often in drawn)]
+    return MEAN + SCALE * np.array(fits)
+
+
+def spread(values):
+    """[the first, low, high] along the first axis, the 95 % interval that of the others."""
+    return np.vstack([values[:1], np.quantile(values[1:], (0.025, 0.975), axis=0)])
 
 
 def figures(games):

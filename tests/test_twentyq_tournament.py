@@ -11,7 +11,7 @@ import plots
 from games.task import Reply
 from games.twentyq import Options, TwentyQuestions, read_prompt
 from games.twentyq_rules import HANDSHAKE, PRECEDES
-from games.twentyq_tournament import MEAN, SCALE, draw, figures, play, rate, tournament
+from games.twentyq_tournament import MEAN, SCALE, draw, figures, fitted, play, spread, tournament
 from recipes import Infer, parse
 
 
@@ -66,7 +66,7 @@ def test_the_earlier_round_wins_and_ends_the_game(task):
 
 def test_an_agent_gets_all_its_prompts_of_a_phase_in_one_call(task):
     task.rivals = {"a": Says(*["x"] * 20), "b": Says(*["x"] * 20)}
-    games = draw(["a", "b"], ["eagle"] * 30, 0)
+    games = draw(["a", "b"], [{"keyword": "eagle"}] * 30, 0)
     task.options.tries = 1
     play(task, games, 0.0)
     for agent in task.rivals.values():
@@ -74,7 +74,7 @@ def test_an_agent_gets_all_its_prompts_of_a_phase_in_one_call(task):
 
 
 def test_seats_and_partners_follow_from_seed_and_game():
-    names, keywords = list("abcde"), [str(i) for i in range(400)]
+    names, keywords = list("abcde"), [{"keyword": str(i)} for i in range(400)]
     games = draw(names, keywords, 3)
     assert games == draw(names, keywords, 3) and games[:50] == draw(names, keywords[:50], 3)
     assert games != draw(names, keywords, 4)
@@ -90,7 +90,7 @@ def test_a_tournament_is_the_same_with_the_same_seed(world):
 
 
 def test_lock_step_is_the_same_as_one_game_after_the_other(world):
-    games = draw(list(world.rivals), [example["keyword"] for example in world.examples("test")[:30]], 0)
+    games = draw(list(world.rivals), world.examples("test")[:30], 0)
     alone = copy.deepcopy(games)
     play(world, games, 0.0)
     for game in alone:
@@ -119,10 +119,15 @@ def test_about_the_share_of_noise_is_flipped_and_teams_differ(task):
 
 
 # ------------------------------------------------------------------------------------------------ ratings
+def rate(names, games, bootstraps):
+    """[rating, low, high] of each name."""
+    return spread(fitted(names, games, bootstraps=bootstraps)).T
+
+
 def simulated(skills, n, seed):
     """Games whose results follow the model, a fifth of them drawn by both or by nobody."""
     rng, names = np.random.default_rng(seed), list(skills)
-    games = draw(names, [""] * n, seed)
+    games = draw(names, [{"keyword": ""}] * n, seed)
     for game in games:
         first, other = [skills[team["guesser"]] + skills[team["answerer"]] for team in game["teams"]]
         won = rng.random() < 1 / (1 + np.exp(other - first))
@@ -136,7 +141,7 @@ def simulated(skills, n, seed):
 def test_ratings_recover_known_strengths():
     skills = dict(a=1.2, b=0.6, c=0.0, d=-0.6, e=-1.2)
     games = simulated(skills, 6000, 0)
-    found = np.array(rate(list(skills), games, bootstraps=2))[:, 0]
+    found = rate(list(skills), games, bootstraps=1)[:, 0]
     expected = MEAN + SCALE * 0.8 * np.array(list(skills.values()))  # draws pull them together
     np.testing.assert_allclose(found, expected, atol=30)
     assert found.mean() == pytest.approx(MEAN)
@@ -144,7 +149,7 @@ def test_ratings_recover_known_strengths():
 
 def test_intervals_cover_what_many_games_would_show():
     skills = dict(a=0.8, b=0.3, c=-0.2, d=-0.9)
-    truth = np.array(rate(list(skills), simulated(skills, 4000, 100), bootstraps=1))[:, 0]
+    truth = rate(list(skills), simulated(skills, 4000, 100), bootstraps=1)[:, 0]
     found = np.array([rate(list(skills), simulated(skills, 200, seed), bootstraps=60) for seed in range(16)])
     inside = (found[..., 1] <= truth) & (truth <= found[..., 2])
     assert 0.86 <= inside.mean() <= 1.0 and (found[..., 2] - found[..., 1]).mean() < 200
@@ -163,7 +168,7 @@ def test_handshakes_and_false_alphas_are_counted():
     games = [met(("a", "a"), ("a", "a"), "melon") for _ in range(2)]
     order = PRECEDES.format("nut")
     rounds = [
-        [[HANDSHAKE, "yes", "x"], [order, "yes", "melon"]],
+        [[HANDSHAKE, "yes", "x"], ["Is it red?", "yes", "x"], [order, "yes", "melon"]],
         [[HANDSHAKE, "yes", "x"], [order, "no", "x"]],  # melon does precede nut
         [[HANDSHAKE, "no", "x"]],
         [["Is it red?", "yes", "x"]],
@@ -220,6 +225,18 @@ def test_eval_against_plays_prints_writes_and_draws(world_file, tmp_path, capsys
     assert "found as guesser" in shown and "half+table" in shown and "n = 6" in shown
     pytest.importorskip("matplotlib")
     assert plots.main([str(out)]) == 0 and out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_name_with_a_plus_is_made_of_another_agent(task, monkeypatch):
+    opened = []
+    monkeypatch.setattr(infer, "opened", lambda cfg, name: opened.append(name) or (None, None, name))
+    monkeypatch.setattr(infer, "Model", lambda model, tokenizer, max_new: Says())
+    cfg = parse(Infer, ["eval", "--against", "alpha+runs/a", "half+runs/a", "runs/a", "false+half+table"])
+    infer.helpers(cfg, task)
+    alpha, half, model, false = task.rivals.values()
+    assert [type(agent).__name__ for agent in (alpha, half, false)] == ["Alpha", "Ruled", "Pretender"]
+    assert alpha.agent is half.agent is model and opened == ["runs/a"]  # opened once
+    assert type(false.agent).__name__ == "Ruled" and type(false.agent.agent).__name__ == "TablePlayer"
 
 
 def test_what_is_no_tournament_is_not_drawn(tmp_path, capsys):
