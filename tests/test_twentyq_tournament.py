@@ -231,11 +231,24 @@ def test_a_name_with_a_plus_is_made_of_another_agent(task, monkeypatch):
     opened = []
     monkeypatch.setattr(infer, "opened", lambda cfg, name: opened.append(name) or (None, None, name))
     monkeypatch.setattr(infer, "Model", lambda model, tokenizer, max_new: Says())
-    cfg = parse(Infer, ["eval", "--against", "alpha+runs/a", "half+runs/a", "runs/a", "false+half+table"])
+    cfg = parse(
+        Infer,
+        [
+            "eval",
+            "--answerer",
+            "half",
+            "--against",
+            "alpha+runs/a",
+            "half+runs/a",
+            "runs/a",
+            "false+half+table",
+        ],
+    )
     infer.helpers(cfg, task)
     alpha, half, model, false = task.rivals.values()
     assert [type(agent).__name__ for agent in (alpha, half, false)] == ["Alpha", "Ruled", "Pretender"]
     assert alpha.agent is half.agent is model and opened == ["runs/a"]  # opened once
+    assert type(task.answerer).__name__ == "Ruled"
     assert type(false.agent).__name__ == "Ruled" and type(false.agent.agent).__name__ == "TablePlayer"
 
 
