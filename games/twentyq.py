@@ -128,6 +128,7 @@ class Options:
     candidates: int = 0  # at play: best questions of which the one is asked that a belief learns most from
     belief: str = ""  # that belief: recorded answers, such as the model's own; by default the world
     guesses: str = "model"  # at play: who guesses, the model, the belief, or both
+    protocol: str = ""  # at play: half answers questions of letters by rule, alpha asks such ones as well
     think: float = 0.0  # at play: seconds for thinking aloud before each question and guess
     replay: str = ""  # play: show the recorded games of this file, round by round, with the belief
     against: list = ()  # eval: a tournament of these: table, random, runs, alpha+RUN, half+RUN, false+RUN
@@ -385,11 +386,11 @@ class TwentyQuestions(Task):
     def equipped(self, agent):
         """The agent with the aids that the flags name (games.twentyq_aids)."""
         o = self.options
-        if not (o.candidates or o.think or o.guesses != "model"):
+        if not (o.candidates or o.think or o.protocol or o.guesses != "model"):
             return agent
         from games import twentyq_aids as aids
 
-        return aids.equipped(self, agent, o.candidates, o.belief, o.guesses, o.think)
+        return aids.equipped(self, agent)
 
     def evaluate(self, examples, agent):
         """Win rates by noise and their intervals, of the first noise by groups as well, plain greedy play,

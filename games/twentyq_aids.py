@@ -1,5 +1,6 @@
 """20 Questions, aids at play, each a flag and each an agent around an agent: a belief that picks among the
-model's questions and guesses (--candidates, --guesses, --belief), and thinking aloud first (--think)."""
+model's questions and guesses (--candidates, --guesses, --belief), thinking aloud first (--think); and the
+protocol of games.twentyq_alpha (--protocol)."""
 
 import math
 
@@ -12,16 +13,18 @@ ASK = "Now write only the next question."
 GUESS = "Now write only the keyword."
 
 
-def equipped(task, agent, candidates, belief, guesses, think):
-    """The agent with the aids that are asked for. Raises ValueError for an unknown one."""
-    if guesses not in ("model", "belief", "both"):
-        raise ValueError(f"--guesses {guesses}: must be model, belief or both")
-    if think:
-        agent = Thinker(task, agent, think)
-    if candidates or guesses != "model":
-        world = world_of(belief) if belief else task.world
-        agent = Informed(task, agent, Belief(world), candidates, guesses)
-    return agent
+def equipped(task, agent):
+    """The agent with the aids that the task's flags ask for. Raises ValueError for an unknown one."""
+    o = task.options
+    for name, known in (("guesses", ("model", "belief", "both")), ("protocol", ("", *task.wrappers))):
+        if getattr(o, name) not in known:
+            raise ValueError(f"--{name} {getattr(o, name)}: must be {' or '.join(filter(None, known))}")
+    if o.think:
+        agent = Thinker(task, agent, o.think)
+    if o.candidates or o.guesses != "model":
+        world = world_of(o.belief) if o.belief else task.world
+        agent = Informed(task, agent, Belief(world), o.candidates, o.guesses)
+    return task.wrappers[o.protocol](agent) if o.protocol else agent
 
 
 class Informed:

@@ -166,9 +166,12 @@ def agent(observation, configuration=None):
 '''
 OURS = (
     "agents.py attention.py data.py decoding.py families.py losses.py model.py ranks.py sampler.py"
-    " games/rows.py games/task.py games/twentyq.py games/twentyq_aids.py games/twentyq_figures.py"
-    " games/twentyq_kaggle.py games/twentyq_self.py games/twentyq_table.py"
+    " games/rows.py games/task.py games/twentyq.py games/twentyq_aids.py games/twentyq_alpha.py"
+    " games/twentyq_figures.py games/twentyq_kaggle.py games/twentyq_rules.py games/twentyq_self.py"
+    " games/twentyq_table.py"
 ).split()
+PLAY = "tries", "candidates", "guesses", "think", "protocol"  # flags that it plays by
+GIVEN = "world", "belief", "alpha_words"  # and those that name files
 BESIDE = (  # the weights, what model.load and data.load_tokenizer read
     "config.json generation_config.json tokenizer.json tokenizer_config.json chat_template.jinja"
     " model.safetensors.index.json"
@@ -186,9 +189,9 @@ def pack(out, folder, options, format, settings):
     if index.exists():
         weights = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     beside = [name for name in BESIDE if (folder / name).exists()]
-    given = {name: Path(getattr(options, name)) for name in ("world", "belief") if getattr(options, name)}
+    given = {name: Path(getattr(options, name)) for name in GIVEN if getattr(options, name)}
     packed = {name: f"given/{name}{''.join(path.suffixes)}" for name, path in given.items()}
-    play = {name: getattr(options, name) for name in ("tries", "candidates", "guesses", "think")}
+    play = {name: getattr(options, name) for name in PLAY}
     main = MAIN.format(format=format, settings=settings, given=packed, play=play)
     files = {name: root / name for name in OURS} | {packed[name]: path for name, path in given.items()}
     files |= {f"weights/{name}": folder / name for name in (*weights, *beside)}

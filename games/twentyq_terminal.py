@@ -19,6 +19,7 @@ from games.twentyq import (
     last_line,
 )
 from games.twentyq_figures import bits
+from games.twentyq_rules import answer_by_rule
 from games.twentyq_table import Belief, plain
 
 YES = {"y", "yes", "yeah", "yep", "yup", "ja", "true", "1", "sure", "ok"}
@@ -186,13 +187,14 @@ def model_answers(task, agent, read, show, seed):
         known = plain(question) in world.question_index
         if known:  # as the model has seen it written
             question = world.questions[world.question_index[plain(question)]]
-        yes, no = agent.choose([answer_prompt(keyword, question)], ["yes", "no"])[0]
-        sure = 1 / (1 + math.exp(-abs(yes - no)))
-        answer = "yes" if yes > no else "no"
-        show(
-            f"{answer} ({sure:.0%} sure)"
-            + ("" if known else "; I never learned this question, so do not trust me")
-        )
+        if answer := answer_by_rule(keyword, question):
+            show(f"{answer} (by its spelling)")
+        else:
+            yes, no = agent.choose([answer_prompt(keyword, question)], ["yes", "no"])[0]
+            sure = 1 / (1 + math.exp(-abs(yes - no)))
+            answer = "yes" if yes > no else "no"
+            doubt = "" if known else "; I never learned this question, so do not trust me"
+            show(f"{answer} ({sure:.0%} sure){doubt}")
         show("Your guess:")
         guess = (read() or "").strip()[:MAX_GUESS]
         if understood(guess) == "quit":

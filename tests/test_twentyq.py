@@ -726,6 +726,11 @@ def test_the_answerer_warns_of_a_question_it_never_learned(task):
     ]
 
 
+def test_the_answerer_goes_by_the_spelling_where_that_decides(task):
+    _, shown = answers(task, ["Does it have at least two letters?", "", "quit"])
+    assert "yes (by its spelling)" in shown
+
+
 def test_the_answerer_admits_its_wrong_answers(task):
     class Liar(Chooser):
         def choose(self, conversations, choices):

@@ -228,7 +228,9 @@ def folder(tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flags(world_file):
-    argv = "submit --task 20q --device cpu --max-new 6 --tries 4 --candidates 3 --world".split()
+    argv = (
+        "submit --task 20q --device cpu --max-new 6 --tries 4 --candidates 3 --protocol half --world".split()
+    )
     return [*argv, str(world_file)]
 
 

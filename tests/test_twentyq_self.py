@@ -248,6 +248,13 @@ def test_a_models_own_facts_make_a_world(task, tmp_path):
     assert world.chance.max() == pytest.approx(1 / (1 + math.exp(-2)), abs=1e-3)
 
 
+def test_the_protocol_wraps_whatever_plays():
+    alpha = TwentyQuestions(Options(protocol="alpha")).equipped(Says(["Is it alive?"], ["tree"]))
+    assert alpha.reply([ask_prompt([])])[0][0].text == "Is it Agent Alpha?"
+    with pytest.raises(ValueError, match="--protocol beta"):
+        TwentyQuestions(Options(protocol="beta")).equipped(None)
+
+
 # ------------------------------------------------------------------------------------------- lessons
 def game(keyword, won, *rounds):
     return {"keyword": keyword, "rounds": [list(turn) for turn in rounds], "won": won}
