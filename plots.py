@@ -4,7 +4,7 @@ Of runs one panel each for loss, learning rate, gradient norm, throughput, what 
 kl, accuracy ...) and every metric that was evaluated during training, a line a run. Of what infer.py eval
 wrote: ARC's scaling curve, lengths and tasks; Eedi's labels, similarities (before.json after.json) and
 subjects; the arena's biases and calibration, and of any file of battles who wins and why (battles.csv);
-the ratings of a tournament of 20 Questions.
+the ratings of a tournament of 20 Questions, its win rates, and of recorded games (games.jsonl) the belief.
 Needs matplotlib: pip install matplotlib."""
 
 import argparse
@@ -12,9 +12,10 @@ import json
 import sys
 from pathlib import Path
 
+from games.rows import read_rows
 from plots_arena import draw_arena, draw_battles
 from plots_games import draw_arc, draw_eedi, finish, pyplot
-from plots_twentyq import draw_twentyq
+from plots_twentyq import draw_beliefs, draw_twentyq
 
 WINDOW = 0.05  # share of a run's steps over which its noisy lines are averaged
 UNDRAWN = {"step", "tokens", "learned", "dropped", "skipped"}  # of what a step reports
@@ -100,7 +101,9 @@ def draw_files(paths, out):
     reports = {}
     for path in paths:
         if path.suffix != ".json":
-            return draw_battles(paths, out)
+            rows = [row for _, row in read_rows(str(path))] if path.suffix == ".jsonl" else [{}]
+            played = all(isinstance(row.get("rounds"), list) and "keyword" in row for row in rows)
+            return [draw_beliefs(rows, out)] if played else draw_battles(paths, out)
         name = str(path) if path.stem in reports else path.stem
         reports[name] = report = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(report, dict) and report.get("task") in DRAWERS and report.get("records")):

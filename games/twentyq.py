@@ -228,6 +228,8 @@ class TwentyQuestions(Task):
         """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""
         if "chosen" in example:
             return own.preferred(example, self.item, ask_prompt, guess_prompt)
+        if "won" in example and self.item is not Judged:
+            return own.imitated(example, ask_prompt, guess_prompt)
         if self.item is Judged:
             return own.judged(example, ask_prompt, guess_prompt)
         if "turns" in example:

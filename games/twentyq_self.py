@@ -102,6 +102,15 @@ def parting(winner, loser):
 
 
 # ------------------------------------------------------------------------------------------------ items
+def imitated(game, ask_prompt, guess_prompt):
+    """The questions of a game that was won, and, of any, what would have been the right guess of each round:
+    list of Chat."""
+    turns = game["turns"]
+    chats = [(ask_prompt(turns[:i]), question) for i, (question, _) in enumerate(turns) if game["won"]]
+    chats += [(guess_prompt(turns[: i + 1]), game["keyword"]) for i in range(len(turns))]
+    return [Chat([*prompt, {"role": "assistant", "content": text}], learn="last") for prompt, text in chats]
+
+
 def judged(game, ask_prompt, guess_prompt):
     """Every question and the last guess of a game, good if it was won: list of Judged."""
     turns, won = game["turns"], game["won"]
@@ -140,8 +149,6 @@ def lessons(rows, item, drop):
             kept.append(row)
         elif preference and "won" not in row:
             drop("games that do not say whether they were won")
-        elif not preference and not row.get("won", True):
-            drop("lost games, which --loss dpo and kto learn from")
         else:
             games.append(row)
     return kept + (divergences(games) if item is Pair else games)

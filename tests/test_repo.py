@@ -61,7 +61,7 @@ MAY_IMPORT = {
         "torch",
         "numpy",
     },
-    "plots": {"plots_games", "plots_arena", "plots_twentyq"},
+    "plots": {"games.rows", "plots_games", "plots_arena", "plots_twentyq"},
     "plots_arena": {"plots_games", "games", "numpy"},
     "plots_twentyq": {"plots_games", "games", "numpy"},
     "plots_games": {"games", "numpy", "matplotlib"},  # the last an extra, asked for where it is missing
