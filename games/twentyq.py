@@ -5,6 +5,7 @@ every seat from the prompts below, in training and at play alike: one sample per
 are not shown to the asker: measured, they cost wins (a player that reads its own wrong guesses learns to
 trust them)."""
 
+import re
 import string
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,24 @@ def same(a, b):
 
 def correct(guess, keyword, alternates=()):
     return any(same(guess, word) for word in (keyword, *alternates))
+
+
+def names(text, words):
+    """Whether a text names one of some keywords: as whole words, by the rule of `same`."""
+    spoken = re.findall(r"\w+", text.lower())
+    whole = normalise(" ".join(spoken))
+    near = [word for word in words if normalise(word)[:-2] in whole]  # the rest need no closer look
+    return any(
+        same(" ".join(spoken[i : i + n]), word)
+        for word in near
+        for n in range(1, len(word.split()) + 2)
+        for i in range(len(spoken) - n + 1)
+    )
+
+
+def unnamed(questions, words):
+    """How many of the questions come before the first that names one of some keywords."""
+    return next((i for i, question in enumerate(questions) if names(question, words)), len(questions))
 
 
 def yes_or_no(text):
@@ -106,9 +125,10 @@ def last_line(text):
 @dataclass
 class Options:
     world: str = str(WORLD)  # file of keywords, questions and facts
-    data: str = ""  # train on recorded games {"keyword", "rounds": [[question, answer]]}: file, folder, Hub
+    data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # of --data: a slice such as 0:1000
-    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
+    lost: bool = False  # of --data: learn from lost games too
+    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at, or to play collected games at
     flips: float = 0.3  # training games flip up to this share of the answers
     unsure: float = 0.1  # share of training games in which some answers are "unsure", as people's are
     explore: float = 0.15  # share of training questions asked at random: states off the teacher's path
@@ -118,10 +138,16 @@ class Options:
     tries: int = 24  # next best replies to look through for one not said before; fewer save time
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
     answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
+    teacher: str = ""  # collect: who plays: table, a run or model, or an endpoint (https://HOST/v1)
+    teacher_model: str = ""  # name of the model at the endpoint; the key is in PARLOR_KEY
+    strategy: str = "play"  # collect: play, simulate, hinted, snapshot or cheap (games/twentyq_teacher.py)
+    workers: int = 8  # collect: requests to the endpoint at a time
+    price: str = ""  # collect: of a million tokens at the endpoint, IN,OUT (prompts and replies), for the sum
 
 
 class TwentyQuestions(Task):
     Options = Options
+    idle = ("workers", "price", "lost")
 
     def __init__(self, options=None, seed=0):
         super().__init__(options, seed)
@@ -129,6 +155,8 @@ class TwentyQuestions(Task):
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.players = {"table": self.table_player}
         self.games = list(self.read_games()) if self.options.data else []
+        if self.options.teacher:
+            self.max_new = 512  # a teacher reasons, and may write a whole game
         try:
             self.noises = [float(share) for share in self.options.noise.split(",")]
         except ValueError as error:
@@ -148,28 +176,55 @@ class TwentyQuestions(Task):
         return [{"keyword": self.world.keywords[k]} for k in order]
 
     def read_games(self):
-        for where, row in read_rows(self.options.data, self.options.rows, ("keyword", "rounds")):
-            for key, kind in (("keyword", str), ("rounds", list)):
-                if not isinstance(row.get(key), kind):
-                    raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
-            turns = []
-            for turn in row["rounds"]:
-                if not (
-                    isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:2])
-                ):
-                    raise ValueError(f'{where}: a round must be [question, "yes" or "no"], found {turn!r}')
-                turns.append((turn[0], plain(turn[1])))
-            if len(turns) > ROUNDS or not turns:
-                self.drop("more than 20 rounds" if turns else "no rounds")
-            elif any(answer not in ("yes", "no", "unsure") for _, answer in turns):
-                self.drop("an answer other than yes, no and unsure")
-            else:
-                yield {"keyword": row["keyword"], "turns": turns}
+        rows = read_rows(self.options.data, self.options.rows, ("keyword", "rounds"))
+        return [game for where, row in rows if (game := self.read_game(where, row))]
+
+    def read_game(self, where, row):
+        """The game in a row of --data, or None where it is left out and counted. A game ends for us where a
+        question names the keyword: what comes after would be learned from prompts that hold the answer."""
+        for key, kind in (("keyword", str), ("rounds", list)):
+            if not isinstance(row.get(key), kind):
+                raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
+        keyword, turns, guesses = row["keyword"], [], []
+        for turn in row["rounds"]:
+            if not (isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:3])):
+                raise ValueError(
+                    f'{where}: a round must be [question, "yes" or "no"], and its guess if there is one, '
+                    f"found {turn!r}"
+                )
+            turns.append((turn[0], plain(turn[1])))
+            guesses += turn[2:3]
+        flipped = row.get("flipped", [False] * len(turns))
+        if guesses and len(guesses) < len(turns):
+            raise ValueError(f'{where}: all rounds have a guess ("" is none) or no round has one')
+        if not (isinstance(flipped, list) and len(flipped) == len(turns)):
+            raise ValueError(f"{where}: 'flipped' must be a list with true or false for each round")
+        if row.get("won") is False and not row.get("cut") and not self.options.lost:
+            return self.drop("lost games (--lost takes them)")
+        if len(turns) > ROUNDS or not turns:
+            return self.drop("more than 20 rounds" if turns else "no rounds")
+        if any(answer not in ("yes", "no", "unsure") for _, answer in turns):
+            return self.drop("an answer other than yes, no and unsure")
+        clean = unnamed([question for question, _ in turns], self.words(keyword))
+        if clean < len(turns):
+            self.drop("rest of a game, whose question names the keyword")
+        game = {"keyword": keyword, "turns": turns[:clean]}
+        if guesses:
+            game["guesses"] = guesses[:clean]
+        if any(flipped):
+            game["flipped"] = flipped[:clean]
+        if row.get("strategy") == "snapshot":
+            game["snapshot"] = True
+        return game if clean else None
+
+    def words(self, keyword):
+        """The keyword and what else counts as it."""
+        return [keyword, *self.world.alternates.get(keyword, ())]
 
     def items(self, example, rng):
         """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""
         if "turns" in example:
-            return self.recorded_items(example["keyword"], example["turns"])
+            return self.recorded_items(example)
         keyword = example["keyword"]
         world, belief, k = self.world, self.teacher.restart(), self.world.keyword_index[plain(keyword)]
         rate = 0.0 if rng.random() < 0.2 else rng.uniform(0, self.options.flips)
@@ -196,13 +251,20 @@ class TwentyQuestions(Task):
             chats.append(said(answer_prompt(keyword, world.questions[q]), truth))
         return chats
 
-    def recorded_items(self, keyword, turns):
-        """Questions and the final guess of somebody's game, and its answers as the answerer's lessons."""
-        chats = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(len(turns))]
+    def recorded_items(self, game):
+        """Somebody's game: its questions, its answers (but flipped ones) as the answerer's lessons, its
+        guesses; the keyword as the last one where it has none. Whoever wrote a snapshot knew the keyword from
+        the start: its first question is no lesson, and nobody gave its answers."""
+        keyword, turns, snapshot = game["keyword"], game["turns"], game.get("snapshot", False)
+        flipped = game.get("flipped", [False] * len(turns))
+        guesses = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
+        chats = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(int(snapshot), len(turns))]
         chats += [
-            said(answer_prompt(keyword, question), answer) for question, answer in turns if answer != "unsure"
+            said(answer_prompt(keyword, question), answer)
+            for (question, answer), wrong in zip(turns, flipped)
+            if not (snapshot or wrong or answer == "unsure")
         ]
-        return [*chats, said(guess_prompt(turns), keyword)]
+        return chats + [said(guess_prompt(turns[: i + 1]), guess) for i, guess in enumerate(guesses) if guess]
 
     def texts(self):
         """All that is ever said in this world, for a tokenizer, often enough to become one token each."""
@@ -216,12 +278,14 @@ class TwentyQuestions(Task):
     def play(self, examples, agent, answerer=None, noise=0.0, repeats=False):
         """Play one game per example in lock step, the agent asking and guessing: list of Episodes.
 
-        answerer: an agent, by default the truthful table. noise: share of answers flipped, drawn from (seed,
-        game, round). repeats=False: a question or guess already made in a game is replaced by the agent's
-        next best."""
+        answerer: an agent, by default the truthful table. noise: share of answers flipped, one or one a game,
+        drawn from (seed, game, round); a game is its place, or the "draw" of its example. repeats=False: a
+        question or guess already made in a game is replaced by the agent's next best."""
         answerer = answerer or self.table_player()
         games = [{"example": example, "turns": [], "replies": [], "won": None} for example in examples]
-        draws = np.stack([np.random.default_rng([self.seed, i]).random(ROUNDS) for i in range(len(games))])
+        keys = [[self.seed, *example.get("draw", (i,))] for i, example in enumerate(examples)]
+        draws = np.stack([np.random.default_rng(key).random(ROUNDS) for key in keys])  # (games, rounds)
+        flips = draws < np.reshape(noise, (-1, 1))
         for number in range(ROUNDS):
             running = [(i, game) for i, game in enumerate(games) if game["won"] is None]
             if not running:
@@ -237,7 +301,7 @@ class TwentyQuestions(Task):
             ]
             answers = [yes_or_no(replies[0].text) or "no" for replies in answerer.reply(prompts)]
             for (i, game), turns, (question, repeated), answer in zip(running, histories, asked, answers):
-                flipped = bool(draws[i, number] < noise)
+                flipped = bool(flips[i, number])
                 answer = {"yes": "no", "no": "yes"}[answer] if flipped else answer
                 turn = {"question": question.text, "answer": answer, "flipped": flipped, "repeated": repeated}
                 game["turns"].append(turn | {"known": plain(question.text) in self.world.question_index})
@@ -295,6 +359,26 @@ class TwentyQuestions(Task):
             terminal.model_answers(self, agent, read, show, seed)
         else:
             terminal.model_asks(self, agent, read, show)
+
+    # -------------------------------------------------------------------------------------------- collecting
+    def attempt(self, examples, agent):
+        """The games to collect, --n of each keyword: (place, record) when the last of a keyword has ended."""
+        from games import twentyq_teacher as teacher
+
+        return teacher.collect(self, examples, agent)
+
+    def collected(self, record):
+        """The games of a record, as rows for --data."""
+        return [
+            {name: value for name, value in game.items() if name != "dropped"}
+            for game in record["games"]
+            if game["rounds"]
+        ]
+
+    def tally(self, records):
+        from games import twentyq_teacher as teacher
+
+        return teacher.tally(self, records)
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, agent):

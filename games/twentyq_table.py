@@ -62,7 +62,7 @@ class World:
                 raise ValueError(f"{where}: {line!r} stands outside of [questions], [kinds] and [keywords]")
         if not rows:
             raise ValueError(f"{path}: no keywords")
-        self.table = np.array(rows)
+        self.table = np.array(rows, dtype=bool)  # (keywords, 0) of a mere list of keywords
         self.keyword_index = {plain(word): i for i, word in enumerate(self.keywords)}
         self.question_index = {plain(question): i for i, question in enumerate(self.questions)}
 
@@ -102,7 +102,7 @@ class Belief:
 
     def __init__(self, world, pool=0, opening=0):
         self.world = world
-        self.pool = np.array(world.separating(pool or len(world.questions)))
+        self.pool = np.array(world.separating(pool or len(world.questions)), dtype=int)
         self.opening = opening  # the first questions, asked in fixed order
         likely = np.where(world.table, 1 - EPS, EPS)  # P(yes | keyword), (keywords, questions)
         self.log_yes, self.log_no = np.log(likely), np.log(1 - likely)
