@@ -1,6 +1,7 @@
 """Who plays: a Model has reply() and choose(), a Teacher, who is elsewhere, reply(), an Encoder embed(), a
 Classifier classify(); a game's own player may be an agent too (games.task)."""
 
+import hashlib
 import json
 import math
 import time
@@ -11,6 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
+from threading import Lock
 
 import torch
 from safetensors.numpy import load_file, save_file
@@ -144,26 +146,57 @@ def class_logits(model, batch):
 class Teacher:
     """A model behind an OpenAI-compatible endpoint, url ending in /v1. Requests run `workers` at a time; what
     fails for a while (429, 5xx, a broken or slow connection, an answer that is none) is tried again after
-    Retry-After or 1, 2, 4 ... seconds, up to `tries` times. `tokens` counts those of prompts and replies."""
+    Retry-After or 1, 2, 4 ... seconds, up to `tries` times. `tokens` counts those of prompts and replies.
+
+    kept: where replies are kept as they come, an infer.Journal: what it holds is not asked, and paid, again.
+    A reply is known by `part` (of the work, which who asks sets), its request, and how many equal requests
+    there were in the part before it."""
 
     AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
-    def __init__(self, url, model, key="", max_new=512, temperature=0.0, workers=8, tries=6, timeout=120):
+    def __init__(
+        self, url, model, key="", max_new=512, temperature=0.0, workers=8, tries=6, timeout=120, kept=None
+    ):
         self.url, self.model, self.key = url.rstrip("/") + "/chat/completions", model, key
         self.settings = {"max_tokens": max_new, "temperature": temperature}
         self.workers, self.tries, self.timeout = workers, tries, timeout
-        self.tokens = Counter()
+        self.tokens, self.before = Counter(), Counter()  # before: of replies that were kept
+        self.kept, self.part, self.asked, self.lock = kept, 0, Counter(), Lock()
+        for row in kept.rows.values() if kept else ():
+            self.before.update(row["usage"])
 
     def reply(self, conversations, n=1):
         """For each conversation n replies, in order."""
-        asked = [conversation for conversation in conversations for _ in range(n)]
+        bodies = [self.body(conversation) for conversation in conversations for _ in range(n)]
         with ThreadPoolExecutor(self.workers) as pool:
-            replies = list(pool.map(self.ask, asked))
+            replies = list(pool.map(self.ask, bodies, [self.name_of(body) for body in bodies]))
         return [replies[i : i + n] for i in range(0, len(replies), n)]
 
-    def ask(self, messages):
-        """One Reply. Raises ConnectionError, without the key, where no try succeeds or more will not help."""
-        body = json.dumps({"model": self.model, "messages": messages, **self.settings}).encode()
+    def body(self, messages):
+        return json.dumps({"model": self.model, "messages": messages, **self.settings}).encode()
+
+    def name_of(self, body):
+        """What tells the reply to a request from all others of the work."""
+        name = hashlib.sha256(f"{self.url} {self.part} ".encode() + body).hexdigest()
+        self.asked[name] += 1
+        return f"{name}-{self.asked[name]}"
+
+    def ask(self, body, name):
+        """The Reply to a request, kept or new. Raises ConnectionError, without the key, where no try succeeds
+        or more will not help."""
+        if self.kept and name in self.kept.rows:
+            row = self.kept.rows[name]
+            return Reply(row["text"], finished=row["finished"])
+        reply, usage = self.request(body)
+        with self.lock:
+            self.tokens.update(usage)
+            if self.kept:
+                row = {"row": name, "text": reply.text, "finished": reply.finished, "usage": usage}
+                self.kept.add([row])
+        return reply
+
+    def request(self, body):
+        """The Reply that the endpoint gives, and its usage."""
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -187,12 +220,11 @@ class Teacher:
         raise ConnectionError(f"{self.url}: no reply ({why})")
 
     def read(self, found):
-        """The Reply in what an endpoint sent. KeyError, IndexError or TypeError where it is none."""
+        """The Reply in what an endpoint sent, and its usage. KeyError, IndexError or TypeError where it is
+        none."""
         choice = found["choices"][0]
         text = choice["message"]["content"]
         if not isinstance(text, str):
             raise TypeError("no text in the reply")
-        for name, count in (found.get("usage") or {}).items():
-            if isinstance(count, int):
-                self.tokens[name] += count
-        return Reply(text, finished=choice.get("finish_reason") != "length")
+        usage = {name: count for name, count in (found.get("usage") or {}).items() if isinstance(count, int)}
+        return Reply(text, finished=choice.get("finish_reason") != "length"), usage

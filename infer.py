@@ -126,10 +126,10 @@ def agent_of(cfg, model, tokenizer, task=None):
     return Model(model, tokenizer, cfg.max_new, **sampling)
 
 
-def player(cfg, task, name, model="", max_new=0):
+def player(cfg, task, name, model="", max_new=0, **settings):
     """The agent that a flag names: one of the game's own (Task.players), one made of another, NAME+AGENT
-    (Task.wrappers), an OpenAI-compatible endpoint and its model (or URL#MODEL; the key is in PARLOR_KEY), or
-    a run or a model folder."""
+    (Task.wrappers), an OpenAI-compatible endpoint and its model (or URL#MODEL; the key is in PARLOR_KEY;
+    settings: its own), or a run or a model folder."""
     max_new = max_new or task.max_new
     if name in task.players:
         return task.players[name]()
@@ -138,7 +138,7 @@ def player(cfg, task, name, model="", max_new=0):
         return task.wrappers[wrapper](player(cfg, task, inner, model, max_new))
     if name.startswith(("http://", "https://")):
         url, _, named_there = name.partition("#")
-        return Teacher(url, model or named_there, os.environ.get("PARLOR_KEY", ""), max_new)
+        return Teacher(url, model or named_there, os.environ.get("PARLOR_KEY", ""), max_new, **settings)
     agent = Model(*opened(cfg, name)[:2], max_new)
     task.players[name] = lambda: agent  # opened once, however many agents are made of it
     return agent
@@ -218,7 +218,7 @@ def evaluate(cfg, task, model, tokenizer, folder):
     agent = agent_of(cfg, model, tokenizer, task) if model else None  # those of a tournament have names
     examples = task.examples("test")
     examples = task.unseen(examples[: cfg.limit] if cfg.limit else examples)
-    if task.attempt:
+    if task.summary:
         result = task.summary(attempts(cfg, task, agent, examples, str(folder)))
     else:
         result = task.evaluate(examples, agent)
@@ -244,13 +244,23 @@ def evaluate(cfg, task, model, tokenizer, folder):
             plots.main([out])  # which says what to install where it cannot draw
 
 
-def collect(cfg, task, model, tokenizer, folder):
-    """Write what the model's replies to the first --limit training examples teach to the new file --out, as
-    rows for --data; it goes on after a kill. Of a game of vectors hard negatives, for all examples where no
-    --limit is given, and beside them the pool of all texts."""
+def collect(cfg, task, model=None, tokenizer=None, folder=None):
+    """Write what the replies of the model, or of the --teacher, to the first --limit training examples teach
+    to the new file --out, as rows for --data; it goes on after a kill. Of a game of vectors hard negatives,
+    for all examples where no --limit is given, and beside them the pool of all texts."""
     if not (cfg.out and (task.attempt or task.mined)):
         raise UsageError("collect needs --out FILE, and a game whose replies teach something")
-    out, agent = new_file(cfg.out), agent_of(cfg, model, tokenizer, task)
+    out, kept = new_file(cfg.out), None
+    if model:
+        agent = agent_of(cfg, model, tokenizer, task)
+    else:
+        folder, task.n, prices = cfg.model, cfg.n, prices_of(cfg.options.price)
+        if cfg.n > 1 and not cfg.temperature and cfg.model not in task.players:
+            raise UsageError("--n without --temperature: at temperature 0 all games are the same")
+        kept = Journal(f"{out}.replies.part", {})
+        settings = dict(temperature=cfg.temperature, workers=cfg.options.workers, kept=kept)
+        longest = cfg.max_new if "max_new" in cfg.origin else 0
+        agent = player(cfg, task, cfg.model, cfg.options.teacher_model, longest, **settings)
     if task.mined:
         pool = new_file(str(Path(out).with_name(f"{Path(out).stem}_pool.jsonl")))
         if not Path(named(cfg), "run.json").exists():
@@ -267,8 +277,38 @@ def collect(cfg, task, model, tokenizer, folder):
     records = attempts(cfg, task, agent, task.examples("train")[: cfg.limit or None], str(folder))
     found = [row for record in records for row in task.collected(record)]
     write_rows(out, found)
-    Path(f"{out}.part").unlink(missing_ok=True)
+    for line in task.tally(records):
+        print(line)
+    if isinstance(agent, Teacher):
+        print(bill(agent, prices))
+    for part in (f"{out}.part", f"{out}.replies.part"):
+        Path(part).unlink(missing_ok=True)
     print(f"written: {out}, {len(found):,} rows of {len(records):,} examples")
+
+
+def prices_of(text):
+    """(prompt, reply) prices of a million tokens in --price, or None."""
+    try:
+        prices = [float(price) for price in text.split(",")] if text else None
+    except ValueError:
+        prices = ()
+    if prices is not None and len(prices) != 2:
+        raise UsageError(f"--price {text}: must be two numbers, of prompts and replies, such as 0.15,0.6")
+    return prices
+
+
+def bill(teacher, prices):
+    """What the replies of an endpoint took, those of calls that were killed before included."""
+    names = ("prompt_tokens", "completion_tokens")
+    before, total = (
+        [count[name] for name in names] for count in (teacher.before, teacher.before + teacher.tokens)
+    )
+    line = f"tokens: {total[0]:,} of prompts, {total[1]:,} of replies"
+    if any(before):
+        line += f" ({before[0]:,} and {before[1]:,} paid before)"
+    if prices:
+        line += f"; cost {sum(n * price for n, price in zip(total, prices)) / 1e6:.4g}"
+    return line
 
 
 def print_dropped(task):
@@ -287,17 +327,21 @@ def attempts(cfg, task, agent, examples, folder):
     own = {name: value for name, value in vars(cfg.options).items() if name not in task.idle}
     settings = {"model": folder, **{name: getattr(cfg, name) for name in names}, **own}
     journal = Journal(f"{cfg.out}.part" if cfg.out else "", settings)
-    left = [i for i in range(len(examples)) if i not in journal.rows]
     size = max(1, CHUNK // cfg.n)
     with tqdm(total=len(examples), initial=len(journal.rows), unit="task", disable=None) as bar:
-        for start in range(0, len(left), size):
-            part = left[start : start + size]
-            agent.calls = 0  # replies follow from seed and prompt, not from what was done before a kill
-            found = task.attempt([examples[i] for i in part], agent)
-            journal.add({"row": i, "record": record} for i, record in zip(part, found))
-            for line in (line for record in found for line in task.lines(record)):
-                bar.write(data.printable(line))
-            bar.update(len(part))
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
+            if all(start + place in journal.rows for place in range(len(part))):
+                continue
+            # replies follow from seed, part and prompt, not from what was done before a kill: so a part that
+            # was not finished is done again as a whole, and what is there already is left as it is
+            agent.calls, agent.part = 0, start
+            for place, record in task.attempt(part, agent):
+                if start + place not in journal.rows:
+                    journal.add([{"row": start + place, "record": record}])
+                    for line in task.lines(record):
+                        bar.write(data.printable(line))
+                    bar.update(1)
     return [journal.rows[i]["record"] for i in range(len(examples))]
 
 
@@ -307,6 +351,7 @@ class Journal:
     path nothing is kept."""
 
     def __init__(self, path, settings):
+        settings = json.loads(json.dumps(settings))  # as they will be read back
         self.path, self.settings, self.rows = path and Path(path), settings, {}
         if not path:
             return
@@ -481,10 +526,16 @@ def main(argv=None):
             raise UsageError(f"{cfg.verb}: unknown{nearest(cfg.verb, VERBS)} (known: {', '.join(VERBS)})")
         if cfg.n < 1:
             raise UsageError("--n must be at least 1")
+        teacher = cfg.verb == "collect" and getattr(cfg.options, "teacher", "")
+        if teacher and (cfg.model or cfg.run):
+            raise UsageError("--teacher: plays instead of a --run or --model, take one of them")
+        cfg.model = teacher or cfg.model
         as_trained(cfg)
         task = TASKS[cfg.task](cfg.options, cfg.seed)
         by_model = task.package or type(task).submission is not Task.submission
-        if cfg.verb in ("rows", *task.alone) or cfg.verb == "submit" and (cfg.predictions or not by_model):
+        elsewhere = teacher and (teacher in task.players or teacher.startswith(("http://", "https://")))
+        alone = elsewhere or cfg.verb in ("rows", *task.alone)
+        if alone or cfg.verb == "submit" and (cfg.predictions or not by_model):
             VERBS[cfg.verb](cfg, task)
         elif cfg.verb == "eval" and getattr(cfg.options, "against", ()):
             helpers(cfg, task)

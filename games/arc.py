@@ -159,7 +159,7 @@ class Arc(Task):
 
     def attempt(self, examples, agent):
         """n replies to each example (to each of its tests, where the prompt shows it) and what became of
-        them: list of records."""
+        them: (place, record) of each example."""
         version = self.versions[0]
         if version.asks == "input" or version is PROMPTS["output-from-code-v0"]:
             raise ValueError("--prompt-version: the first must ask for programs or for the test's output")
@@ -182,7 +182,7 @@ class Arc(Task):
             records[i]["replies"].append(
                 {"test": test, "logp": reply.logp, "tokens": len(reply.ids), "frame": vars(frame), **found}
             )
-        return records
+        return enumerate(records)
 
     def record(self, example):
         question = self.prompt(example)[-1]["content"] if self.options.verbose else ""
@@ -294,7 +294,7 @@ class Arc(Task):
     def evaluate(self, examples, agent):
         """The figures of n replies to each example; none where programs cannot be run."""
         try:
-            return self.summary(self.attempt(examples, agent))
+            return self.summary([record for _, record in self.attempt(examples, agent)])
         except PermissionError as error:
             print(f"arc: not evaluated: {error}", file=sys.stderr)
             return self.summary([])

@@ -50,7 +50,7 @@ def show_task(task, agent, example, show):
             show(f"{name}:")
             for line in painted([pair["input"], pair.get("output")]):
                 show(line, painted=True)
-    record = task.attempt([example], agent)[0]
+    ((_, record),) = task.attempt([example], agent)
     for line in task.programs(record)[:SHOWN]:
         show(line)
     for test, pair in enumerate(record["test"]):

@@ -256,7 +256,7 @@ class Reasoning(Task):
 
     # -------------------------------------------------------------------------------------------- play
     def attempt(self, examples, agent):
-        """n replies to each example and how they count: list of records."""
+        """n replies to each example and how they count: (place, record) of each."""
         examples = [self.problem(example) for example in examples]
         prompts = [self.prompt(example) for example in examples]
         groups = agent.reply([prompt for prompt in prompts for _ in range(self.n)])
@@ -274,7 +274,7 @@ class Reasoning(Task):
             records.append({**example, "replies": found})
         if self.grader:
             self.grade([(record["question"], reply) for record in records for reply in record["replies"]])
-        return records
+        return enumerate(records)
 
     def grade(self, asked):
         """Put the judge's "grade", 0 to 10, into the replies of (question, reply) pairs; None where it gave
@@ -352,7 +352,7 @@ class Reasoning(Task):
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, agent):
-        return self.summary(self.attempt(examples, agent))
+        return self.summary([record for _, record in self.attempt(examples, agent)])
 
     def summary(self, records):
         """Right answers (of the first reply, of any, by vote), the form at three levels, lengths; of families

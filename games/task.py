@@ -197,15 +197,19 @@ class Task:
         --out."""
         raise NotImplementedError
 
-    attempt = (
-        None  # (examples, agent) -> records, a dict each, of a game whose evaluation can go on after a kill
-    )
+    # (examples, agent) -> (place, record) of each example as it ends; of a game that goes on after a kill
+    attempt = None
+    summary = None  # records -> what evaluate gives, of a game that is evaluated by its attempts
 
     mined = None  # (agent, limit) -> (rows for --data, rows of texts), of a game that collects negatives
 
     def collected(self, record):
         """Rows for --data that a record of `attempt` on a training example makes."""
         raise ValueError("--task: this game collects nothing")
+
+    def tally(self, records):
+        """Lines that collect prints about all its records."""
+        return []
 
     def lines(self, record):
         """What --verbose shows of a record of `attempt`."""

@@ -5,6 +5,7 @@ every seat from the prompts below, in training and at play alike: one sample per
 are not shown to the asker: measured, they cost wins (a player that reads its own wrong guesses learns to
 trust them)."""
 
+import re
 import string
 import zlib
 from dataclasses import dataclass, replace
@@ -50,6 +51,24 @@ def same(a, b):
 
 def correct(guess, keyword, alternates=()):
     return any(same(guess, word) for word in (keyword, *alternates))
+
+
+def names(text, words):
+    """Whether a text names one of some keywords: as whole words, by the rule of `same`."""
+    spoken = re.findall(r"\w+", text.lower())
+    whole = normalise(" ".join(spoken))
+    near = [word for word in words if normalise(word)[:-2] in whole]  # the rest need no closer look
+    return any(
+        same(" ".join(spoken[i : i + n]), word)
+        for word in near
+        for n in range(1, len(word.split()) + 2)
+        for i in range(len(spoken) - n + 1)
+    )
+
+
+def unnamed(questions, words):
+    """How many of the questions come before the first that names one of some keywords."""
+    return next((i for i, question in enumerate(questions) if names(question, words)), len(questions))
 
 
 def yes_or_no(text):
@@ -113,9 +132,10 @@ class Options:
     held: float = 0.0  # share of the keywords kept from training; of recorded games a twentieth at least
     keywords: str = ""  # evaluate on these: a word a line, rows with a keyword, or Kaggle's JSON
     answerer: str = "table"  # who answers in evaluations: table, self, a run, a model folder, an endpoint
-    data: str = ""  # train on recorded games {"keyword", "rounds": [[question, answer]]}: file, folder, Hub
+    data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # of --data: a slice such as 0:1000
-    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at
+    lost: bool = False  # of --data: learn from lost games too
+    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at, or to play collected games at
     flips: float = 0.3  # training games flip up to this share of the answers
     unsure: float = 0.1  # share of training games in which some answers are "unsure", as people's are
     explore: float = 0.15  # share of training questions asked at random: states off the teacher's path
@@ -135,10 +155,16 @@ class Options:
     alpha_words: str = ""  # alpha: its words, one a line, how often after a tab; by default the world's
     alpha_control: bool = False  # alpha: test its partner first; pays where one in four only pretends
     answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
+    teacher: str = ""  # collect: who plays: table, a run or model, or an endpoint (https://HOST/v1)
+    teacher_model: str = ""  # name of the model at the endpoint; the key is in PARLOR_KEY
+    strategy: str = "play"  # collect: play, simulate, hinted, snapshot or cheap (games/twentyq_teacher.py)
+    workers: int = 8  # collect: requests to the endpoint at a time
+    price: str = ""  # collect: of a million tokens at the endpoint, IN,OUT (prompts and replies), for the sum
 
 
 class TwentyQuestions(Task):
     Options = Options
+    idle = ("workers", "price", "lost")
 
     def __init__(self, options=None, seed=0):
         super().__init__(options, seed)
@@ -150,6 +176,9 @@ class TwentyQuestions(Task):
         self.alone = ("play",) if self.options.replay else ()
         self.answerer = None  # an agent, where --answerer names neither the table nor the player itself
         self.games = list(self.read_games()) if self.options.data else []
+        self.lessons = None  # of these, what the loss learns from
+        if self.options.teacher:
+            self.max_new = 512  # a teacher reasons, and may write a whole game
         try:
             self.noises = [float(share) for share in self.options.noise.split(",")]
         except ValueError as error:
@@ -167,11 +196,11 @@ class TwentyQuestions(Task):
             seen = {plain(word) for word in self.seen}
             return sorted(words, key=lambda example: plain(example["keyword"]) in seen)
         if self.options.data:
+            if self.lessons is None:  # counts what is left out
+                self.lessons = own.lessons(self.games, self.item, self.options.lost, self.drop)
             every = round(1 / max(self.options.held, 0.05))
-            held = set(sorted({game["keyword"] for game in self.games})[::every])
-            games = [game for game in self.games if (game["keyword"] in held) == (split == "valid")]
-            drop = self.drop if split == "train" and not self.dropped else lambda reason: None
-            return own.lessons(games, self.item, drop)
+            held = set(sorted({row["keyword"] for row in self.lessons})[::every])
+            return [row for row in self.lessons if (row["keyword"] in held) == (split == "valid")]
         words = self.shuffled()
         held = round(self.options.held * len(words))
         return [{"keyword": word} for word in (words[held:] if split == "train" else words[:held] or words)]
@@ -201,39 +230,61 @@ class TwentyQuestions(Task):
         return sorted({example["keyword"] for example in self.examples("train")})
 
     def read_games(self):
-        for where, row in read_rows(self.options.data, self.options.rows, ("keyword",)):
-            if "chosen" in row:
-                yield own.checked(where, row)
-                continue
-            for key, kind in (("keyword", str), ("rounds", list)):
-                if not isinstance(row.get(key), kind):
-                    raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
-            turns = []
-            for turn in row["rounds"]:
-                if not (
-                    isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:2])
-                ):
-                    raise ValueError(f'{where}: a round must be [question, "yes" or "no"], found {turn!r}')
-                turns.append((turn[0], plain(turn[1])))
-            if len(turns) > ROUNDS or not turns:
-                self.drop("more than 20 rounds" if turns else "no rounds")
-            elif any(answer not in ("yes", "no", "unsure") for _, answer in turns):
-                self.drop("an answer other than yes, no and unsure")
-            else:
-                game = {"keyword": row["keyword"], "turns": turns}
-                guesses = [turn[2] for turn in row["rounds"] if len(turn) > 2]
-                yield game | ({"won": bool(row["won"]), "guesses": guesses} if "won" in row else {})
+        rows = read_rows(self.options.data, self.options.rows, ("keyword",))
+        return [game for where, row in rows if (game := self.read_game(where, row))]
+
+    def read_game(self, where, row):
+        """The game in a row of --data, or None where it is left out and counted. A game ends for us where a
+        question names the keyword: what comes after would be learned from prompts that hold the answer."""
+        if "chosen" in row:
+            return own.checked(where, row)
+        for key, kind in (("keyword", str), ("rounds", list)):
+            if not isinstance(row.get(key), kind):
+                raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
+        keyword, turns, guesses = row["keyword"], [], []
+        for turn in row["rounds"]:
+            if not (isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:3])):
+                raise ValueError(
+                    f'{where}: a round must be [question, "yes" or "no"], and its guess if there is one, '
+                    f"found {turn!r}"
+                )
+            turns.append((turn[0], plain(turn[1])))
+            guesses += turn[2:3]
+        flipped = row.get("flipped", [False] * len(turns))
+        if guesses and len(guesses) < len(turns):
+            raise ValueError(f'{where}: all rounds have a guess ("" is none) or no round has one')
+        if not (isinstance(flipped, list) and len(flipped) == len(turns)):
+            raise ValueError(f"{where}: 'flipped' must be a list with true or false for each round")
+        if len(turns) > ROUNDS or not turns:
+            return self.drop("more than 20 rounds" if turns else "no rounds")
+        if any(answer not in ("yes", "no", "unsure") for _, answer in turns):
+            return self.drop("an answer other than yes, no and unsure")
+        clean = unnamed([question for question, _ in turns], self.words(keyword))
+        if clean < len(turns):
+            self.drop("rest of a game, whose question names the keyword")
+        game = {"keyword": keyword, "turns": turns[:clean]}
+        if guesses:
+            game["guesses"] = guesses[:clean]
+        if any(flipped):
+            game["flipped"] = flipped[:clean]
+        if row.get("strategy") == "snapshot":
+            game["snapshot"] = True
+        if "won" in row and not row.get("cut"):
+            game["won"] = bool(row["won"])
+        return game if clean else None
+
+    def words(self, keyword):
+        """The keyword and what else counts as it."""
+        return [keyword, *self.world.alternates.get(keyword, ())]
 
     def items(self, example, rng):
         """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""
         if "chosen" in example:
             return own.preferred(example, self.item, ask_prompt, guess_prompt)
-        if "won" in example and self.item is not Judged:
-            return own.imitated(example, ask_prompt, guess_prompt)
         if self.item is Judged:
             return own.judged(example, ask_prompt, guess_prompt)
         if "turns" in example:
-            return self.recorded_items(example["keyword"], example["turns"])
+            return self.recorded_items(example)
         keyword = example["keyword"]
         world, belief, k = self.world, self.teacher.restart(), self.world.keyword_index[plain(keyword)]
         rate = 0.0 if rng.random() < 0.2 else rng.uniform(0, self.options.flips)
@@ -260,13 +311,20 @@ class TwentyQuestions(Task):
             chats.append(said(answer_prompt(keyword, world.questions[q]), truth))
         return chats
 
-    def recorded_items(self, keyword, turns):
-        """Questions and the final guess of somebody's game, and its answers as the answerer's lessons."""
-        chats = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(len(turns))]
+    def recorded_items(self, game):
+        """Somebody's game: its questions, its answers (but flipped ones) as the answerer's lessons, its
+        guesses; the keyword as the last one where it has none. Whoever wrote a snapshot knew the keyword from
+        the start: its first question is no lesson, and nobody gave its answers."""
+        keyword, turns, snapshot = game["keyword"], game["turns"], game.get("snapshot", False)
+        flipped = game.get("flipped", [False] * len(turns))
+        guesses = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
+        chats = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(int(snapshot), len(turns))]
         chats += [
-            said(answer_prompt(keyword, question), answer) for question, answer in turns if answer != "unsure"
+            said(answer_prompt(keyword, question), answer)
+            for (question, answer), wrong in zip(turns, flipped)
+            if not (snapshot or wrong or answer == "unsure")
         ]
-        return [*chats, said(guess_prompt(turns), keyword)]
+        return chats + [said(guess_prompt(turns[: i + 1]), guess) for i, guess in enumerate(guesses) if guess]
 
     def texts(self):
         """All that is ever said in this world, for a tokenizer, often enough to become one token each."""
@@ -292,8 +350,8 @@ class TwentyQuestions(Task):
         answerer = answerer or self.table_player()
         games = [{"example": example, "turns": [], "replies": [], "won": None} for example in examples]
         seeds = seeds or [[self.seed, i] for i in range(len(games))]
-        draws = np.stack([np.random.default_rng(seed).random(ROUNDS) for seed in seeds])
-        noise = np.broadcast_to(noise, len(games))
+        draws = np.stack([np.random.default_rng(seed).random(ROUNDS) for seed in seeds])  # (games, rounds)
+        flips = draws < np.reshape(noise, (-1, 1))
         for number in range(ROUNDS):
             running = [(i, game) for i, game in enumerate(games) if game["won"] is None]
             if not running:
@@ -309,7 +367,7 @@ class TwentyQuestions(Task):
             ]
             answers = [yes_or_no(replies[0].text) or "no" for replies in answerer.reply(prompts)]
             for (i, game), turns, (question, repeated), answer in zip(running, histories, asked, answers):
-                flipped = bool(draws[i, number] < noise[i])
+                flipped = bool(flips[i, number])
                 answer = {"yes": "no", "no": "yes"}[answer] if flipped else answer
                 turn = {"question": question.text, "answer": answer, "flipped": flipped, "repeated": repeated}
                 known = self.world.answer(game["example"]["keyword"], question.text) is not None
@@ -383,6 +441,26 @@ class TwentyQuestions(Task):
 
         self.equipped(None)  # which objects to a wrong flag now, not there
         kaggle.pack(out, folder, self.options, format, settings)
+
+    # -------------------------------------------------------------------------------------------- collecting
+    def attempt(self, examples, agent):
+        """The games to collect, --n of each keyword: (place, record) when the last of a keyword has ended."""
+        from games import twentyq_teacher as teacher
+
+        return teacher.collect(self, examples, agent)
+
+    def collected(self, record):
+        """The games of a record, as rows for --data."""
+        return [
+            {name: value for name, value in game.items() if name != "dropped"}
+            for game in record["games"]
+            if game["rounds"]
+        ]
+
+    def tally(self, records):
+        from games import twentyq_teacher as teacher
+
+        return teacher.tally(self, records)
 
     # -------------------------------------------------------------------------------------------- evaluation
     def equipped(self, agent):

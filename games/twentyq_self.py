@@ -102,15 +102,6 @@ def parting(winner, loser):
 
 
 # ------------------------------------------------------------------------------------------------ items
-def imitated(game, ask_prompt, guess_prompt):
-    """The questions of a game that was won, and, of any, what would have been the right guess of each round:
-    list of Chat."""
-    turns = game["turns"]
-    chats = [(ask_prompt(turns[:i]), question) for i, (question, _) in enumerate(turns) if game["won"]]
-    chats += [(guess_prompt(turns[: i + 1]), game["keyword"]) for i in range(len(turns))]
-    return [Chat([*prompt, {"role": "assistant", "content": text}], learn="last") for prompt, text in chats]
-
-
 def judged(game, ask_prompt, guess_prompt):
     """Every question and the last guess of a game, good if it was won: list of Judged."""
     turns, won = game["turns"], game["won"]
@@ -139,16 +130,18 @@ def checked(where, row):
     return row
 
 
-def lessons(rows, item, drop):
+def lessons(rows, item, lost, drop):
     """The rows that a loss can learn from: comparisons, and won and lost games about the same keyword, make
-    pairs; comparisons and games judged replies; games that were not lost, and what comparisons chose, are
-    imitated. `drop(reason)` counts the others."""
+    pairs; comparisons and games judged replies; what comparisons chose, and games that were not lost (with
+    `lost` these too), are imitated. `drop(reason)` counts the others."""
     preference, kept, games = item in (Pair, Judged), [], []
     for row in rows:
         if "chosen" in row:
             kept.append(row)
         elif preference and "won" not in row:
             drop("games that do not say whether they were won")
+        elif not preference and not row.get("won", True) and not lost:
+            drop("lost games (--lost takes them)")
         else:
             games.append(row)
     return kept + (divergences(games) if item is Pair else games)

@@ -202,7 +202,7 @@ class Belief:
         self.world = world
         size = len(world.questions)  # which to put in order takes too long where there are many keywords
         order = world.separating(pool or size) if pool or len(world.keywords) <= 1000 else range(size)
-        self.pool = np.array(order)
+        self.pool = np.array(order, dtype=int)  # empty for a mere list of keywords
         self.opening = opening  # the first questions, asked in fixed order
         likely = EPS + (1 - 2 * EPS) * world.chance  # P(yes | keyword), (keywords, questions)
         self.log_yes, self.log_no = np.log(likely), np.log(1 - likely)

@@ -25,6 +25,12 @@ class Endpoint(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
+    def handle_error(self, *_):
+        """A client that hangs up is part of the play."""
+
+    def talk(self, messages):
+        return f"re: {messages[-1]['content']}"
+
     def __exit__(self, *_):
         self.shutdown()
         self.server_close()
@@ -39,11 +45,6 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.seen.append((self.path, self.headers["Authorization"], body))
             how = self.server.script.pop(0) if self.server.script else "ok"
-        text = body["messages"][-1]["content"]
-        answer = {
-            "choices": [{"message": {"content": f"re: {text}"}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 3, "completion_tokens": 2},
-        }
         if how == "slow":
             threading.Event().wait(0.6)
         if how == "hang up":
@@ -58,6 +59,12 @@ class Handler(BaseHTTPRequestHandler):
             "nonsense": b"<html>",
             "other": b'{"choices": []}',
             "null": b'{"choices":[{"message":{"content":null}}]}',
+        }
+        answer = {
+            "choices": [
+                {"message": {"content": self.server.talk(body["messages"])}, "finish_reason": "stop"}
+            ],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2},
         }
         self.send_response(200)
         self.end_headers()

@@ -287,7 +287,7 @@ def test_n_replies_are_asked_for_exactly(n, prompts):
     """Fewer predictions than views once made no prompt at all."""
     task, agent = Arc(Options(frames=prompts)), Says("return grid[:, ::-1]")
     task.n = n
-    (found,) = task.attempt([{"id": "a", **TASK}], agent)
+    ((_, found),) = task.attempt([{"id": "a", **TASK}], agent)
     assert len(agent.seen) == len(found["replies"]) == n
     different = {message["content"] for conversation in agent.seen for message in conversation}
     assert len(different) == min(n, prompts or n)
@@ -359,7 +359,7 @@ def test_grids_as_replies():
     task.n = 2
     lead, right = task.versions[0].lead, GRIDS["full"].write([[9, 0, 0, 1]])
     agent = Says(lead + right, lead + "```grid shape: 2x2\n1 00\n```")
-    (found,) = task.attempt([{"id": "a", **TWO}], agent)
+    ((_, found),) = task.attempt([{"id": "a", **TWO}], agent)
     assert [reply["test"] for reply in found["replies"]] == [0, 0, 1, 1]
     assert [reply["verdict"] for reply in found["replies"]] == ["accepted", "none"] * 2
     assert found["replies"][0]["answers"] == [[[9, 0, 0, 1]], None]

@@ -329,7 +329,7 @@ def test_imitation_leaves_lost_games_out_and_counts_them(tmp_path):
     items, task = lessons(tmp_path, Chat, [*GAMES, COMPARISON])
     assert "Is it a bird?" not in [item.messages[-1]["content"] for item in items]
     assert "elm" in [item.messages[-1]["content"] for item in items]
-    assert list(task.dropped.values()) == [2]  # the third is held out
+    assert list(task.dropped.values()) == [3]
 
 
 def test_a_bad_comparison_is_named(tmp_path):

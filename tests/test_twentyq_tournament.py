@@ -252,10 +252,16 @@ def test_a_name_with_a_plus_is_made_of_another_agent(task, monkeypatch):
     assert type(false.agent).__name__ == "Ruled" and type(false.agent.agent).__name__ == "TablePlayer"
 
 
-def test_what_is_no_tournament_is_not_drawn(tmp_path, capsys):
+def test_an_evaluation_and_recorded_games_are_drawn_too(task, tmp_path):
     pytest.importorskip("matplotlib")
-    (tmp_path / "e.json").write_text(json.dumps({"task": "20q", "records": [1]}))
-    assert plots.main([str(tmp_path / "e.json")]) == 1 and "--against" in capsys.readouterr().err
+    report = task.evaluate(task.examples("test")[:4], task.table_player())
+    (tmp_path / "e.json").write_text(json.dumps({"task": "20q", **report}))
+    games = [{"keyword": record["keyword"], "rounds": record["rounds"]} for record in report["records"][:2]]
+    games[1] |= {"keyword": "", "won": True}
+    (tmp_path / "games.jsonl").write_text("".join(json.dumps(game) + "\n" for game in games))
+    for name in ("e.json", "games.jsonl"):
+        assert plots.main([str(tmp_path / name)]) == 0
+        assert (tmp_path / name).with_suffix(".png").stat().st_size > 10_000
 
 
 def test_a_flag_of_several_names_is_a_list():
