@@ -120,7 +120,7 @@ def agent_of(cfg, model, tokenizer, task=None):
             if name not in cfg.origin:
                 setattr(cfg, name, getattr(task, name))
         task.n = cfg.n
-        if cfg.n > 1 and not cfg.temperature:
+        if cfg.n > 1 and not (cfg.temperature or task.varied):
             raise UsageError("--n without --temperature: at temperature 0 all replies are the same")
     sampling = {name: getattr(cfg, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
     return Model(model, tokenizer, cfg.max_new, **sampling)
@@ -255,7 +255,7 @@ def collect(cfg, task, model=None, tokenizer=None, folder=None):
         agent = agent_of(cfg, model, tokenizer, task)
     else:
         folder, task.n, prices = cfg.model, cfg.n, prices_of(cfg.options.price)
-        if cfg.n > 1 and not cfg.temperature and cfg.model not in task.players:
+        if cfg.n > 1 and not (cfg.temperature or cfg.model in task.players):
             raise UsageError("--n without --temperature: at temperature 0 all games are the same")
         kept = Journal(f"{out}.replies.part", {})
         settings = dict(temperature=cfg.temperature, workers=cfg.options.workers, kept=kept)

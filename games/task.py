@@ -110,6 +110,7 @@ class Task:
     lower = False  # whether a lower value is better, of the first metric of an evaluation
     seats = ("asker", "answerer")  # of the model at play, the usual one first
     pieces = r"\n|[^\n:]*: |[^\n:]+|:"  # of text, beyond which no token of a new tokenizer goes: phrases
+    varied = False  # whether games about one example differ where the model takes its likeliest token
     alone = ()  # verbs that need no model, as the flags are
     idle = ()  # flags of the game that change no result
     grader = None  # an agent that grades replies, where --judge names one

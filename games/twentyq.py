@@ -157,7 +157,7 @@ class Options:
     answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
     teacher: str = ""  # collect: who plays: table, a run or model, or an endpoint (https://HOST/v1)
     teacher_model: str = ""  # name of the model at the endpoint; the key is in PARLOR_KEY
-    strategy: str = "play"  # collect: play, simulate, hinted, snapshot or cheap (games/twentyq_teacher.py)
+    strategy: str = "play"  # collect: play, compare, facts, simulate, hinted, snapshot or cheap
     workers: int = 8  # collect: requests to the endpoint at a time
     price: str = ""  # collect: of a million tokens at the endpoint, IN,OUT (prompts and replies), for the sum
 
@@ -183,6 +183,7 @@ class TwentyQuestions(Task):
             self.noises = [float(share) for share in self.options.noise.split(",")]
         except ValueError as error:
             raise ValueError(f"--noise {self.options.noise}: must be shares such as 0,0.1") from error
+        self.varied = any(self.noises)
 
     read = staticmethod(read_prompt)
 
@@ -450,7 +451,9 @@ class TwentyQuestions(Task):
         return teacher.collect(self, examples, agent)
 
     def collected(self, record):
-        """The games of a record, as rows for --data."""
+        """The rows of a record, for --data or --belief."""
+        if "rows" in record:
+            return record["rows"]
         return [
             {name: value for name, value in game.items() if name != "dropped"}
             for game in record["games"]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from games import twentyq_aids as aids
+from games import twentyq_self as own
 from games.twentyq import (
     MAX_GUESS,
     MAX_QUESTION,
@@ -32,7 +34,11 @@ STRATEGIES = {
     "hinted": "the same, and from a round of 8 to 13 on the picker is told the keyword",
     "snapshot": "a whole won game in one reply",
     "cheap": "question, answer and guess, one reply each",
+    "compare": "as play, and of what a model would say next best in each state, what a belief prefers",
+    "facts": "no games: a model's own answers to all questions about the keyword, a world for --belief",
 }
+OWN = "play", "compare", "facts"  # of a player without a teacher
+COMPARED = 6  # replies of a state, where --candidates says nothing
 TRIES = 3  # replies without a question, one after the other, that end a game
 HINTED = 8, 13  # the hint comes from a round between these on
 
@@ -192,11 +198,17 @@ def snapshot(words):
 
 
 def played(task, games, agent):
-    """Games by task.play, --n of a keyword: each at one of the --noise shares, by (seed, keyword, number)."""
+    """Games by task.play, --n of a keyword: each at one of the --noise shares, by (seed, keyword, number);
+    with the aids that flags name, or compared."""
     keys = [[zlib.crc32(keyword.encode()), number] for keyword, number in games]
     noise = [float(np.random.default_rng([task.seed, 23, *key]).choice(task.noises)) for key in keys]
-    examples, seeds = [{"keyword": keyword} for keyword, _ in games], [[task.seed, *key] for key in keys]
-    for place, episode in enumerate(task.play(examples, agent, noise=noise, seeds=seeds)):
+    examples, how = [{"keyword": keyword} for keyword, _ in games], {"noise": noise}
+    how["seeds"] = [[task.seed, *key] for key in keys]
+    if task.options.strategy == "compare":
+        k = task.options.candidates or COMPARED
+        yield from enumerate({"rows": rows} for rows in own.compared(task, agent, examples, k, **how))
+        return
+    for place, episode in enumerate(task.play(examples, task.equipped(agent), **how)):
         turns, words = episode.turns, task.words(games[place][0])
         end = unnamed([turn["question"] for turn in turns], words)
         cut = end < len(turns)
@@ -235,10 +247,12 @@ def checked(task):
     if strategy not in STRATEGIES:
         raise ValueError(f"--strategy {strategy}: unknown (known: {', '.join(STRATEGIES)})")
     why = ""
-    if strategy == "play" and name.startswith(("http://", "https://")):
+    if strategy in OWN and name.startswith(("http://", "https://")):
         why = "the table answers, who knows its own questions only; an endpoint takes the other strategies"
-    elif strategy != "play" and not name:
+    elif strategy not in OWN and not name:
         why = "goes with a --teacher; what a --run or --model plays itself is --strategy play"
+    elif strategy == "facts" and name in task.players:
+        why = "asks a model; what the table knows is in --world"
     elif strategy in ("simulate", "hinted", "snapshot") and trained:
         why = f"{name} knows the short prompts of the game only, with which go play and cheap"
     if why:
@@ -251,7 +265,10 @@ def collect(task, examples, agent):
     style, strategy, seed = checked(task), task.options.strategy, task.seed
     teacher = task.options.teacher_model or task.options.teacher
     numbered = [(example["keyword"], number) for example in examples for number in range(task.n)]
-    if strategy == "play":
+    if strategy == "facts":
+        yield from ((i, {"rows": [aids.facts(task, agent, example)]}) for i, example in enumerate(examples))
+        return
+    if strategy in OWN:
         ended = played(task, numbered, agent)
     else:
         games = []
@@ -269,12 +286,16 @@ def collect(task, examples, agent):
         i = place // task.n
         found[i][number] = about | game
         if len(found[i]) == task.n:
-            yield i, {"games": [found[i][number] for number in sorted(found[i])]}
+            games = [found[i][number] for number in sorted(found[i])]
+            rows = [row for game in games for row in game.get("rows", ())]
+            yield i, {"rows": rows} if strategy == "compare" else {"games": games}
 
 
 def tally(task, records):
     """What was collected: games, the samples that training makes of them, what was dropped, by reason."""
-    games = [game for record in records for game in record["games"]]
+    games = [game for record in records for game in record.get("games", ())]
+    if not games:
+        return []
     rows = [row for record in records for row in task.collected(record)]
     dropped, seats, task.dropped = Counter(), Counter(), {}
     for game in games:

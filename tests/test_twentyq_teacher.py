@@ -314,7 +314,7 @@ def test_the_table_and_a_run_play_from_the_short_prompts(task, collect, run):
         ("table", "simulate", [], "table knows the short prompts of the game only"),
         ("RUN", "snapshot", [], "knows the short prompts of the game only"),
         ("http://127.0.0.1:9/v1", "play", [], "an endpoint takes the other strategies"),
-        ("table", "chep", [], "--strategy chep: unknown (known: play, simulate, hinted, snapshot, cheap)"),
+        ("table", "chep", [], "--strategy chep: unknown (known: play, simulate, hinted"),
         ("table", "cheap", ["--run", "x"], "--teacher: plays instead of"),
         ("http://127.0.0.1:9/v1", "cheap", ["--price", "1"], "--price 1: must be two numbers"),
         ("http://127.0.0.1:9/v1", "cheap", ["--n", "2"], "--n without --temperature"),
