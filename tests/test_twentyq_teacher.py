@@ -20,9 +20,9 @@ import train
 from agents import Teacher
 from games import twentyq
 from games import twentyq_teacher as teacher
-from games.task import Reply
+from games.task import Pair, Reply
 from games.twentyq import Options, TwentyQuestions, names, read_prompt
-from games.twentyq_table import TablePlayer, plain
+from games.twentyq_table import TablePlayer, plain, world_of
 
 
 class Player(Endpoint):
@@ -476,6 +476,45 @@ def test_a_game_is_on_the_disk_when_it_ends(task, collect, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ self-play
+def test_a_model_answers_everything_and_its_facts_are_a_world(task, collect, run):
+    assert collect(str(run), "facts", "--threads", "1") == 0
+    world = world_of(collect.path)
+    assert set(world.keywords) == set(task.world.keywords) and set(world.questions) == set(
+        task.world.questions
+    )
+    assert ((world.chance > 0) & (world.chance < 1)).all()
+
+
+def test_comparisons_are_collected_and_learned_from_by_preference(world_file, collect, run, monkeypatch):
+    monkeypatch.setattr(twentyq, "ROUNDS", 4)
+    few = [
+        "--max-new",
+        "3",
+        "--threads",
+        "1",
+        "--limit",
+        "3",
+        "--noise",
+        "0.1",
+        "--n",
+        "2",
+        "--candidates",
+        "3",
+    ]
+    assert collect(str(run), "compare", *few) == 0  # a random model says nothing that a belief could prefer
+    player = TwentyQuestions(Options(world=str(world_file), strategy="compare", noise="0.1"))
+    player.n = 2
+    table = TablePlayer(player, player.world)
+    (_, record), *_ = player.attempt(player.examples("train"), table)
+    rows = player.collected(record)
+    assert rows and {row["asks"] for row in rows} <= {"question", "guess"}
+    collect.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = TwentyQuestions(Options(world=str(world_file), data=str(collect.path)))
+    data.item = Pair
+    pairs = [pair for row in data.examples("valid") for pair in data.items(row, None)]
+    assert len(pairs) == len(rows) and all(isinstance(pair, Pair) for pair in pairs)
+
+
 def test_a_model_plays_several_games_of_each_keyword_under_noise(
     task, world_file, run, tmp_path, monkeypatch
 ):
