@@ -23,7 +23,8 @@ def equipped(task, agent):
         agent = Thinker(task, agent, o.think)
     if o.candidates or o.guesses != "model":
         world = world_of(o.belief) if o.belief else task.world
-        agent = Informed(task, agent, Belief(world), o.candidates, o.guesses)
+        # with the pool and the opening that the model has learned to ask from: others lose it its way
+        agent = Informed(task, agent, Belief(world, o.pool, o.opening), o.candidates, o.guesses)
     return task.wrappers[o.protocol](agent) if o.protocol else agent
 
 
