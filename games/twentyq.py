@@ -155,6 +155,7 @@ class Options:
     alpha_words: str = ""  # alpha: its words, one a line, how often after a tab; by default the world's
     alpha_control: bool = False  # alpha: test its partner first; pays where one in four only pretends
     answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
+    wander: float = 0.0  # collect, of its own play: share of the questions that are asked at random
     teacher: str = ""  # collect: who plays: table, a run or model, or an endpoint (https://HOST/v1)
     teacher_model: str = ""  # name of the model at the endpoint; the key is in PARLOR_KEY
     strategy: str = "play"  # collect: play, compare, facts, simulate, hinted, snapshot or cheap
@@ -251,11 +252,12 @@ class TwentyQuestions(Task):
                 )
             turns.append((turn[0], plain(turn[1])))
             guesses += turn[2:3]
-        flipped = row.get("flipped", [False] * len(turns))
         if guesses and len(guesses) < len(turns):
             raise ValueError(f'{where}: all rounds have a guess ("" is none) or no round has one')
-        if not (isinstance(flipped, list) and len(flipped) == len(turns)):
-            raise ValueError(f"{where}: 'flipped' must be a list with true or false for each round")
+        marks = {name: row.get(name, [False] * len(turns)) for name in ("flipped", "wandered")}
+        for name, mark in marks.items():
+            if not (isinstance(mark, list) and len(mark) == len(turns)):
+                raise ValueError(f"{where}: {name!r} must be a list with true or false for each round")
         if len(turns) > ROUNDS or not turns:
             return self.drop("more than 20 rounds" if turns else "no rounds")
         if any(answer not in ("yes", "no", "unsure") for _, answer in turns):
@@ -266,10 +268,8 @@ class TwentyQuestions(Task):
         game = {"keyword": keyword, "turns": turns[:clean]}
         if guesses:
             game["guesses"] = guesses[:clean]
-        if any(flipped):
-            game["flipped"] = flipped[:clean]
-        if row.get("strategy") == "snapshot":
-            game["snapshot"] = True
+        game |= {name: mark[:clean] for name, mark in marks.items() if any(mark)}
+        game |= {"strategy": row["strategy"]} if "strategy" in row else {}
         if "won" in row and not row.get("cut"):
             game["won"] = bool(row["won"])
         return game if clean else None
@@ -313,19 +313,30 @@ class TwentyQuestions(Task):
         return chats
 
     def recorded_items(self, game):
-        """Somebody's game: its questions, its answers (but flipped ones) as the answerer's lessons, its
-        guesses; the keyword as the last one where it has none. Whoever wrote a snapshot knew the keyword from
-        the start: its first question is no lesson, and nobody gave its answers."""
-        keyword, turns, snapshot = game["keyword"], game["turns"], game.get("snapshot", False)
-        flipped = game.get("flipped", [False] * len(turns))
-        guesses = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
-        chats = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(int(snapshot), len(turns))]
+        """Somebody's game: its questions (but those asked at random), its answers (but flipped ones) as the
+        answerer's lessons, its guesses; the keyword as the last one where it has none. A model's own game
+        teaches with each of its guesses what would have been right. Whoever wrote a snapshot knew the keyword
+        from the start: its first question is no lesson, and nobody gave its answers."""
+        keyword, turns, strategy = game["keyword"], game["turns"], game.get("strategy", "")
+        flipped, wandered = (game.get(name, [False] * len(turns)) for name in ("flipped", "wandered"))
+        guesses = [[guess] for guess in game.get("guesses", [""] * (len(turns) - 1) + [keyword])]
+        if strategy == "play":
+            guesses = [[guess, keyword] for (guess,) in guesses]
+        first = int(strategy == "snapshot")
+        chats = [
+            said(ask_prompt(turns[:i]), turns[i][0]) for i in range(first, len(turns)) if not wandered[i]
+        ]
         chats += [
             said(answer_prompt(keyword, question), answer)
             for (question, answer), wrong in zip(turns, flipped)
-            if not (snapshot or wrong or answer == "unsure")
+            if not (strategy == "snapshot" or wrong or answer == "unsure")
         ]
-        return chats + [said(guess_prompt(turns[: i + 1]), guess) for i, guess in enumerate(guesses) if guess]
+        return chats + [
+            said(guess_prompt(turns[: i + 1]), guess)
+            for i, taught in enumerate(guesses)
+            for guess in dict.fromkeys(taught)
+            if guess
+        ]
 
     def texts(self):
         """All that is ever said in this world, for a tokenizer, often enough to become one token each."""
@@ -342,17 +353,19 @@ class TwentyQuestions(Task):
 
         return twentyq_alpha.player(self, kind, agent or self.table_player())
 
-    def play(self, examples, agent, answerer=None, noise=0.0, repeats=False, seeds=None):
+    def play(self, examples, agent, answerer=None, noise=0.0, repeats=False, seeds=None, wander=0.0):
         """Play one game per example in lock step, the agent asking and guessing: list of Episodes.
 
         answerer: an agent, by default the truthful table. noise: share of answers flipped, of all games or of
         each, drawn from (seed, game, round) or from the seeds of each game. repeats=False: a question or
-        guess already made in a game is replaced by the agent's next best."""
+        guess already made in a game is replaced by the agent's next best. wander: share of the questions that
+        are replaced by one at random of the teacher's."""
         answerer = answerer or self.table_player()
         games = [{"example": example, "turns": [], "replies": [], "won": None} for example in examples]
         seeds = seeds or [[self.seed, i] for i in range(len(games))]
-        draws = np.stack([np.random.default_rng(seed).random(ROUNDS) for seed in seeds])  # (games, rounds)
-        flips = draws < np.reshape(noise, (-1, 1))
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        flips = np.stack([rng.random(ROUNDS) for rng in rngs]) < np.reshape(noise, (-1, 1))  # (games, rounds)
+        wanders = np.stack([rng.random(ROUNDS) for rng in rngs]) < wander
         for number in range(ROUNDS):
             running = [(i, game) for i, game in enumerate(games) if game["won"] is None]
             if not running:
@@ -362,6 +375,9 @@ class TwentyQuestions(Task):
             ]
             made = [[turn["question"] for turn in game["turns"]] for _, game in running]
             asked = self.say(agent, [ask_prompt(turns) for turns in histories], made, repeats, MAX_QUESTION)
+            for place, (i, _) in enumerate(running):
+                if wanders[i, number]:
+                    asked[place] = self.strange(made[place], rngs[i]), False
             prompts = [
                 answer_prompt(game["example"]["keyword"], question.text)
                 for (_, game), (question, _) in zip(running, asked)
@@ -371,6 +387,7 @@ class TwentyQuestions(Task):
                 flipped = bool(flips[i, number])
                 answer = {"yes": "no", "no": "yes"}[answer] if flipped else answer
                 turn = {"question": question.text, "answer": answer, "flipped": flipped, "repeated": repeated}
+                turn["wandered"] = bool(wanders[i, number])
                 known = self.world.answer(game["example"]["keyword"], question.text) is not None
                 game["turns"].append(turn | {"known": known})
                 game["replies"].append(question)
@@ -392,6 +409,11 @@ class TwentyQuestions(Task):
             )
             for game in games
         ]
+
+    def strange(self, made, rng):
+        """A question of the teacher's at random that was not made before, as a Reply."""
+        new = [self.world.questions[q] for q in self.teacher.pool if self.world.questions[q] not in made]
+        return Reply(new[rng.integers(len(new))] if new else made[-1])
 
     def rollout(self, examples, agent):
         """Plain games, for a reply that is replaced by a better one would be no sample of the model's,

@@ -203,7 +203,7 @@ def played(task, games, agent):
     keys = [[zlib.crc32(keyword.encode()), number] for keyword, number in games]
     noise = [float(np.random.default_rng([task.seed, 23, *key]).choice(task.noises)) for key in keys]
     examples, how = [{"keyword": keyword} for keyword, _ in games], {"noise": noise}
-    how["seeds"] = [[task.seed, *key] for key in keys]
+    how |= {"seeds": [[task.seed, *key] for key in keys], "wander": task.options.wander}
     if task.options.strategy == "compare":
         k = task.options.candidates or COMPARED
         yield from enumerate({"rows": rows} for rows in own.compared(task, agent, examples, k, **how))
@@ -220,6 +220,7 @@ def played(task, games, agent):
                 "cut": cut,
                 "noise": noise[place],
                 "flipped": [turn["flipped"] for turn in turns[:end]],
+                "wandered": [turn["wandered"] for turn in turns[:end]],
                 "dropped": {"games ended, a question named the keyword": 1} if cut else {},
             },
         )
