@@ -115,6 +115,11 @@ class Infer:
     min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
     max_new: int = 256  # longest reply, in tokens; eval and play: by default the game's
     max_tokens: int = 512  # of a text that is classified, longer ones are shortened; by default as trained
+    ttt_steps: int = 0  # eval: train so many steps on what each task shows before it is answered
+    ttt_rounds: int = 1  # ... so many times, where that takes own replies, --n of them over all rounds
+    ttt_tasks: int = 1  # ... on so many tasks together, each group of them from the same start
+    ttt_batch: int = 8  # ... examples a step
+    ttt_lr: float = 1e-3  # ... peak learning rate of adamw
     seat: str = ""  # play: the model's, asker (you answer) or answerer; arena: model or person judges
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random

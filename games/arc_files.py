@@ -128,7 +128,8 @@ def submission(records, weighted=False):
         found[record["id"]] = []
         for test in range(len(record["test"])):
             grids, logps = zip(*attempts(record, test))
-            found[record["id"]].append(two(vote(grids, 2, logps, weighted)))
+            order = record["order"][test] if "order" in record else ()
+            found[record["id"]].append(two(vote(grids, 2, logps, weighted, order)))
     return found
 
 

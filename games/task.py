@@ -195,6 +195,9 @@ class Task:
         None  # (examples, agent) -> records, a dict each, of a game whose evaluation can go on after a kill
     )
 
+    collects = "train"  # the split whose examples `collect` takes
+    lessons = None  # (examples, records so far) -> examples that test-time training learns from
+
     mined = None  # (agent, limit) -> (rows for --data, rows of texts), of a game that collects negatives
 
     def collected(self, record):
