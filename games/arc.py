@@ -15,9 +15,9 @@ import numpy as np
 
 from games import arc_dsl, arc_files, arc_search
 from games.arc_grids import GRIDS, VIEWS, Frame, legal, scores, vote
-from games.arc_prompts import PROMPTS, WORDS
+from games.arc_prompts import PROMPTS, WORDS, said
 from games.sandbox import Job, Sandbox
-from games.task import Chat, Episode, Task, pass_at, wilson
+from games.task import Episode, Task, pass_at, wilson
 from games.worlds import arc as world
 
 TESTS = {  # of the world: tasks of seen families, and two kinds that training never shows
@@ -47,7 +47,7 @@ class Options:
     best: int = 25  # learning from programs that collect wrote: of each task so many of the best ...
     worst: int = 25  # ... and of the worst by shown pairs that they give
     refine: int = 0  # evaluation: of the --n replies, so many improve on the most promising programs
-    refine_prompt: str = "refine"  # its version of the prompt
+    refine_prompt: str = "code"  # its version: code writes what is missing, refine the whole program anew
     ties: str = ""  # ties of the vote go to the answer that this version prefers: verify, select, ...
     judge: str = ""  # the run or model that is asked, by default the one that answers
     vote: str = "count"  # programs that give the same answer count one each, or by probability
@@ -55,14 +55,14 @@ class Options:
     memory: int = 512  # MB that a program may take
     workers: int = 1  # programs at a time
     unsafe_exec: bool = False  # run programs on a machine that can not lock them in
-    ensemble: str = ""  # submit: another submission, for the tasks that ours leaves open
+    ensemble: str = ""  # submit: predictions or submissions A,B ... for what ours leaves open, in this order
     verbose: bool = False  # eval: show prompts, programs and verdicts
 
 
 class Arc(Task):
     Options = Options
     pieces = r"\n *|[A-Za-z_]+ ?|[0-9]|(?://|==|!=|[^\sA-Za-z_0-9]) ?|\s"  # a cell is a token
-    idle = "workers", "unsafe_exec", "ensemble", "verbose"  # and those of collect and training
+    idle = "workers", "unsafe_exec", "ensemble", "verbose"
     n, temperature, max_new = 32, 1.0, 512
 
     def __init__(self, options=None, seed=0):
@@ -74,7 +74,7 @@ class Arc(Task):
             ("vote", self.options.vote, ("count", "probability")),
             ("only", self.options.only, ("", *(kind[1:] for kind in TESTS))),
             ("collect-from", self.options.collect_from, ("train", "test")),
-            ("refine-prompt", self.options.refine_prompt, [x for x in PROMPTS if PROMPTS[x].refines]),
+            ("refine-prompt", self.options.refine_prompt, [x for x in PROMPTS if PROMPTS[x].asks == "code"]),
             ("ties", self.options.ties, ["", *(x for x in PROMPTS if PROMPTS[x].asks in WORDS)]),
         ):
             if value not in known:
@@ -209,7 +209,9 @@ class Arc(Task):
             tasks = [self.fitted(frame.task(example)) for frame in frames]
             for test in range(len(example["test"])) if version.test else (None,):
                 questions = [version.question(task, self.writing, test) for task in tasks]
-                asked += [(i, frames[k % len(frames)], test, questions[k % len(frames)]) for k in range(n)]
+                asked += [
+                    (i, frames[k % len(frames)], test, questions[k % len(frames)], "") for k in range(n)
+                ]
         self.ask(version, examples, records, asked, agent)
         if refined:
             arc_search.refine(self, examples, records, agent)
@@ -221,13 +223,18 @@ class Arc(Task):
         return records
 
     def ask(self, version, examples, records, asked, agent):
-        """One reply to each of `asked`, (number of the example, frame, test, messages), into its record."""
+        """One reply to each of `asked`, (number of the example, frame, test, messages, a program that the
+        reply goes behind or ""), into its record."""
         control = {"begin": version.opening(self.writing)}
         if control["begin"]:
             control["until"] = ("```",)
-        replies = [reply for reply, *_ in agent.reply([question for *_, question in asked], **control)]
-        tries = [(examples[i], frame, reply.text, test) for (i, frame, test, _), reply in zip(asked, replies)]
-        for (i, frame, test, _), reply, found in zip(asked, replies, self.judge(tries, version)):
+        replies = [reply for reply, *_ in agent.reply([question for *_, question, _ in asked], **control)]
+        tries = []
+        for (i, frame, test, _, first), reply in zip(asked, replies):
+            whole = first and arc_search.chained(first, version.program(reply.text))
+            text = version.reply(whole, self.writing) if first else reply.text
+            tries.append((examples[i], frame, text, test))
+        for (i, frame, test, *_), reply, found in zip(asked, replies, self.judge(tries, version)):
             records[i]["replies"].append(
                 {"test": test, "logp": reply.logp, "tokens": len(reply.ids), "frame": vars(frame), **found}
             )
@@ -345,7 +352,10 @@ class Arc(Task):
         episodes = []
         for example, (reply, *_), found in zip(examples, replies, self.judge(tries)):
             result = self.scored(example, found)
-            episodes.append(Episode(example, [{"reply": reply.text, **result}], [reply], result["score"]))
+            parts = {"right": result["score"], "shown": result["partial"]}
+            parts["memorised"] = float(result["verdict"] == "memorised")
+            turn = {"reply": reply.text, **result}
+            episodes.append(Episode(example, [turn], [reply], result["score"], parts))
         return episodes
 
     # -------------------------------------------------------------------------------------------- evaluation
@@ -429,17 +439,7 @@ class Arc(Task):
         return arc_search.collected(self, record)
 
     def lessons(self, examples, records):
-        """What test-time training learns from, before or after there are replies: of prompts for a grid the
-        shown pairs, each as the test of the others; of prompts for a program the programs of the records.
-        The outputs of the tests are never among it."""
-        if self.versions[0].asks == "output":
-            tests = [[{"input": pair["input"]} for pair in example["test"]] for example in examples]
-            return [{"id": e["id"], "train": e["train"], "test": test} for e, test in zip(examples, tests)]
-        rows = {}
-        for record in records:
-            rows.setdefault(record["id"], []).extend(self.collected(record))
-        o = self.options
-        return [row for some in rows.values() for row in arc_search.chosen(self, some, o.best, o.worst)]
+        return arc_search.lessons(self, examples, records)
 
     def files(self, records):
         """What eval writes beside its report: predictions, what became of each reply, a submission."""
@@ -450,17 +450,14 @@ class Arc(Task):
         }
 
     def submit(self, path):
-        """The submission of predictions or of another submission, checked against --data; --ensemble fills
-        what it leaves open."""
+        """The submission of predictions or of another submission, checked against --data. The attempts of
+        several files A,B ... vote together, as those of one run; --ensemble fills what they leave open."""
         if not self.options.data:
             raise ValueError("--data: a submission is checked against its challenges, name their file")
         tasks = arc_files.read_tasks(self.options.data, "test")
-        found = arc_files.as_submission(arc_files.loaded(path))
-        arc_files.check_submission(found, tasks, path)
-        if self.options.ensemble:
-            other = arc_files.loaded(self.options.ensemble)
-            arc_files.check_submission(other, tasks, self.options.ensemble)
-            found = arc_files.combine(found, other)
+        found = arc_files.pooled(path.split(","), tasks)
+        for other in self.options.ensemble.split(",") if self.options.ensemble else ():
+            found = arc_files.combine(found, arc_files.pooled([other], tasks))
         return found
 
     def lines(self, record):
@@ -492,31 +489,6 @@ class Arc(Task):
             for item in self.items(example, rng)
             for message in item.messages
         ]
-
-
-def said(version, task, writing, rival=None, rng=None):
-    """The Chat that teaches a version of the prompt for a task, which has a program where that is asked.
-    rival: another answer, {"source", "outputs" for the pairs and the test}, where the version shows one."""
-    shown, truth = task["train"], task["test"][0].get("output")
-    program = task.get("source") or version.source(task.get("program", ""))
-    more = {"program": program}
-    if version.asks == "code":
-        body = program
-        if version.refines:
-            more = {"program": rival["source"], "got": rival["outputs"][: len(shown)]}
-    elif version.asks == "input":
-        *shown, last = [{"input": pair["input"]} for pair in shown]
-        task, body = {"train": shown}, last["input"]
-    elif version.asks == "output":
-        body = truth
-    else:  # the right answer and the rival's, one of them or both
-        answers, first = [truth, rival["outputs"][-1]], int(rng.integers(2))
-        body = WORDS[version.asks][first]
-        more = {
-            "answers": [answers[first]] if version.asks == "verdict" else [answers[first], answers[1 - first]]
-        }
-    question = version.question(task, writing, **more)
-    return Chat([*question, {"role": "assistant", "content": version.reply(body, writing)}], learn="last")
 
 
 def mean(values):

@@ -143,6 +143,22 @@ def as_submission(found):
     }
 
 
+def pooled(paths, tasks):
+    """The submission that files of predictions, or of submissions, make together: their attempts vote as
+    those of one. Each is checked against the tasks."""
+    files = {path: loaded(path) for path in paths}
+    for path, part in files.items():
+        check_submission(as_submission(part), tasks, path)
+    together = {}
+    for key, tests in tasks.items():
+        votes = [
+            [grid for part in files.values() for grid in part[key][t].values()]
+            for t in range(len(tests["test"]))
+        ]
+        together[key] = [dict(enumerate(grids)) for grids in votes]
+    return as_submission(together)
+
+
 def two(grids):
     return {f"attempt_{k}": grids[k - 1] if k <= len(grids) else [] for k in (1, 2)}
 

@@ -7,6 +7,8 @@ nothing but grids and markers, and a program is a function's body."""
 import textwrap
 from dataclasses import dataclass
 
+from games.task import Chat
+
 PRIORS = "objects, numbers and counting, shapes and symmetry, and actions with a goal"
 PRIMER = f"""You solve puzzles of coloured grids. A grid is a rectangle of at most 30 by 30 cells; a cell is \
 a digit from 0 to 9, its colour, where 0 is most often the background. A puzzle shows some pairs: an input \
@@ -149,3 +151,28 @@ PROMPTS = {
     "verify-output-from-examples-v0": Prompt("verdict", SHORT, VERIFY_TASK, test=True),
     "select-output-from-examples-v0": Prompt("choice", SHORT, SELECT_TASK, test=True),
 }
+
+
+def said(version, task, writing, rival=None, rng=None):
+    """The Chat that teaches a version of the prompt for a task, which has a program where that is asked.
+    rival: another answer, {"source", "outputs" for the pairs and the test}, where the version shows one."""
+    shown, truth = task["train"], task["test"][0].get("output")
+    program = task.get("source") or version.source(task.get("program", ""))
+    more = {"program": program}
+    if version.asks == "code":
+        body = program
+        if version.refines:
+            more = {"program": rival["source"], "got": rival["outputs"][: len(shown)]}
+    elif version.asks == "input":
+        *shown, last = [{"input": pair["input"]} for pair in shown]
+        task, body = {"train": shown}, last["input"]
+    elif version.asks == "output":
+        body = truth
+    else:  # the right answer and the rival's, one of them or both
+        answers, first = [truth, rival["outputs"][-1]], int(rng.integers(2))
+        body = WORDS[version.asks][first]
+        more = {
+            "answers": [answers[first]] if version.asks == "verdict" else [answers[first], answers[1 - first]]
+        }
+    question = version.question(task, writing, **more)
+    return Chat([*question, {"role": "assistant", "content": version.reply(body, writing)}], learn="last")

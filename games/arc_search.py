@@ -188,49 +188,83 @@ def items(task, row, rng):
     raise ValueError(f"--prompt-version: no version learns from a row of {row['id']}, as from {sorted(row)}")
 
 
+def lessons(task, examples, records):
+    """What test-time training learns from: of prompts for a grid the shown pairs, each as the test of the
+    others; of prompts for a program the programs of the records. The outputs of the tests are not in it."""
+    if task.versions[0].asks == "output":
+        tests = [[{"input": pair["input"]} for pair in example["test"]] for example in examples]
+        return [{"id": e["id"], "train": e["train"], "test": test} for e, test in zip(examples, tests)]
+    rows, o = {}, task.options
+    for record in records:
+        rows.setdefault(record["id"], []).extend(collected(task, record))
+    return [row for some in rows.values() for row in chosen(task, some, o.best, o.worst)]
+
+
 # ------------------------------------------------------------------------------------------------ refining
 def promise(got, pairs):
-    """How near a program is: the mean over the shown pairs of the share of equal cells, 0 for another
-    shape."""
-    fits = [np.shape(grid) == np.shape(pair["output"]) for grid, pair in zip(got, pairs)]
-    return float(
-        np.mean([fit and np.equal(grid, p["output"]).mean() for fit, grid, p in zip(fits, got, pairs)])
-    )
+    """How near outputs are to those of the shown pairs, 0..1: the better of two means over the pairs, of the
+    share of equal cells (0 for another shape) and of the overlap of the shares of colours, which is 1 where
+    only places are wrong."""
+    cells, colours = [], []
+    for grid, pair in zip(got, pairs):
+        mine, wanted = np.array(grid), np.array(pair["output"])
+        cells.append((mine == wanted).mean() if mine.shape == wanted.shape else 0.0)
+        shares = [np.bincount(x.ravel(), minlength=10) / x.size for x in (mine, wanted)]
+        colours.append(np.minimum(*shares).sum())
+    return float(max(np.mean(cells), np.mean(colours)))
 
 
 def refine(task, examples, records, agent):
     """Spend --refine replies on each example, WAVE at a time, on its most promising programs. A program is
     drawn by Thompson sampling of Beta(1 + C h, 1 + C (1 - h) + times refined), h its promise: algorithm 1 of
-    arXiv 2405.17503. Where there is nothing to refine, or no need to, the first prompt is asked again."""
-    version = PROMPTS[task.options.refine_prompt]
-    times = [{} for _ in records]  # how often a program was refined, by its frame and source
+    arXiv 2405.17503. Where there is nothing to refine, or no need to, the first prompt is asked again.
+
+    A prompt that refines sees the program and what it got, and its reply takes the program's place; any other
+    is asked what makes the wanted outputs of the outputs it got, and its reply goes behind the program."""
+    version, asks = PROMPTS[task.options.refine_prompt], task.versions[0]
+    times = [Counter() for _ in records]  # how often outputs were refined
     for wave in range(0, task.options.refine, WAVE):
         asked, plain = [], []
         for i, (example, record) in enumerate(zip(examples, records)):
             rng, tries = rng_of(task, example, 7, wave), {}
             for reply in record["replies"]:
                 if reply["got"] and reply["verdict"] != "memorised":
-                    tries.setdefault(str((reply["frame"], reply["source"])), reply)
+                    tries.setdefault(str((reply["frame"], reply["got"])), reply)
+            seen = {key: Frame(**reply["frame"]).task(example) for key, reply in tries.items()}
+            hopes = {key: TRUST * promise(tries[key]["got"], seen[key]["train"]) for key in tries}
             done = any(reply["verdict"] == "accepted" for reply in record["replies"])
             for _ in range(min(WAVE, task.options.refine - wave)):
                 if done or not tries:
-                    plain.append((i, Frame(), None, task.prompt(example)))
+                    plain.append((i, Frame(), None, task.prompt(example), ""))
                     continue
-                draws = {}
-                for key, reply in tries.items():
-                    seen = Frame(**reply["frame"]).task(example)
-                    h = TRUST * promise(reply["got"], seen["train"])
-                    draws[key] = rng.beta(1 + h, 1 + TRUST - h + times[i].get(key, 0))
+                draws = {key: rng.beta(1 + h, 1 + TRUST - h + times[i][key]) for key, h in hopes.items()}
                 best = max(draws, key=draws.get)
-                times[i][best] = times[i].get(best, 0) + 1
-                reply, frame = tries[best], Frame(**tries[best]["frame"])
-                told = task.fitted(frame.task(example))
-                got = reply["got"][: len(told["train"])]
-                question = version.question(told, task.writing, program=reply["source"], got=got)
-                asked.append((i, frame, None, question))
-        for prompt, some in ((version, asked), (task.versions[0], plain)):
+                times[i][best] += 1
+                got, source, frame = tries[best]["got"], tries[best]["source"], Frame(**tries[best]["frame"])
+                if version.refines:
+                    told = task.fitted(seen[best])
+                    more = {"program": source, "got": got[: len(told["train"])]}
+                    asked.append((i, frame, None, version.question(told, task.writing, **more), ""))
+                else:
+                    rest = [{"input": x, "output": p["output"]} for x, p in zip(got, seen[best]["train"])]
+                    question = version.question(task.fitted({**seen[best], "train": rest}), task.writing)
+                    asked.append((i, frame, None, question, source))
+        for prompt, some in ((version, asked), (asks, plain)):
             if some:
                 task.ask(prompt, examples, records, some, agent)
+
+
+def chained(first, second):
+    """The program that gives what a second makes of what a first gives: in one body where both are a function
+    that ends in its only return, else as functions of one another."""
+    bodies = [source.partition("\n")[2] for source in (first, second)]
+    if all(
+        re.fullmatch(r"def task\(grid\):\n(    (?!.*\breturn\b).*\n)*    return .*\n", x)
+        for x in (first, second)
+    ):
+        return "def task(grid):\n" + "    grid = ".join(bodies[0].rsplit("    return ", 1)) + bodies[1]
+    parts = [re.sub(r"^def task\b", f"def step_{i}", x, flags=re.M) for i, x in enumerate((first, second), 1)]
+    return "\n\n".join([*parts, "def task(grid):\n    return step_2(np.array(step_1(grid)))\n"])
 
 
 # ------------------------------------------------------------------------------------------------ judging

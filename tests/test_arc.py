@@ -9,9 +9,9 @@ import pytest
 
 import data
 from games import arc_files
-from games.arc import Arc, Options, said
+from games.arc import Arc, Options
 from games.arc_grids import GRIDS, MAPS, VIEWS, Frame, legal, scores, vote
-from games.arc_prompts import PROMPTS, WORDS
+from games.arc_prompts import PROMPTS, WORDS, said
 from games.arc_search import memorised
 from games.arc_terminal import painted, show_tasks
 from games.sandbox import level
@@ -508,6 +508,21 @@ def test_submissions(tmp_path):
     both = Arc(Options(data=name, ensemble=write(tmp_path / "t.json", theirs))).submit(predictions)
     assert both["a"] == alone["a"]  # ours answers twice
     assert both["b"] == [{"attempt_1": [[5]], "attempt_2": []}, {"attempt_1": [[3], [4]], "attempt_2": [[6]]}]
+
+
+def test_predictions_of_several_runs_vote_together(tmp_path):
+    """Two runs that answer alike beat one that is alone twice; programs come before grids (--ensemble)."""
+    name, a, b = write(tmp_path / "tasks.json", {"a": TASK}), [[1]], [[2]]
+    runs = [
+        write(tmp_path / f"{i}.json", {"a": [{"attempt_1": first, "attempt_2": second}]})
+        for i, (first, second) in enumerate([(a, b), (b, []), ([], [])])
+    ]
+    assert Arc(Options(data=name)).submit(",".join(runs))["a"] == [{"attempt_1": b, "attempt_2": a}]
+    ordered = Arc(Options(data=name, ensemble=",".join(runs[:2]))).submit(runs[2])
+    assert ordered["a"] == [{"attempt_1": a, "attempt_2": b}]
+    with pytest.raises(ValueError, match="1.json: 1 tasks are missing"):
+        write(tmp_path / "1.json", {})
+        Arc(Options(data=name)).submit(",".join(runs))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,18 @@ import ttt
 from agents import Model
 from games.arc import Arc, Options
 from games.arc_prompts import PROMPTS
-from games.arc_search import CHECKS, MOST, chosen, eliminate, halve, items, lesson, promise, strengths
+from games.arc_search import (
+    CHECKS,
+    MOST,
+    chained,
+    chosen,
+    eliminate,
+    halve,
+    items,
+    lesson,
+    promise,
+    strengths,
+)
 from games.sandbox import level
 from games.worlds import arc as world
 from recipes import Infer, Train
@@ -180,34 +191,61 @@ def test_the_world_gives_programs_to_refine():
 
 # ------------------------------------------------------------------------------------------------ refining
 def test_promise():
-    pairs = TASK["train"]
+    """The better of equal cells and equal shares of colours: either step of two may be the missing one."""
+    pairs = [{"output": [[1, 2], [2, 0]]}, {"output": [[3, 0]]}]
     assert promise([pair["output"] for pair in pairs], pairs) == 1.0
-    assert promise([pairs[0]["output"], [[1]]], pairs) == 0.5
-    assert promise([[[3, 0, 0], [6, 0, 0]], [[1]]], pairs) == pytest.approx(1 / 6)
+    assert promise([[[1, 2], [2, 5]], [[3, 5]]], pairs) == (0.75 + 0.5) / 2
+    assert promise([[[0, 2], [1, 2]], [[0], [3]]], pairs) == 1.0  # only places are wrong
+    assert promise([[[5]], [[5]]], pairs) == 0.0
+
+
+def test_chained_programs():
+    """In one body, as the world writes two steps, where both are that simple; else one calls the other."""
+    turn, paint = "return grid.T", "out = grid.copy()\nout[0] = 5\nreturn out"
+    cases = [
+        (world.source(turn), world.source(paint), [[5, 5], [2, 4]]),
+        (world.source(paint), world.source(turn), [[5, 3], [5, 4]]),
+        ("def task(g):\n    return g.T\n", world.source(paint), [[5, 5], [2, 4]]),
+        (
+            "def task(grid):\n    if 1: return grid.T\n    return grid\n",
+            world.source(paint),
+            [[5, 5], [2, 4]],
+        ),
+    ]
+    for first, second, want in cases:
+        scope = {"np": np}
+        exec(chained(first, second), scope)
+        assert scope["task"](np.array([[1, 2], [3, 4]])).tolist() == want
+    assert chained(*cases[0][:2]) == world.source("grid = grid.T\n" + paint)
 
 
 class Refines(Says):
-    """Gives a wrong program first; when it is shown a program with what it got, the right one."""
+    """Gives a wrong program at first, and what improves on it where it is shown what that got."""
 
     def reply(self, conversations, n=1, begin="", until=()):
-        self.texts = [
-            "return grid[:, ::-1]" if "<" in c[0]["content"] else "return grid[::-1]" for c in conversations
-        ]
+        self.texts = []
+        for (message,) in conversations:
+            text = message["content"]
+            whole = "<" in text and "return grid[:, ::-1]"
+            rest = not text.startswith("123") and "return grid[::-1, ::-1]"  # of rows that are turned around
+            self.texts.append(whole or rest or "return grid[::-1]")
         return super().reply(conversations, n, begin, until)
 
 
 @runs_programs
-@pytest.mark.parametrize("refined", [0, 6])
-def test_refinement_spends_what_it_is_given(refined):
+@pytest.mark.parametrize("refined, name", [(0, "code"), (6, "code"), (6, "refine")])
+def test_refinement_spends_what_it_is_given(refined, name):
     """n replies, however they are shared; what was found is not refined any more."""
-    task, agent = Arc(Options(frames=1, refine=refined)), Refines()
+    task, agent = Arc(Options(frames=1, refine=refined, refine_prompt=name)), Refines()
     task.n = 10
     (found,) = task.attempt([EXAMPLE], agent)
     assert len(found["replies"]) == len(agent.seen) == 10
     verdicts = [reply["verdict"] for reply in found["replies"]]
     assert verdicts == ["wrong"] * (10 - refined) + (["accepted"] * 4 + ["wrong"] * 2 if refined else [])
-    shown = [talk[0]["content"] for talk in agent.seen if "<" in talk[0]["content"]]
-    assert len(shown) == (4 if refined else 0) and all("return grid[::-1]" in text for text in shown)
+    if refined:
+        source = "def task(grid):\n    grid = grid[::-1]\n    return grid[::-1, ::-1]\n"
+        assert found["replies"][4]["source"] == (FLIP if name == "refine" else source)
+        assert found["replies"][4]["answers"] == [TASK["test"][0]["output"]]
     with pytest.raises(ValueError, match="^--refine 32"):
         Arc(Options(refine=32)).attempt([EXAMPLE], agent)
     task.box.close()
