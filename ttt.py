@@ -21,18 +21,14 @@ def attempt(cfg, task, agent, examples):
     trained = [weight for weight in agent.model.parameters() if weight.requires_grad]
     start = [weight.detach().clone() for weight in trained]
     early = bool(task.lessons(examples, []))
-    rounds, n, records = cfg.ttt_rounds + (not early), task.n, []
+    rounds, records = cfg.ttt_rounds + (not early), []
     try:
         for number in range(rounds):
             if number or early:
                 learn(cfg, task, agent, task.lessons(examples, records), number)
-            task.n = n // rounds + (number < n % rounds)
-            found = task.attempt(examples, agent)
-            for record, more in zip(records, found):
-                record["replies"] += more["replies"]
-            records = records or found
+            share = task.n // rounds + (number < task.n % rounds)
+            records = task.attempt(examples, agent, records, share)
     finally:
-        task.n = n
         restore(trained, start)
         agent.session = sampler.Session(agent.model)  # what it keeps was made by other weights
     return records

@@ -39,6 +39,7 @@ class Options:
     cells: int = 0  # leave out a prompt's last pairs until it has at most so many cells; 0 keeps all
     shots: int = 3  # programs: lessons a task gives, from all its pairs, all but one, all but two ...
     compositions: float = 0.2  # world: share of training tasks of two families
+    rest: float = 0.0  # world: share of these taught as what is left after the first step (for --refine)
     tasks: int = 100_000  # world: training tasks in an epoch
     tests: int = 400  # world: test tasks, half of seen families, the rest of unseen parameters and pairs
     only: str = ""  # world: test tasks of this kind alone, parameters or compositions
@@ -81,6 +82,7 @@ class Arc(Task):
                 raise ValueError(f"--{name} {value}: unknown (known: {', '.join(known)})")
         self.versions, self.writing = [PROMPTS[name] for name in names], GRIDS[self.options.grid]
         self.box, self.splits, self.collects = None, {}, self.options.collect_from
+        self.got = {}  # (id of an example, frame, program) -> outputs for the shown pairs, None if not grids
         self.learned = self.options.data.endswith(".jsonl")  # --data is what collect wrote
 
     # -------------------------------------------------------------------------------------------- training
@@ -148,6 +150,8 @@ class Arc(Task):
             return arc_search.items(self, example, rng)
         version = self.versions[rng.integers(len(self.versions))]
         task = example if "train" in example else self.drawn(rng)
+        if self.options.rest and "+" in task.get("family", "") and rng.random() < self.options.rest:
+            task = world.rest(task)
         rival = world.mistaken(task, rng) if version.needs_rival and "program" in task else None
         if (version.asks == "code" or version.needs_rival) and "program" not in task:
             raise ValueError("--prompt-version: these tasks have no programs, take output-from-examples-v1")
@@ -189,22 +193,23 @@ class Arc(Task):
         draws = [np.random.default_rng([self.seed, key, j]) for j in range(count)]
         return [Frame.draw(example, rng, j % VIEWS) if j else Frame() for j, rng in enumerate(draws)]
 
-    def attempt(self, examples, agent):
+    def attempt(self, examples, agent, records=None, n=None):
         """n replies to each example (to each of its tests, where the prompt shows it) and what became of
-        them: list of records."""
-        version, refined = self.versions[0], self.options.refine
+        them: list of records. With records there are, n more replies into these."""
+        version, n = self.versions[0], n or self.n
+        refined = self.options.refine * n // self.n
         if (
             version.asks not in ("code", "output")
             or version.refines
             or version is PROMPTS["output-from-code-v0"]
         ):
             raise ValueError("--prompt-version: the first must ask for programs or for the test's output")
-        if refined and (version.asks != "code" or refined >= self.n):
-            raise ValueError(f"--refine {refined}: needs programs, and a larger --n than {self.n}")
-        examples = [self.task_of(example) for example in examples]
-        records, asked = [self.record(example) for example in examples], []
+        if refined and (version.asks != "code" or refined >= n):
+            raise ValueError(f"--refine {refined}: needs programs, and a larger --n than {n}")
+        examples, asked = [self.task_of(example) for example in examples], []
+        records = records or [self.record(example) for example in examples]
+        n -= refined
         for i, example in enumerate(examples):
-            n = self.n - refined
             frames = self.frames(example, min(n, self.options.frames or n))
             tasks = [self.fitted(frame.task(example)) for frame in frames]
             for test in range(len(example["test"])) if version.test else (None,):
@@ -214,12 +219,9 @@ class Arc(Task):
                 ]
         self.ask(version, examples, records, asked, agent)
         if refined:
-            arc_search.refine(self, examples, records, agent)
+            arc_search.refine(self, examples, records, agent, refined)
         if self.options.ties:
             arc_search.prefer(self, examples, records, agent)
-        for record in records:
-            for reply in record["replies"]:
-                del reply["got"]
         return records
 
     def ask(self, version, examples, records, asked, agent):
@@ -262,8 +264,8 @@ class Arc(Task):
     def judge(self, tries, version=None):
         """What became of replies, each an (example, frame, text, test): dicts with "verdict" (accepted,
         wrong, memorised, unstable, none, or a kind of sandbox.Result), "message", "right" (shown pairs that
-        the program gives), "got" (its outputs for them, if they are grids), "source" and "answers": None, or
-        a grid or None for each test of the example, brought back from the frame."""
+        the program gives), "source" and "answers": None, or a grid or None for each test of the example,
+        brought back from the frame. What a program got for the shown pairs is kept in self.got."""
         version, tasks, programs, found = version or self.versions[0], {}, {}, []
         if version.asks != "code":
             return [self.grid_of(*one) for one in tries]
@@ -275,7 +277,8 @@ class Arc(Task):
         verdicts = dict(zip(programs, self.verify(list(programs.values()))))
         for key, (_, frame, _, _) in zip(keys, tries):
             answers = [frame.back(grid) if legal(grid) else None for grid in verdicts[key]["outputs"]]
-            verdict = {name: value for name, value in verdicts[key].items() if name != "outputs"}
+            verdict = {k: value for k, value in verdicts[key].items() if k not in ("outputs", "got")}
+            self.got[key] = verdicts[key]["got"]
             found.append(verdict | {"answers": answers if any(answers) else None})
         return found
 
@@ -294,9 +297,9 @@ class Arc(Task):
         return found
 
     def verify(self, programs):
-        """The verdicts on programs, (source, task), as in judge, with the "outputs" for the tests: run beside
-        others first and, those that give every shown output, twice in processes of their own. Only what they
-        give there counts."""
+        """The verdicts on programs, (source, task), as in judge, with what they "got" for the shown pairs, if
+        these are grids, and the "outputs" for the tests. They are run beside others first and, those that
+        give every shown output, twice in processes of their own: only what they give there counts."""
         found = []
         shown = [[pair["output"] for pair in task["train"]] for _, task in programs]
         for (source, _), outputs, (kind, message, got) in zip(programs, shown, self.outputs(programs)):
@@ -328,7 +331,7 @@ class Arc(Task):
         except ValueError:
             pass
         verdict = "accepted" if answers[test] else "none"
-        found = {"verdict": verdict, "message": "", "right": 0, "got": None, "source": text}
+        found = {"verdict": verdict, "message": "", "right": 0, "source": text}
         return found | {"answers": answers if answers[test] else None}
 
     def score(self, example, reply):
@@ -339,7 +342,6 @@ class Arc(Task):
         task = self.task_of(example)
         truth = [pair.get("output") for pair in task["test"]]
         right = found["answers"] is not None and found["answers"] == truth
-        found = {name: value for name, value in found.items() if name != "got"}
         return {"score": float(right), "partial": found["right"] / len(task["train"]), **found}
 
     def play(self, examples, agent):

@@ -11,6 +11,7 @@ confidence bounds (is this right, yes or no), or by halving with strengths (whic
 
 import ast
 import re
+import textwrap
 import zlib
 from collections import Counter
 
@@ -214,33 +215,35 @@ def promise(got, pairs):
     return float(max(np.mean(cells), np.mean(colours)))
 
 
-def refine(task, examples, records, agent):
-    """Spend --refine replies on each example, WAVE at a time, on its most promising programs. A program is
-    drawn by Thompson sampling of Beta(1 + C h, 1 + C (1 - h) + times refined), h its promise: algorithm 1 of
-    arXiv 2405.17503. Where there is nothing to refine, or no need to, the first prompt is asked again.
+def refine(task, examples, records, agent, n):
+    """Spend n replies on each example, WAVE at a time, on its most promising programs. A program is drawn by
+    Thompson sampling of Beta(1 + C h, 1 + C (1 - h) + times refined), h its promise and C TRUST: algorithm 1
+    of arXiv 2405.17503. Where there is nothing to refine, or no need to, the first prompt is asked again.
 
     A prompt that refines sees the program and what it got, and its reply takes the program's place; any other
     is asked what makes the wanted outputs of the outputs it got, and its reply goes behind the program."""
     version, asks = PROMPTS[task.options.refine_prompt], task.versions[0]
     times = [Counter() for _ in records]  # how often outputs were refined
-    for wave in range(0, task.options.refine, WAVE):
+    for wave in range(0, n, WAVE):
         asked, plain = [], []
         for i, (example, record) in enumerate(zip(examples, records)):
-            rng, tries = rng_of(task, example, 7, wave), {}
+            rng, tries = rng_of(task, example, 7, len(record["replies"])), {}
             for reply in record["replies"]:
-                if reply["got"] and reply["verdict"] != "memorised":
-                    tries.setdefault(str((reply["frame"], reply["got"])), reply)
-            seen = {key: Frame(**reply["frame"]).task(example) for key, reply in tries.items()}
-            hopes = {key: TRUST * promise(tries[key]["got"], seen[key]["train"]) for key in tries}
+                frame, source = Frame(**reply["frame"]), reply["source"]
+                got = task.got.get((example["id"], str(frame), source))
+                if got and reply["verdict"] != "memorised":
+                    tries.setdefault(str((frame, got)), (frame, source, got))
+            seen = {key: frame.task(example) for key, (frame, *_) in tries.items()}
+            hopes = {key: TRUST * promise(got, seen[key]["train"]) for key, (*_, got) in tries.items()}
             done = any(reply["verdict"] == "accepted" for reply in record["replies"])
-            for _ in range(min(WAVE, task.options.refine - wave)):
+            for _ in range(min(WAVE, n - wave)):
                 if done or not tries:
                     plain.append((i, Frame(), None, task.prompt(example), ""))
                     continue
                 draws = {key: rng.beta(1 + h, 1 + TRUST - h + times[i][key]) for key, h in hopes.items()}
                 best = max(draws, key=draws.get)
                 times[i][best] += 1
-                got, source, frame = tries[best]["got"], tries[best]["source"], Frame(**tries[best]["frame"])
+                frame, source, got = tries[best]
                 if version.refines:
                     told = task.fitted(seen[best])
                     more = {"program": source, "got": got[: len(told["train"])]}
@@ -256,7 +259,7 @@ def refine(task, examples, records, agent):
 
 def chained(first, second):
     """The program that gives what a second makes of what a first gives: in one body where both are a function
-    that ends in its only return, else as functions of one another."""
+    that ends in its only return, else with both inside."""
     bodies = [source.partition("\n")[2] for source in (first, second)]
     if all(
         re.fullmatch(r"def task\(grid\):\n(    (?!.*\breturn\b).*\n)*    return .*\n", x)
@@ -264,7 +267,8 @@ def chained(first, second):
     ):
         return "def task(grid):\n" + "    grid = ".join(bodies[0].rsplit("    return ", 1)) + bodies[1]
     parts = [re.sub(r"^def task\b", f"def step_{i}", x, flags=re.M) for i, x in enumerate((first, second), 1)]
-    return "\n\n".join([*parts, "def task(grid):\n    return step_2(np.array(step_1(grid)))\n"])
+    body = textwrap.indent("".join(parts), "    ")
+    return f"def task(grid):\n{body}    return step_2(np.array(step_1(grid)))\n"
 
 
 # ------------------------------------------------------------------------------------------------ judging

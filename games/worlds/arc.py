@@ -452,6 +452,14 @@ def choices(names, held_out):
     return names or [x for x in FAMILIES if FAMILIES[x].has_held_out or not held_out], couples
 
 
+def rest(task):
+    """What is left of a task of two steps when the first is done: its outputs are the inputs."""
+    first, second = task["family"].split("+")
+    step, after = ((name, task["parameters"][name]) for name in (first, second))
+    pairs = [(np.array(pair["input"]), np.array(pair["output"])) for pair in task["train"] + task["test"]]
+    return record([after], [(apply([step], x), y) for x, y in pairs])
+
+
 def mistaken(task, rng):
     """A program that is not the task's, {"source", "outputs" for its pairs, the test's last}: of two steps
     often one alone, else a rival; of one step a rival; in one of four cases any program. Its outputs are
