@@ -17,11 +17,13 @@ def attempt(cfg, task, agent, examples):
     """Records of --n replies to each example (Task.attempt), of a model that learns from them together.
 
     A task whose lessons need no replies is learned from first; of one that learns from replies the first
-    share of them comes before. cfg: recipes.Infer."""
+    share of them comes before. cfg: recipes.Infer. Raises ValueError where --n is too small to share."""
     trained = [weight for weight in agent.model.parameters() if weight.requires_grad]
     start = [weight.detach().clone() for weight in trained]
     early = bool(task.lessons(examples, []))
     rounds, records = cfg.ttt_rounds + (not early), []
+    if not 1 <= rounds <= task.n:
+        raise ValueError(f"--ttt-rounds {cfg.ttt_rounds}: takes {rounds} shares of --n {task.n} replies")
     try:
         for number in range(rounds):
             if number or early:

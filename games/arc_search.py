@@ -197,7 +197,7 @@ def lessons(task, examples, records):
         return [{"id": e["id"], "train": e["train"], "test": test} for e, test in zip(examples, tests)]
     rows, o = {}, task.options
     for record in records:
-        rows.setdefault(record["id"], []).extend(collected(task, record))
+        rows.setdefault(record["id"], []).extend(task.collected(record))
     return [row for some in rows.values() for row in chosen(task, some, o.best, o.worst)]
 
 
@@ -217,12 +217,12 @@ def promise(got, pairs):
 
 def refine(task, examples, records, agent, n):
     """Spend n replies on each example, WAVE at a time, on its most promising programs. A program is drawn by
-    Thompson sampling of Beta(1 + C h, 1 + C (1 - h) + times refined), h its promise and C TRUST: algorithm 1
-    of arXiv 2405.17503. Where there is nothing to refine, or no need to, the first prompt is asked again.
+    Thompson sampling of Beta(1 + C h, 1 + C (1 - h) + times refined), h its promise and C TRUST, as REx does
+    (arXiv 2405.17503). Where there is nothing to refine, or no need to, the first prompt is asked again.
 
     A prompt that refines sees the program and what it got, and its reply takes the program's place; any other
     is asked what makes the wanted outputs of the outputs it got, and its reply goes behind the program."""
-    version, asks = PROMPTS[task.options.refine_prompt], task.versions[0]
+    version = PROMPTS[task.options.refine_prompt]
     times = [Counter() for _ in records]  # how often outputs were refined
     for wave in range(0, n, WAVE):
         asked, plain = [], []
@@ -252,7 +252,7 @@ def refine(task, examples, records, agent, n):
                     rest = [{"input": x, "output": p["output"]} for x, p in zip(got, seen[best]["train"])]
                     question = version.question(task.fitted({**seen[best], "train": rest}), task.writing)
                     asked.append((i, frame, None, question, source))
-        for prompt, some in ((version, asked), (asks, plain)):
+        for prompt, some in ((version, asked), (task.versions[0], plain)):
             if some:
                 task.ask(prompt, examples, records, some, agent)
 

@@ -192,11 +192,12 @@ class Task:
         raise NotImplementedError
 
     attempt = (
-        None  # (examples, agent) -> records, a dict each, of a game whose evaluation can go on after a kill
+        None  # (examples, agent) -> records, a dict each, of a game whose evaluation can go on after a kill;
+        # of one with lessons also (..., records so far, replies to add)
     )
 
     collects = "train"  # the split whose examples `collect` takes
-    lessons = None  # (examples, records so far) -> examples that test-time training learns from
+    lessons = None  # (examples, records so far) -> what to learn from at test time, no output of a test
 
     mined = None  # (agent, limit) -> (rows for --data, rows of texts), of a game that collects negatives
 

@@ -189,6 +189,24 @@ def test_the_world_gives_programs_to_refine():
     assert 8 < alone < 30
 
 
+def test_what_is_left_of_two_steps():
+    """The second program makes the outputs of what the first gave, and is what --rest teaches."""
+    for i in range(20):
+        task = world.draw(np.random.default_rng(i), compositions=1.0)
+        left = world.rest(task)
+        first, second = task["family"].split("+")
+        for pair, one in zip(task["train"] + task["test"], left["train"] + left["test"]):
+            step = world.apply([(first, task["parameters"][first])], np.array(pair["input"]))
+            assert one == {"input": step.tolist(), "output": pair["output"]}
+        assert left["family"] == second and task["program"].endswith(left["program"])
+    both = [
+        Arc(Options(compositions=1.0, rest=share)).items({"number": 0}, np.random.default_rng(3))
+        for share in (0, 1)
+    ]
+    texts = [chats[0].messages[-1]["content"] for chats in both]
+    assert texts[0].endswith(texts[1]) and texts[0] != texts[1]
+
+
 # ------------------------------------------------------------------------------------------------ refining
 def test_promise():
     """The better of equal cells and equal shares of colours: either step of two may be the missing one."""
