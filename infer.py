@@ -23,6 +23,7 @@ import model as models
 import plots
 import runs
 import sampler
+import ttt
 from agents import Classifier, Encoder, Model, Teacher
 from decoding import fuse
 from embed import Embedder, load_embedder, save_embedder
@@ -103,10 +104,19 @@ def opened(cfg, name, loss="sft"):
     else:
         model, folder, _ = lora.open_model(name, adapter, dtype, device, revision)
         tokenizer = None if merge else data.load_tokenizer(folder, format, model.config.vocab)
+    if own and cfg.ttt_steps:
+        return learnable(model), tokenizer, folder
     if lora.adapters(model):
         lora.merge_lora(model)  # one matrix product a layer instead of three
     speaks = model.config.labels is None
     return fuse(model) if speaks and not merge else model, tokenizer, folder
+
+
+def learnable(model):
+    """The model for test-time training: its adapter goes on learning, without one all of it does."""
+    if not lora.adapters(model):
+        model.requires_grad_(True)
+    return model.float() if model.device.type == "cpu" else model
 
 
 def agent_of(cfg, model, tokenizer, task=None):
@@ -274,7 +284,7 @@ def collect(cfg, task, model=None, tokenizer=None, folder=None):
                 write_rows(path, some)
                 print(f"written: {path}, {len(some):,} rows")
         return print_dropped(task)
-    records = attempts(cfg, task, agent, task.examples("train")[: cfg.limit or None], str(folder))
+    records = attempts(cfg, task, agent, task.examples(task.collects)[: cfg.limit or None], str(folder))
     found = [row for record in records for row in task.collected(record)]
     write_rows(out, found)
     for line in task.tally(records):
@@ -284,6 +294,8 @@ def collect(cfg, task, model=None, tokenizer=None, folder=None):
     for part in (f"{out}.part", f"{out}.replies.part"):
         Path(part).unlink(missing_ok=True)
     print(f"written: {out}, {len(found):,} rows of {len(records):,} examples")
+    if task.dropped:
+        print_dropped(task)
 
 
 def prices_of(text):
@@ -324,10 +336,15 @@ def attempts(cfg, task, agent, examples, folder):
     """The task's records of its examples, some at a time; with --out FILE they are kept in FILE.part until
     all are there, so that a killed call goes on."""
     names = ("seed", "n", "temperature", "top_k", "top_p", "min_p", "max_new")
+    names += ("ttt_steps", "ttt_rounds", "ttt_tasks", "ttt_batch", "ttt_lr") if cfg.ttt_steps else ()
     own = {name: value for name, value in vars(cfg.options).items() if name not in task.idle}
     settings = {"model": folder, **{name: getattr(cfg, name) for name in names}, **own}
     journal = Journal(f"{cfg.out}.part" if cfg.out else "", settings)
-    size = max(1, CHUNK // cfg.n)
+    if cfg.ttt_steps and task.lessons is None:
+        raise UsageError(f"--ttt-steps: --task {cfg.task} has no lessons for test-time training")
+    if cfg.ttt_steps:  # which the report says
+        task.seen |= {f"shown:{example['id']}" for example in examples}
+    size = cfg.ttt_tasks if cfg.ttt_steps else max(1, CHUNK // cfg.n)
     with tqdm(total=len(examples), initial=len(journal.rows), unit="task", disable=None) as bar:
         for start in range(0, len(examples), size):
             part = examples[start : start + size]
@@ -336,7 +353,8 @@ def attempts(cfg, task, agent, examples, folder):
             # replies follow from seed, part and prompt, not from what was done before a kill: so a part that
             # was not finished is done again as a whole, and what is there already is left as it is
             agent.calls, agent.part = 0, start
-            for place, record in task.attempt(part, agent):
+            found = ttt.attempt(cfg, task, agent, part) if cfg.ttt_steps else task.attempt(part, agent)
+            for place, record in found:
                 if start + place not in journal.rows:
                     journal.add([{"row": start + place, "record": record}])
                     for line in task.lines(record):

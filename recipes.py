@@ -116,6 +116,11 @@ class Infer:
     min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
     max_new: int = 256  # longest reply, in tokens; eval and play: by default the game's
     max_tokens: int = 512  # of a text that is classified, longer ones are shortened; by default as trained
+    ttt_steps: int = 0  # eval: train so many steps on what each task shows before it is answered
+    ttt_rounds: int = 1  # ... so many times, where that takes own replies, --n of them over all rounds
+    ttt_tasks: int = 1  # ... on so many tasks together, each group of them from the same start
+    ttt_batch: int = 8  # ... examples a step
+    ttt_lr: float = 1e-3  # ... peak learning rate of adamw
     seat: str = ""  # play: the model's, asker (you answer) or answerer; arena: model or person judges
     out: str = ""  # write the result to this new file
     seed: int = 0  # of everything random
@@ -259,6 +264,40 @@ RECIPES = {
         eval_few=40,
         eval_n=240,
         save_every=500,
+    ),
+    "arc-refine": SCRATCH  # nine minutes on half a core, with --init RUN: the prompt `refine` beside `code`
+    | dict(
+        task="arc",
+        prompt_version="code,refine",
+        compositions=0.5,
+        steps=140,
+        batch=32,
+        lr=1.5e-3,
+        muon_lr=0.01,
+        max_tokens=640,
+        micro_tokens=2048,
+        warmup=0.02,
+        max_new=96,
+        eval_few=1,
+        eval_n=240,
+        save_every=500,
+    ),
+    "arc-grpo": dict(  # with --init RUN; worth 1 is what gives every shown output and the hidden one
+        task="arc",
+        loss="grpo",
+        steps=40,
+        batch=16,
+        group=8,
+        lr=1e-4,
+        warmup=0.1,
+        schedule="constant",
+        scale_rewards=False,
+        max_tokens=512,
+        micro_tokens=2048,
+        max_new=96,
+        eval_few=100,
+        eval_n=100,
+        save_every=50,
     ),
     "arc-model": dict(
         task="arc",

@@ -3,10 +3,9 @@ give every shown output in the sandbox answer the test and vote; where none does
 
 Read examples and items for what is learned, attempt for what is asked, judge for what counts, summary for the
 figures. Around it: arc_prompts (the words), arc_grids (text, frames, votes, scores), arc_files (tasks in,
-submissions out), sandbox (runs programs), worlds/arc (tasks without end, each with its program)."""
+submissions out), arc_search (learning from own programs, refining them, judging answers), sandbox (runs
+programs), worlds/arc (tasks without end, each with its program)."""
 
-import ast
-import re
 import sys
 import zlib
 from collections import Counter
@@ -14,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from games import arc_dsl, arc_files
+from games import arc_dsl, arc_files, arc_search
 from games.arc_grids import GRIDS, VIEWS, Frame, legal, scores, vote
-from games.arc_prompts import PROMPTS
+from games.arc_prompts import PROMPTS, WORDS, said
 from games.sandbox import Job, Sandbox
-from games.task import Chat, Episode, Task, pass_at, wilson
+from games.task import Episode, Task, pass_at, wilson
 from games.worlds import arc as world
 
 TESTS = {  # of the world: tasks of seen families, and two kinds that training never shows
@@ -31,7 +30,7 @@ CYCLE = "", "/parameters", "", "/compositions"  # so any beginning of the test t
 
 @dataclass
 class Options:
-    data: str = ""  # real tasks: a challenges file, FILE:SET, a folder; without it those of the world
+    data: str = ""  # real tasks: a challenges file, FILE:SET, a folder; or A.jsonl,B.jsonl that collect wrote
     prompt_version: str = "code"  # names in games/arc_prompts.py; of several, an item has any
     grid: str = "digits"  # how grids are written: digits, spaced, fenced, numbers, shape, full, letters
     frames: int = 1  # evaluation: views of a task, a prompt each, over which --n replies are spread; 0: --n
@@ -40,14 +39,24 @@ class Options:
     cells: int = 0  # leave out a prompt's last pairs until it has at most so many cells; 0 keeps all
     shots: int = 3  # programs: lessons a task gives, from all its pairs, all but one, all but two ...
     compositions: float = 0.2  # world: share of training tasks of two families
+    rest: float = 0.0  # world: share of these taught as what is left after the first step (for --refine)
     tasks: int = 100_000  # world: training tasks in an epoch
     tests: int = 400  # world: test tasks, half of seen families, the rest of unseen parameters and pairs
+    only: str = ""  # world: test tasks of this kind alone, parameters or compositions
+    views: int = 4  # collect: the shown inputs as they are and in so many other views, to run programs on
+    collect_from: str = "train"  # collect: train, or test: of these what is shown, never a test's output
+    best: int = 25  # learning from programs that collect wrote: of each task so many of the best ...
+    worst: int = 25  # ... and of the worst by shown pairs that they give
+    refine: int = 0  # evaluation: of the --n replies, so many improve on the most promising programs
+    refine_prompt: str = "code"  # its version: code writes what is missing, refine the whole program anew
+    ties: str = ""  # ties of the vote go to the answer that this version prefers: verify, select, ...
+    judge: str = ""  # the run or model that is asked, by default the one that answers
     vote: str = "count"  # programs that give the same answer count one each, or by probability
     seconds: float = 1.0  # time of a program
     memory: int = 512  # MB that a program may take
     workers: int = 1  # programs at a time
     unsafe_exec: bool = False  # run programs on a machine that can not lock them in
-    ensemble: str = ""  # submit: another submission, for the tasks that ours leaves open
+    ensemble: str = ""  # submit: predictions or submissions A,B ... for what ours leaves open, in this order
     verbose: bool = False  # eval: show prompts, programs and verdicts
 
 
@@ -64,19 +73,32 @@ class Arc(Task):
             *(("prompt-version", name, PROMPTS) for name in names),
             ("grid", self.options.grid, GRIDS),
             ("vote", self.options.vote, ("count", "probability")),
+            ("only", self.options.only, ("", *(kind[1:] for kind in TESTS))),
+            ("collect-from", self.options.collect_from, ("train", "test")),
+            ("refine-prompt", self.options.refine_prompt, [x for x in PROMPTS if PROMPTS[x].asks == "code"]),
+            ("ties", self.options.ties, ["", *(x for x in PROMPTS if PROMPTS[x].asks in WORDS)]),
         ):
             if value not in known:
                 raise ValueError(f"--{name} {value}: unknown (known: {', '.join(known)})")
         self.versions, self.writing = [PROMPTS[name] for name in names], GRIDS[self.options.grid]
-        self.box, self.splits = None, {}
+        self.box, self.splits, self.collects = None, {}, self.options.collect_from
+        self.got = {}  # (id of an example, frame, program) -> outputs for the shown pairs, None if not grids
+        self.learned = self.options.data.endswith(".jsonl")  # --data is what collect wrote
 
     # -------------------------------------------------------------------------------------------- training
     def examples(self, split):
-        """Real tasks, the sets train and eval; or tasks of the world, those to train on as numbers."""
+        """Real tasks, the sets train and eval; tasks of the world, those to train on as numbers; or, to train
+        on, what collect wrote."""
         if split not in self.splits:
-            make = self.real_tasks if self.options.data else self.world_tasks
+            make = self.real_tasks if self.options.data and not self.learned else self.world_tasks
+            if self.learned and split == "train":
+                make = self.collected_tasks
             self.splits[split] = make(split)
         return self.splits[split]
+
+    def collected_tasks(self, split):
+        paths, o = self.options.data.split(","), self.options
+        return arc_search.read(self, paths, o.best, o.worst)
 
     def world_tasks(self, split):
         """Numbers of tasks to train on; or tasks that are for evaluation only, task i by (seed, split, i)."""
@@ -85,6 +107,8 @@ class Arc(Task):
         usual, found = {"compositions": self.options.compositions}, []
         for i in range(64 if split == "valid" else self.options.tests):
             kind = "" if split == "valid" else CYCLE[i % len(CYCLE)]
+            if split == "test" and self.options.only not in ("", kind[1:]):
+                continue
             how = usual if split == "valid" else TESTS[kind]
             rng = np.random.default_rng([self.seed, 1 + (split == "valid"), i])
             found.append({"id": f"{split}-{i}", "split": kind, **world.draw(rng, **how)})
@@ -104,8 +128,11 @@ class Arc(Task):
         return found
 
     def trained_on(self):
-        """Names of the tasks that training sees: a result on one of them is no result."""
-        return [example["id"] for example in self.examples("train")] if self.options.data else []
+        """Names of the tasks that training sees: a result on one of them is no result; where only what a task
+        shows was learned from, with "shown:" before the name, and a result says so."""
+        if not self.options.data:
+            return []
+        return sorted({example.get("knows", example["id"]) for example in self.examples("train")})
 
     def task_of(self, example):
         """The task of an example: its own, or the world's of this number."""
@@ -117,13 +144,16 @@ class Arc(Task):
         return world.draw(rng, compositions=self.options.compositions)
 
     def items(self, example, rng):
-        """Chats for one version of the prompt: of a world task drawn anew, or a frame of a real one.
-
-        A program is taught from fewer pairs as well: they share their beginning, so that costs little, and
-        what fewer pairs leave open is what samples should spread over."""
+        """Chats for one version of the prompt: of a row that collect wrote, of a world task drawn anew, or of
+        a frame of a real one."""
+        if "knows" in example:
+            return arc_search.items(self, example, rng)
         version = self.versions[rng.integers(len(self.versions))]
         task = example if "train" in example else self.drawn(rng)
-        if version.asks == "code" and "program" not in task:
+        if self.options.rest and "+" in task.get("family", "") and rng.random() < self.options.rest:
+            task = world.rest(task)
+        rival = world.mistaken(task, rng) if version.needs_rival and "program" in task else None
+        if (version.asks == "code" or version.needs_rival) and "program" not in task:
             raise ValueError("--prompt-version: these tasks have no programs, take output-from-examples-v1")
         if "program" not in task:
             pairs = [pair for pair in task["train"] + task["test"] if "output" in pair]
@@ -133,10 +163,16 @@ class Arc(Task):
                 "test": [pairs[i] for i in order[shown:]][:1],
             }
             task = Frame.draw(task, rng, maps=self.options.maps).task(task)
+        return self.taught(version, task, rival, rng)
+
+    def taught(self, version, task, rival, rng):
+        """The Chats for a version of the prompt. A program is taught from fewer pairs as well: they share
+        their beginning, so that costs little, and what fewer pairs leave open is what samples should spread
+        over."""
         pairs = task["train"]
         shots = min(self.options.shots, len(pairs)) if version.asks == "code" else 1
         cuts = [{**task, "train": pairs[: len(pairs) - i]} for i in range(max(1, shots))]
-        return [said(version, cut, self.writing) for cut in cuts]
+        return [said(version, cut, self.writing, rival, rng) for cut in cuts]
 
     # -------------------------------------------------------------------------------------------- asking
     def prompt(self, example):
@@ -157,32 +193,53 @@ class Arc(Task):
         draws = [np.random.default_rng([self.seed, key, j]) for j in range(count)]
         return [Frame.draw(example, rng, j % VIEWS) if j else Frame() for j, rng in enumerate(draws)]
 
-    def attempt(self, examples, agent):
+    def attempt(self, examples, agent, records=None, n=None):
         """n replies to each example (to each of its tests, where the prompt shows it) and what became of
-        them: (place, record) of each example."""
-        version = self.versions[0]
-        if version.asks == "input" or version is PROMPTS["output-from-code-v0"]:
+        them: (place, record) of each example. With records there are, n more replies into these."""
+        version, n = self.versions[0], n or self.n
+        refined = self.options.refine * n // self.n
+        if (
+            version.asks not in ("code", "output")
+            or version.refines
+            or version is PROMPTS["output-from-code-v0"]
+        ):
             raise ValueError("--prompt-version: the first must ask for programs or for the test's output")
-        asked, prompts = [], []  # (example, frame, test), and the conversation
+        if refined and (version.asks != "code" or refined >= n):
+            raise ValueError(f"--refine {refined}: needs programs, and a larger --n than {n}")
+        examples, asked = [self.task_of(example) for example in examples], []
+        records = records or [self.record(example) for example in examples]
+        n -= refined
         for i, example in enumerate(examples):
-            frames = self.frames(example, min(self.n, self.options.frames or self.n))
+            frames = self.frames(example, min(n, self.options.frames or n))
             tasks = [self.fitted(frame.task(example)) for frame in frames]
             for test in range(len(example["test"])) if version.test else (None,):
                 questions = [version.question(task, self.writing, test) for task in tasks]
-                for k in range(self.n):
-                    asked.append((i, frames[k % len(frames)], test))
-                    prompts.append(questions[k % len(frames)])
+                asked += [
+                    (i, frames[k % len(frames)], test, questions[k % len(frames)], "") for k in range(n)
+                ]
+        self.ask(version, examples, records, asked, agent)
+        if refined:
+            arc_search.refine(self, examples, records, agent, refined)
+        if self.options.ties:
+            arc_search.prefer(self, examples, records, agent)
+        return enumerate(records)
+
+    def ask(self, version, examples, records, asked, agent):
+        """One reply to each of `asked`, (number of the example, frame, test, messages, a program that the
+        reply goes behind or ""), into its record."""
         control = {"begin": version.opening(self.writing)}
         if control["begin"]:
             control["until"] = ("```",)
-        replies = [reply for reply, *_ in agent.reply(prompts, **control)]
-        tries = [(examples[i], frame, reply.text, test) for (i, frame, test), reply in zip(asked, replies)]
-        records = [self.record(example) for example in examples]
-        for (i, frame, test), reply, found in zip(asked, replies, self.judge(tries)):
+        replies = [reply for reply, *_ in agent.reply([question for *_, question, _ in asked], **control)]
+        tries = []
+        for (i, frame, test, _, first), reply in zip(asked, replies):
+            whole = first and arc_search.chained(first, version.program(reply.text))
+            text = version.reply(whole, self.writing) if first else reply.text
+            tries.append((examples[i], frame, text, test))
+        for (i, frame, test, *_), reply, found in zip(asked, replies, self.judge(tries, version)):
             records[i]["replies"].append(
                 {"test": test, "logp": reply.logp, "tokens": len(reply.ids), "frame": vars(frame), **found}
             )
-        return enumerate(records)
 
     def record(self, example):
         question = self.prompt(example)[-1]["content"] if self.options.verbose else ""
@@ -204,12 +261,12 @@ class Arc(Task):
             print(f"sandbox: level {self.box.level}", file=sys.stderr)
         return self.box
 
-    def judge(self, tries):
+    def judge(self, tries, version=None):
         """What became of replies, each an (example, frame, text, test): dicts with "verdict" (accepted,
         wrong, memorised, unstable, none, or a kind of sandbox.Result), "message", "right" (shown pairs that
         the program gives), "source" and "answers": None, or a grid or None for each test of the example,
-        brought back from the frame."""
-        version, tasks, programs, found = self.versions[0], {}, {}, []
+        brought back from the frame. What a program got for the shown pairs is kept in self.got."""
+        version, tasks, programs, found = version or self.versions[0], {}, {}, []
         if version.asks != "code":
             return [self.grid_of(*one) for one in tries]
         keys = [(example["id"], str(frame), version.program(text)) for example, frame, text, _ in tries]
@@ -220,33 +277,43 @@ class Arc(Task):
         verdicts = dict(zip(programs, self.verify(list(programs.values()))))
         for key, (_, frame, _, _) in zip(keys, tries):
             answers = [frame.back(grid) if legal(grid) else None for grid in verdicts[key]["outputs"]]
-            verdict = {name: value for name, value in verdicts[key].items() if name != "outputs"}
+            verdict = {k: value for k, value in verdicts[key].items() if k not in ("outputs", "got")}
+            self.got[key] = verdicts[key]["got"]
             found.append(verdict | {"answers": answers if any(answers) else None})
         return found
 
-    def verify(self, programs):
-        """The verdicts on programs, (source, task), as in judge, with the "outputs" for the tests: run beside
-        others first and, those that give every shown output, twice in processes of their own. Only what they
-        give there counts."""
-        box, found, asked = self.sandbox(), [], {}
-        shown = [[pair["output"] for pair in task["train"]] for _, task in programs]
+    def outputs(self, programs):
+        """What programs, (source, task), do with the shown inputs, run beside others: a list of (kind of
+        sandbox.Result, message, the outputs if they are grids)."""
+        asked, found = {}, []
         for _, task in programs:  # what jobs share is written for the sandbox once
-            asked.setdefault(id(task), calls(task["train"]))
-        jobs = [Job(source, asked[id(task)], arrays=True) for source, task in programs]
-        for job, outputs, result in zip(jobs, shown, box.run(jobs)):
-            right, kind = 0, result.kind
+            asked.setdefault(id(task["train"]), calls(task["train"]))
+        jobs = [Job(source, asked[id(task["train"])], arrays=True) for source, task in programs]
+        for result in self.sandbox().run(jobs):
+            grids = list(map(listed, result.values)) if result.kind == "ok" else None
+            fine = grids is not None and all(map(legal, grids))
+            kind = "output" if result.kind == "ok" and not fine else result.kind
+            found.append((kind, result.message, grids if fine else None))
+        return found
+
+    def verify(self, programs):
+        """The verdicts on programs, (source, task), as in judge, with what they "got" for the shown pairs, if
+        these are grids, and the "outputs" for the tests. They are run beside others first and, those that
+        give every shown output, twice in processes of their own: only what they give there counts."""
+        found = []
+        shown = [[pair["output"] for pair in task["train"]] for _, task in programs]
+        for (source, _), outputs, (kind, message, got) in zip(programs, shown, self.outputs(programs)):
+            right = sum(map(same, got, outputs)) if got else 0
             if kind == "ok":
-                values = list(map(listed, result.values))
-                right = sum(map(same, values, outputs))
-                kind = "wrong" if all(map(legal, values)) else "output"
+                kind = "wrong"
                 if right == len(outputs):
-                    kind = "memorised" if memorised(job.source, outputs) else "accepted"
-            verdict = {"verdict": kind, "message": result.message, "right": right, "source": job.source}
-            found.append(verdict | {"outputs": []})
+                    kind = "memorised" if arc_search.memorised(source, outputs) else "accepted"
+            verdict = {"verdict": kind, "message": message, "right": right, "source": source}
+            found.append(verdict | {"got": got, "outputs": []})
         fit = [i for i, verdict in enumerate(found) if verdict["verdict"] == "accepted"]
         chosen = [programs[i] for i in fit]
         jobs = [Job(source, calls(task["train"] + task["test"]), arrays=True) for source, task in chosen]
-        for i, result in zip(fit, box.confirm(jobs)):
+        for i, result in zip(fit, self.sandbox().confirm(jobs)):
             if result.kind != "ok":
                 found[i] |= {"verdict": result.kind, "message": result.message}
             elif not all(map(same, map(listed, result.values), shown[i])):
@@ -287,7 +354,10 @@ class Arc(Task):
         episodes = []
         for example, (reply, *_), found in zip(examples, replies, self.judge(tries)):
             result = self.scored(example, found)
-            episodes.append(Episode(example, [{"reply": reply.text, **result}], [reply], result["score"]))
+            parts = {"right": result["score"], "shown": result["partial"]}
+            parts["memorised"] = float(result["verdict"] == "memorised")
+            turn = {"reply": reply.text, **result}
+            episodes.append(Episode(example, [turn], [reply], result["score"], parts))
         return episodes
 
     # -------------------------------------------------------------------------------------------- evaluation
@@ -304,6 +374,10 @@ class Arc(Task):
         (arc_grids.scores); solved@k, the chance that of k replies one is right in every test of the task;
         precision, the share of answers that are right; and what became of the replies."""
         known = [record for record in records if all("output" in pair for pair in record["test"])]
+        shown = sum(f"shown:{record['id']}" in self.seen for record in records)
+        notes = [
+            f"test-time training: of {shown} tasks the model learned from what they show, no output of a test"
+        ]
         metrics, intervals, baselines, curve = {}, {}, {}, {}
         n = min((len(arc_files.attempts(record, 0)) for record in known), default=0)
         for split in sorted({record["split"] for record in known}):
@@ -333,6 +407,7 @@ class Arc(Task):
             "intervals": intervals,
             "baselines": baselines,
             "curve": curve,
+            "notes": notes if shown else [],
             "sandbox": self.box.level if self.box else "",
             "records": records,
         }
@@ -342,12 +417,32 @@ class Arc(Task):
         found = []
         for t, pair in enumerate(record["test"]):
             grids, logps = zip(*arc_files.attempts(record, t))
-            voted = vote(grids, 2, logps, self.options.vote == "probability")
-            votes = {f"vote_{m}": float(pair["output"] in voted[:m]) for m in (1, 2)}
+            ranks = {"vote": vote(grids, 2, logps, self.options.vote == "probability")}
+            if "order" in record:  # ties of the vote by it, and it alone
+                order = record["order"][t]
+                ranks |= {
+                    "untied": vote(grids, 2, logps, self.options.vote == "probability", order),
+                    "judge": order,
+                }
+            votes = {
+                f"{name}_{m}": float(pair["output"] in rank[:m])
+                for name, rank in ranks.items()
+                for m in (1, 2)
+            }
             found.append(scores(grids, pair["output"]) | votes)
         return found
 
+    def answers(self, record, test):
+        """The different answers to a test."""
+        return arc_files.distinct([grid for grid, _ in arc_files.attempts(record, test)])
+
     # -------------------------------------------------------------------------------------------- files
+    def collected(self, record):
+        return arc_search.collected(self, record)
+
+    def lessons(self, examples, records):
+        return arc_search.lessons(self, examples, records)
+
     def files(self, records):
         """What eval writes beside its report: predictions, what became of each reply, a submission."""
         return {
@@ -357,17 +452,14 @@ class Arc(Task):
         }
 
     def submit(self, path):
-        """The submission of predictions or of another submission, checked against --data; --ensemble fills
-        what it leaves open."""
+        """The submission of predictions or of another submission, checked against --data. The attempts of
+        several files A,B ... vote together, as those of one run; --ensemble fills what they leave open."""
         if not self.options.data:
             raise ValueError("--data: a submission is checked against its challenges, name their file")
         tasks = arc_files.read_tasks(self.options.data, "test")
-        found = arc_files.as_submission(arc_files.loaded(path))
-        arc_files.check_submission(found, tasks, path)
-        if self.options.ensemble:
-            other = arc_files.loaded(self.options.ensemble)
-            arc_files.check_submission(other, tasks, self.options.ensemble)
-            found = arc_files.combine(found, other)
+        found = arc_files.pooled(path.split(","), tasks)
+        for other in self.options.ensemble.split(",") if self.options.ensemble else ():
+            found = arc_files.combine(found, arc_files.pooled([other], tasks))
         return found
 
     def lines(self, record):
@@ -399,20 +491,6 @@ class Arc(Task):
             for item in self.items(example, rng)
             for message in item.messages
         ]
-
-
-def said(version, task, writing):
-    """The Chat that teaches a version of the prompt for a task, which has a program where that is asked."""
-    if version.asks == "code":
-        body = version.reply(task["program"], writing)
-    elif version.asks == "input":
-        *shown, last = task["train"]
-        task, body = {"train": [{"input": pair["input"]} for pair in shown]}, last["input"]
-        body = version.reply(body, writing)
-    else:
-        body = version.reply(task["test"][0]["output"], writing)
-    question = version.question(task, writing, program=task.get("program", ""))
-    return Chat([*question, {"role": "assistant", "content": body}], learn="last")
 
 
 def mean(values):
@@ -448,25 +526,3 @@ def solved_at(record, k):
         right = sum(is_right(record, reply) for reply in part)
         chance *= pass_at(len(part), right, k)
     return chance
-
-
-def memorised(source, outputs):
-    """Whether a program holds a shown output of four cells or more: as a list, as text, or because more than
-    two fifths of its 20 or more tokens are digits."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    large = [grid for grid in outputs if len(grid) * len(grid[0]) > 3]
-    flat = ["".join(str(cell) for row in grid for cell in row) for grid in large]
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.List, ast.Tuple, ast.Constant)):
-            try:
-                found = ast.literal_eval(node)
-            except (ValueError, TypeError, MemoryError, RecursionError):
-                continue
-            digits = re.sub(r"[^0-9]", "", str(found))
-            if any(text in digits for text in flat):
-                return True
-    words = re.findall(r"[0-9]+|[^\W0-9]+|[^\s\w]", source)
-    return len(words) >= 20 and sum(word.isdigit() for word in words) > 0.4 * len(words)

@@ -128,7 +128,8 @@ def submission(records, weighted=False):
         found[record["id"]] = []
         for test in range(len(record["test"])):
             grids, logps = zip(*attempts(record, test))
-            found[record["id"]].append(two(vote(grids, 2, logps, weighted)))
+            order = record["order"][test] if "order" in record else ()
+            found[record["id"]].append(two(vote(grids, 2, logps, weighted, order)))
     return found
 
 
@@ -140,6 +141,22 @@ def as_submission(found):
         else tests
         for key, tests in found.items()
     }
+
+
+def pooled(paths, tasks):
+    """The submission that files of predictions, or of submissions, make together: their attempts vote as
+    those of one. Each is checked against the tasks."""
+    files = {path: loaded(path) for path in paths}
+    for path, part in files.items():
+        check_submission(as_submission(part), tasks, path)
+    together = {}
+    for key, tests in tasks.items():
+        votes = [
+            [grid for part in files.values() for grid in part[key][t].values()]
+            for t in range(len(tests["test"]))
+        ]
+        together[key] = [dict(enumerate(grids)) for grids in votes]
+    return as_submission(together)
 
 
 def two(grids):

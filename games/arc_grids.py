@@ -179,9 +179,10 @@ class Frame:
 
 
 # ------------------------------------------------------------------------------------------------ answers
-def vote(attempts, m, logps=None, weighted=False):
+def vote(attempts, m, logps=None, weighted=False, order=()):
     """At most m different grids out of attempts, in which None or [] is no answer: the most frequent first,
-    of equally frequent ones that with the higher mean log-probability per token, then the first.
+    of equally frequent ones that which stands first in `order`, then that with the higher mean
+    log-probability per token, then the first.
 
     logps: (log-probability, tokens) of each attempt. weighted: count an attempt by the probability of its
     average token instead of as one."""
@@ -193,8 +194,9 @@ def vote(attempts, m, logps=None, weighted=False):
             mean = logps[i][0] / max(1, logps[i][1]) if logps else 0.0
             counts[key] += math.exp(mean) if weighted else 1
             means[key].append(mean)
-    order = sorted(grids, key=lambda key: (-counts[key], -np.mean(means[key])))
-    return [grids[key] for key in order[:m]]
+    place = {str(grid): i for i, grid in enumerate(order)}
+    ranked = sorted(grids, key=lambda key: (-counts[key], place.get(key, 0), -np.mean(means[key])))
+    return [grids[key] for key in ranked[:m]]
 
 
 def scores(attempts, truth):

@@ -198,9 +198,13 @@ class Task:
         --out."""
         raise NotImplementedError
 
-    # (examples, agent) -> (place, record) of each example as it ends; of a game that goes on after a kill
+    # (examples, agent) -> (place, record) of each example as it ends; of a game that goes on after a kill. Of
+    # one with lessons also (..., records so far, replies to add)
     attempt = None
     summary = None  # records -> what evaluate gives, of a game that is evaluated by its attempts
+
+    collects = "train"  # the split whose examples `collect` takes
+    lessons = None  # (examples, records so far) -> what to learn from at test time, no output of a test
 
     mined = None  # (agent, limit) -> (rows for --data, rows of texts), of a game that collects negatives
 

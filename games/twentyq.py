@@ -177,7 +177,7 @@ class TwentyQuestions(Task):
         self.alone = ("play",) if self.options.replay else ()
         self.answerer = None  # an agent, where --answerer names neither the table nor the player itself
         self.games = list(self.read_games()) if self.options.data else []
-        self.lessons = None  # of these, what the loss learns from
+        self.kept = None  # of these, what the loss learns from
         if self.options.teacher:
             self.max_new = 512  # a teacher reasons, and may write a whole game
         try:
@@ -198,11 +198,11 @@ class TwentyQuestions(Task):
             seen = {plain(word) for word in self.seen}
             return sorted(words, key=lambda example: plain(example["keyword"]) in seen)
         if self.options.data:
-            if self.lessons is None:  # counts what is left out
-                self.lessons = own.lessons(self.games, self.item, self.options.lost, self.drop)
+            if self.kept is None:  # counts what is left out
+                self.kept = own.lessons(self.games, self.item, self.options.lost, self.drop)
             every = round(1 / max(self.options.held, 0.05))
-            held = set(sorted({row["keyword"] for row in self.lessons})[::every])
-            return [row for row in self.lessons if (row["keyword"] in held) == (split == "valid")]
+            held = set(sorted({row["keyword"] for row in self.kept})[::every])
+            return [row for row in self.kept if (row["keyword"] in held) == (split == "valid")]
         words = self.shuffled()
         held = round(self.options.held * len(words))
         return [{"keyword": word} for word in (words[held:] if split == "train" else words[:held] or words)]

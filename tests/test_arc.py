@@ -9,9 +9,10 @@ import pytest
 
 import data
 from games import arc_files
-from games.arc import Arc, Options, memorised, said
+from games.arc import Arc, Options
 from games.arc_grids import GRIDS, MAPS, VIEWS, Frame, legal, scores, vote
-from games.arc_prompts import PROMPTS
+from games.arc_prompts import PROMPTS, WORDS, said
+from games.arc_search import memorised
 from games.arc_terminal import painted, show_tasks
 from games.sandbox import level
 from games.task import Reply, pass_at
@@ -247,7 +248,8 @@ def test_a_reply_begins_as_the_prompt_opens_it(name):
     """And what was taught is what is read from it."""
     version, writing = PROMPTS[name], GRIDS["full"]
     task = {**TASK, "program": "out = grid.copy()\nreturn out[:, ::-1]"}
-    chat = said(version, task, writing)
+    rival = {"source": "def task(grid):\n    return grid\n", "outputs": [[[7, 7, 7, 7, 7]]] * 3}
+    chat = said(version, task, writing, rival, np.random.default_rng(0))
     reply = chat.messages[-1]["content"]
     assert reply.startswith(version.opening(writing))
     if version.asks == "code":
@@ -257,11 +259,14 @@ def test_a_reply_begins_as_the_prompt_opens_it(name):
         assert ("img" in reply) == (version.name == "img")
     elif version.asks == "output":
         assert writing.read(reply.removeprefix(version.lead)) == task["test"][0]["output"]
+    elif version.asks in WORDS:
+        assert reply in WORDS[version.asks]
     else:
         assert writing.read(reply.removeprefix(version.lead)) == task["train"][-1]["input"]
         assert "Output" not in chat.messages[-2]["content"]
     question = "".join(message["content"] for message in chat.messages[:-1])
     assert (writing.write(task["test"][0]["input"]) in question) == version.test
+    assert ("77777" in question) == version.needs_rival or version.asks == "verdict"
     if name == "output-from-code-v0":
         assert "out[:, ::-1]" in question
 
@@ -503,6 +508,21 @@ def test_submissions(tmp_path):
     both = Arc(Options(data=name, ensemble=write(tmp_path / "t.json", theirs))).submit(predictions)
     assert both["a"] == alone["a"]  # ours answers twice
     assert both["b"] == [{"attempt_1": [[5]], "attempt_2": []}, {"attempt_1": [[3], [4]], "attempt_2": [[6]]}]
+
+
+def test_predictions_of_several_runs_vote_together(tmp_path):
+    """Two runs that answer alike beat one that is alone twice; programs come before grids (--ensemble)."""
+    name, a, b = write(tmp_path / "tasks.json", {"a": TASK}), [[1]], [[2]]
+    runs = [
+        write(tmp_path / f"{i}.json", {"a": [{"attempt_1": first, "attempt_2": second}]})
+        for i, (first, second) in enumerate([(a, b), (b, []), ([], [])])
+    ]
+    assert Arc(Options(data=name)).submit(",".join(runs))["a"] == [{"attempt_1": b, "attempt_2": a}]
+    ordered = Arc(Options(data=name, ensemble=",".join(runs[:2]))).submit(runs[2])
+    assert ordered["a"] == [{"attempt_1": a, "attempt_2": b}]
+    with pytest.raises(ValueError, match="1.json: 1 tasks are missing"):
+        write(tmp_path / "1.json", {})
+        Arc(Options(data=name)).submit(",".join(runs))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from test_arc import Says
 
 import games.arc
 import infer
@@ -181,3 +182,45 @@ def test_training_finishes_where_programs_cannot_be_run(tmp_path, monkeypatch, c
     assert report["n"] == 0 and "solved@2" not in report["metrics"]
     flags = ["--task", "arc", "--run", str(tmp_path / "weak"), "--limit", "2"]
     assert infer.main(["eval", *flags]) == 1 and "level limits" in capsys.readouterr().err
+
+
+def test_from_own_programs_to_a_report_that_says_so(folder, flags, tmp_path, monkeypatch, capsys):
+    """collect on test tasks -> train -> eval of the same tasks, which is allowed: no output of a test was
+    seen. Duplicates are counted; a second call does not overwrite."""
+    out, call = tmp_path / "programs.jsonl", ["collect", *flags, "--collect-from", "test", "--limit", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(infer, "agent_of", lambda *_: Says("return grid[::-1]", "return gird", "return grid.T"))
+        assert infer.main([*call, "--out", str(out)]) == 0
+        assert "4 rows of 2 examples" in capsys.readouterr().out
+        assert infer.main([*call, "--out", str(out)]) == 1
+        assert "not overwritten" in capsys.readouterr().err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["id"] for row in rows} == {"test-0", "test-1"} and "test" not in rows[0]
+    more = ["--init", str(folder / "world"), "--recipe", "arc", "--prompt-version", "code,refine"]
+    more += ["--data", str(out), "--runs", str(tmp_path), "--name", "own"]
+    assert train.main([*SMALL, *more]) == 0
+    assert models.read_json(tmp_path / "own/model/trained.json") == ["shown:test-0", "shown:test-1"]
+    flags[3] = str(tmp_path / "own")
+    capsys.readouterr()
+    assert infer.main(["eval", *flags, "--out", str(tmp_path / "e.json")]) == 0
+    assert "test-time training: of 2 tasks" in capsys.readouterr().out
+    assert "of 2 tasks" in models.read_json(tmp_path / "e.json")["notes"][0]
+
+
+def test_test_time_training_by_command(flags, tmp_path, capsys):
+    """It is kept to the settings that the journal names, and games without lessons refuse it."""
+    more = ["--limit", "2", "--ttt-steps", "1", "--ttt-tasks", "2", "--out", str(tmp_path / "e.json")]
+    assert infer.main(["eval", *flags, *more]) == 0
+    assert "test-time training: of 2 tasks" in capsys.readouterr().out
+    report = models.read_json(tmp_path / "e.json")
+    assert [len(record["replies"]) for record in report["records"]] == [3, 3]
+
+
+def test_reward_is_the_verdict(folder, tmp_path):
+    """GRPO on the world: right on every shown pair and on the test, which the prompt does not show."""
+    more = ["--loss", "grpo", "--init", str(folder / "world"), "--recipe", "arc", "--group", "2"]
+    assert train.main([*SMALL, *more, "--steps", "1", "--runs", str(tmp_path), "--name", "grpo"]) == 0
+    (row,) = map(json.loads, (tmp_path / "grpo/metrics.jsonl").read_text().splitlines())
+    assert row["reward"] == 0 and "score/right" in row and row["zero_spread"] == 1
+    rollouts = (tmp_path / "grpo/rollouts.jsonl").read_text().splitlines()
+    assert "verdict" in json.loads(rollouts[0])["turns"][0]

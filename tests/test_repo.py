@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "agents": {"sampler", "data", "games.task", "attention", "torch", "numpy", "safetensors", "tqdm"},
     "runs": {"ranks", "torch", "safetensors", "tqdm"},
     "recipes": {"games"},
+    "ttt": {"data", "objectives", "recipes", "sampler", "torch", "tqdm"},
     "reports": {
         "data",
         "embed",

@@ -452,6 +452,38 @@ def choices(names, held_out):
     return names or [x for x in FAMILIES if FAMILIES[x].has_held_out or not held_out], couples
 
 
+def rest(task):
+    """What is left of a task of two steps when the first is done: its outputs are the inputs."""
+    first, second = task["family"].split("+")
+    step, after = ((name, task["parameters"][name]) for name in (first, second))
+    pairs = [(np.array(pair["input"]), np.array(pair["output"])) for pair in task["train"] + task["test"]]
+    return record([after], [(apply([step], x), y) for x, y in pairs])
+
+
+def mistaken(task, rng):
+    """A program that is not the task's, {"source", "outputs" for its pairs, the test's last}: of two steps
+    often one alone, else a rival; of one step a rival; in one of four cases any program. Its outputs are
+    grids, the last one wrong."""
+    names, p = task["family"].split("+"), task["parameters"]
+    steps = [(name, p[name] if len(names) > 1 else p) for name in names]
+    pairs = [(np.array(pair["input"]), np.array(pair["output"])) for pair in task["train"] + task["test"]]
+    near = list(rivals(steps, pairs))
+    for _ in range(TRIES):
+        other = [steps[rng.integers(len(steps))]]
+        if rng.random() < 0.25 or not near:
+            other = blind(rng)
+        elif len(steps) == 1 or rng.random() < 0.5:
+            other = near[rng.integers(len(near))]
+        try:
+            outputs = [apply(other, x) for x, _ in pairs]
+        except (IndexError, ValueError):
+            continue
+        fine = all(y.ndim == 2 and y.size and max(y.shape) <= SIDE for y in outputs)
+        if fine and not np.array_equal(outputs[-1], pairs[-1][1]):
+            return {"source": source(render(other)), "outputs": [y.tolist() for y in outputs]}
+    raise RuntimeError(f"{task['family']}: {TRIES} other programs in a row did not run or gave the same")
+
+
 def permuted(steps, permutation):
     change = lambda p: {x: int(permutation[v]) if x in COLOURS else v for x, v in p.items()}
     return [(name, change(p)) for name, p in steps]
