@@ -80,6 +80,8 @@ class Arc(Task):
         ):
             if value not in known:
                 raise ValueError(f"--{name} {value}: unknown (known: {', '.join(known)})")
+        if "://" in self.options.judge:
+            raise ValueError("--judge: must be a run or a model, whose probabilities are compared")
         self.versions, self.writing = [PROMPTS[name] for name in names], GRIDS[self.options.grid]
         self.box, self.splits, self.collects = None, {}, self.options.collect_from
         self.got = {}  # (id of an example, frame, program) -> outputs for the shown pairs, None if not grids
@@ -207,7 +209,9 @@ class Arc(Task):
         if refined and (version.asks != "code" or refined >= n):
             raise ValueError(f"--refine {refined}: needs programs, and a larger --n than {n}")
         examples, asked = [self.task_of(example) for example in examples], []
-        records = records or [self.record(example) for example in examples]
+        if not records:
+            records = [self.record(example) for example in examples]
+            self.got.clear()
         n -= refined
         for i, example in enumerate(examples):
             frames = self.frames(example, min(n, self.options.frames or n))
@@ -352,7 +356,9 @@ class Arc(Task):
         replies = agent.reply(prompts, begin=opening, until=("```",) * bool(opening))
         tries = [(example, Frame(), reply.text, 0) for example, (reply, *_) in zip(examples, replies)]
         episodes = []
-        for example, (reply, *_), found in zip(examples, replies, self.judge(tries)):
+        judged = self.judge(tries)
+        self.got.clear()  # of games by the thousand
+        for example, (reply, *_), found in zip(examples, replies, judged):
             result = self.scored(example, found)
             parts = {"right": result["score"], "shown": result["partial"]}
             parts["memorised"] = float(result["verdict"] == "memorised")

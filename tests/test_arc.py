@@ -279,7 +279,9 @@ def test_last_pairs_are_left_out_of_long_prompts():
     assert Arc().fitted(TASK)["train"] == TASK["train"]
 
 
-@pytest.mark.parametrize("wrong", [dict(prompt_version="cod"), dict(grid="x"), dict(vote="x")])
+@pytest.mark.parametrize(
+    "wrong", [dict(prompt_version="cod"), dict(grid="x"), dict(vote="x"), dict(only="x"), dict(ties="code")]
+)
 def test_unknown_names_are_refused(wrong):
     with pytest.raises(ValueError, match="^--.*known"):
         Arc(Options(**wrong))
