@@ -403,3 +403,49 @@ def test_games_to_learn_from_have_flips_by_keyword_and_step(task):
     player.seed = [0, 8]
     again = task.rollout(task.examples("train")[:60], player)
     assert [e.turns for e in many] != [e.turns for e in again]
+
+
+# ------------------------------------------------------------------------------------------- own games
+def test_wandering_asks_the_teachers_questions_at_random_by_the_seed(task):
+    examples, seeds = task.examples("train")[:30], [[5, i] for i in range(30)]
+    play = lambda share: task.play(examples, task.table_player(), seeds=seeds, wander=share)
+    turns = [turn for episode in play(0.5) for turn in episode.turns]
+    assert 0.4 < np.mean([turn["wandered"] for turn in turns]) < 0.6
+    pool = {task.world.questions[q] for q in task.teacher.pool}
+    assert {turn["question"] for turn in turns if turn["wandered"]} <= pool
+    assert all(len({turn["question"] for turn in e.turns}) == len(e.turns) for e in play(1.0))
+    assert [e.turns for e in play(0.5)] == [e.turns for e in play(0.5)] != [e.turns for e in play(0.0)]
+
+
+def test_an_own_game_teaches_what_would_have_been_right_and_no_question_asked_at_random(tmp_path):
+    row = game("tree", True, ("Is it alive?", "yes", "dog"), ("Is it a plant?", "no", "tree"))
+    row |= {"strategy": "play", "flipped": [False, True], "wandered": [True, False]}
+    items, task = lessons(tmp_path, Chat, [row])
+    taught = {(task.read(item.messages[:-1])[0], item.messages[-1]["content"]) for item in items}
+    assert taught == {
+        ("asker", "Is it a plant?"),
+        ("answerer", "yes"),  # the flipped one is no lesson
+        ("guesser", "dog"),
+        ("guesser", "tree"),
+    }
+    assert sum(item.messages[-1]["content"] == "tree" for item in items) == 2
+
+
+@pytest.mark.parametrize("nll", [0.0, 0.5])
+def test_the_likelihood_of_the_chosen_reply_is_weighed_beside_the_preference(nll):
+    logp = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]])
+    ref = torch.tensor([[-1.5, -1.5], [-2.0, -2.0]])
+
+    class Of:
+        cfg = type("cfg", (), {"beta": 0.1, "nll": nll})
+
+    import objectives
+
+    given = {"reply_logp": lambda *_: logp.flatten(), "before_training": lambda *_: ref.flatten()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setattr(objectives, name, value)
+        Of.model = None
+        found = objectives.dpo_loss(Of, {}, None)[0]
+    preference = losses.dpo(logp[:, 0], logp[:, 1], ref[:, 0], ref[:, 1], 0.1).sum()
+    assert torch.isclose(found, preference + nll * 4.0)
