@@ -58,9 +58,7 @@ class Informed:
             worth = [odds + r.logp for odds, r in zip(belief.odds_of(texts[: self.k]), replies)]
         else:
             return replies[:n]
-        order = sorted(
-            range(len(worth)), key=lambda i: -worth[i]
-        )  # stable: equals stay as the model has them
+        order = sorted(range(len(worth)), key=lambda i: -worth[i])  # equals stay as the model has them
         return ([replies[i] for i in order] + replies[self.k :])[:n]
 
 

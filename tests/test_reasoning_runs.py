@@ -47,7 +47,8 @@ def test_reinforcement_logs_every_part_of_the_reward(folder, tmp_path):
 def test_the_loss_chooses_its_recipe():
     assert parse(Train, ["--task", "reasoning", "--loss", "grpo", "--init", "x"]).recipe == "reasoning-grpo"
     assert parse(Train, ["--task", "reasoning", "--init", "x"]).recipe == "reasoning-model"
-    assert parse(Train, ["--task", "20q", "--loss", "grpo", "--init", "x"]).recipe == "20q-model"
+    assert parse(Train, ["--task", "20q", "--loss", "grpo", "--init", "x"]).recipe == "20q-grpo"
+    assert parse(Train, ["--task", "20q", "--loss", "dpo", "--init", "x"]).recipe == "20q-model"
 
 
 def test_eval_goes_by_vote_and_writes(folder, tmp_path, capsys):

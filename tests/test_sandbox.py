@@ -266,10 +266,10 @@ def test_nothing_outlives_the_parent():
 with Sandbox(seconds={seconds}) as sandbox:
     sandbox.run([Job('while 1: pass', [])])"""
     parent = subprocess.Popen([sys.executable, "-c", source], cwd=Path(module.__file__).parents[1])
-    until = time.monotonic() + 30
-    while len(processes(seconds)) < 2 and time.monotonic() < until:
+    until = time.monotonic() + 60
+    while len(found := processes(seconds)) < 2 and time.monotonic() < until:
         time.sleep(0.02)
-    assert len(processes(seconds)) == 2
+    assert len(found) == 2  # looked at once: a child that has just been forked may already be replaced
     parent.kill()
     parent.wait()
     while processes(seconds) and time.monotonic() < until:
