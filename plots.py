@@ -108,7 +108,7 @@ def draw_files(paths, out):
         reports[name] = report = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(report, dict) and report.get("task") in DRAWERS and report.get("records")):
             raise ValueError(f"{path}: not a run, nor an evaluation that can be drawn ({', '.join(DRAWERS)})")
-        if report["task"] != reports[paths[0].stem]["task"] or len(reports) > 1 and report["task"] == "arc":
+        if report["task"] != reports[paths[0].stem]["task"]:
             raise ValueError(f"{path}: cannot be in one picture with {paths[0]}")
     return DRAWERS[report["task"]](reports, out)
 

@@ -39,19 +39,18 @@ COLOURS = (
 )  # its site's
 
 
-def draw_curve(report, out):
-    """Draw the scaling curve of an evaluation on ARC, and the lengths of programs and of grids."""
+def draw_curve(reports, out):
+    """Draw the scaling curves of evaluations on ARC, and the lengths of programs and of grids of the last."""
     plt = pyplot()
     figure, (curve, lengths) = plt.subplots(1, 2, figsize=(10, 3.6))
-    x, y = list(map(int, report["curve"])), list(report["curve"].values())
-    curve.plot(x, y, "o-")
-    curve.set(
-        xscale="log",
-        xlabel="replies a task",
-        ylabel="share of tasks solved",
-        ylim=(0, max(1.05 * max(y), 0.05)),
-    )
-    curve.set_xticks(x, x)
+    most, sizes = 0.05, set()
+    for name, report in reports.items():
+        x, y = list(map(int, report["curve"])), list(report["curve"].values())
+        curve.plot(x, y, "o-", label=name)
+        most, sizes = max(most, 1.05 * max(y)), sizes | set(x)
+    curve.set(xscale="log", xlabel="replies a task", ylabel="share of tasks solved", ylim=(0, most))
+    curve.set_xticks(sorted(sizes), sorted(sizes))
+    curve.legend(fontsize=8)
     programs = [reply["tokens"] for record in report["records"] for reply in record["replies"]]
     grids = [
         len(pair["output"]) * (len(pair["output"][0]) + 1)
@@ -99,8 +98,11 @@ def draw_tasks(records, out, shown=10):
 
 
 def draw_arc(reports, out):
-    (report,) = reports.values()
-    return [draw_curve(report, out), draw_tasks(report["records"], beside(out, "tasks"))]
+    """Draw evaluations on ARC: their curves, and the tasks of one that is alone."""
+    written = [draw_curve(reports, out)]
+    for report in reports.values() if len(reports) == 1 else ():
+        written.append(draw_tasks(report["records"], beside(out, "tasks")))
+    return written
 
 
 # ------------------------------------------------------------------------------------------------ Eedi

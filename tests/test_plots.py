@@ -74,6 +74,9 @@ def test_pictures_of_an_evaluation_of_arc(tmp_path, capsys):
     assert plots.main([str(path)]) == 0
     for name in ("e.png", "e_tasks.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "f.json").write_text(path.read_text())  # two curves in one picture, and no tasks
+    assert plots.main([str(tmp_path / "f.json"), str(path), "--out", str(tmp_path / "both.png")]) == 0
+    assert (tmp_path / "both.png").exists() and not (tmp_path / "both_tasks.png").exists()
 
 
 def test_pictures_of_eedi_before_and_after(tmp_path):
