@@ -258,6 +258,8 @@ class TwentyQuestions(Task):
         for name, mark in marks.items():
             if not (isinstance(mark, list) and len(mark) == len(turns)):
                 raise ValueError(f"{where}: {name!r} must be a list with true or false for each round")
+        if not plain(keyword):  # of a game with a person who did not say
+            return self.drop("no keyword")
         if len(turns) > ROUNDS or not turns:
             return self.drop("more than 20 rounds" if turns else "no rounds")
         if any(answer not in ("yes", "no", "unsure") for _, answer in turns):

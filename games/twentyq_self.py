@@ -79,7 +79,7 @@ def divergences(games):
                 continue
             at, asks = parting(winner, loser)
             key = "turns" if asks == "question" else "guesses"
-            if asks and at < min(len(winner[key]), len(loser[key])):
+            if asks and at < min(len(game.get(key, ())) for game in (winner, loser)):
                 chosen, rejected = (game[key][at] for game in (winner, loser))
                 if asks == "question":
                     chosen, rejected = chosen[0], rejected[0]
@@ -106,7 +106,7 @@ def judged(game, ask_prompt, guess_prompt):
     """Every question and the last guess of a game, good if it was won: list of Judged."""
     turns, won = game["turns"], game["won"]
     items = [Judged(ask_prompt(turns[:i]), question, won) for i, (question, _) in enumerate(turns)]
-    return items + [Judged(guess_prompt(turns), guess, won) for guess in game["guesses"][-1:]]
+    return items + [Judged(guess_prompt(turns), guess, won) for guess in game.get("guesses", [])[-1:]]
 
 
 def preferred(row, item, ask_prompt, guess_prompt):

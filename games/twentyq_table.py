@@ -153,7 +153,7 @@ def read_keywords(path):
         parts = [
             line.partition("|") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
         ]
-        rows = [(path, {"keyword": word.strip(), "alts": other.split(",")}) for word, _, other in parts]
+        rows = [(path, {"keyword": word.strip(), "alts": other}) for word, _, other in parts]
     elif path.suffix == ".json":
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = [(path, word | part) for part in found for word in part.get("words", [{}])]
@@ -163,7 +163,9 @@ def read_keywords(path):
     for where, row in rows:
         if not (isinstance(row.get("keyword"), str) and plain(row["keyword"])):
             raise ValueError(f'{where}: a row needs a "keyword", found {str(row)[:80]}')
-        alternates = [word.strip() for word in row.get("alts") or row.get("alternates") or [] if word.strip()]
+        others = row.get("alts") or row.get("alternates") or []
+        others = others.split(",") if isinstance(others, str) else others  # of CSV, whose cells are text
+        alternates = [word.strip() for word in others if word.strip()]
         about = {name: str(row.get(name, "")) for name in ("category", "difficulty")}
         examples.append({"keyword": row["keyword"], "alternates": alternates, **about})
     if not examples:

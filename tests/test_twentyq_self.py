@@ -122,6 +122,8 @@ def test_keyword_files_are_read_in_every_form(tmp_path):
     ]
     assert read_keywords(tmp_path / "rows.json")[0]["category"] == "Plant"
     assert read_keywords(path)[0]["difficulty"] == "Hard"
+    (tmp_path / "rows.csv").write_text('keyword,alts\nBike path,"cycle path, bikeway"\n')
+    assert read_keywords(tmp_path / "rows.csv")[0]["alternates"] == ["cycle path", "bikeway"]
     with pytest.raises(ValueError, match="keyword"):
         read_keywords(write(tmp_path / "bad.jsonl", [{"keyword": ""}]))
 
@@ -330,6 +332,19 @@ def test_imitation_leaves_lost_games_out_and_counts_them(tmp_path):
     assert "Is it a bird?" not in [item.messages[-1]["content"] for item in items]
     assert "elm" in [item.messages[-1]["content"] for item in items]
     assert list(task.dropped.values()) == [3]
+
+
+@pytest.mark.parametrize("item", [Pair, Judged])
+def test_games_without_guesses_teach_their_questions(tmp_path, item):
+    rows = [row | {"rounds": [turn[:2] for turn in row["rounds"]]} for row in GAMES[:4]]
+    items, _ = lessons(tmp_path, item, rows)
+    assert items and {isinstance(lesson, item) for lesson in items} == {True}
+    assert "tree" not in str(items)
+
+
+def test_a_kept_game_whose_keyword_nobody_said_is_left_out_and_counted(tmp_path):
+    items, task = lessons(tmp_path, Chat, [GAMES[0], GAMES[0] | {"keyword": ""}])
+    assert task.dropped == {"no keyword": 1} and len(task.games) == 1 and items
 
 
 def test_a_bad_comparison_is_named(tmp_path):
