@@ -57,9 +57,8 @@ class Model:
                 seen[text] += 1
             control = {}
             if until or seconds:
-                tail = (
-                    max((len(end.encode()) for end in until), default=0) + 4
-                )  # tokens, each of a byte or more
+                # tokens, each of a byte or more
+                tail = max((len(end.encode()) for end in until), default=0) + 4
                 ended = lambda ids: any(end in self.tokenizer.decode(ids[-tail:]) for end in until)
                 control["until"] = lambda ids: time.monotonic() > late or ended(ids)
             if choices:

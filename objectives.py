@@ -211,9 +211,8 @@ def dpo_loss(learner, batch, step):
     logp = reply_logp(learner.model, batch).view(-1, 2)  # (pairs, 2)
     gain = (logp - ref).detach()
     loss = losses.dpo(logp[:, 0], logp[:, 1], ref[:, 0], ref[:, 1], learner.cfg.beta)
-    loss = (
-        loss - learner.cfg.nll * logp[:, 0]
-    )  # arXiv 2404.19733: or both may fall, and what nobody meant rise
+    # arXiv 2404.19733: or both replies may fall, and what nobody meant rise
+    loss = loss - learner.cfg.nll * logp[:, 0]
     return [loss.sum(), (gain[:, 0] > gain[:, 1]).sum(), learner.cfg.beta * (gain[:, 0] - gain[:, 1]).sum()]
 
 

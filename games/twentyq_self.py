@@ -156,15 +156,16 @@ def rewarded(episode, belief, weight):
     any other."""
     turns, world = episode.turns, belief.world
     episode.reward = 1 + SPEED * (20 - len(turns)) if episode.reward > 0 else 0.0
-    told, short, belief = [], [], belief.restart()
+    told, short, none, belief = [], [], [], belief.restart()
     for turn in turns:
         (gain,), best = belief.worth_of([turn["question"]]), belief.gains().max()
         told.append(gain)
-        short.append(best - gain + (not turn["question"].endswith("?")) / weight)
+        short.append(best - gain)
         belief.learn(turn["question"], turn["answer"])
         p, k = belief.probabilities(), world.keyword_index.get(plain(turn["guess"]))
-        short.append(p.max() - (0.0 if k is None else p[k]) + (not plain(turn["guess"])) / weight)
-    episode.credits = [episode.reward - weight * float(x) for x in short]
+        short.append(p.max() - (0.0 if k is None else p[k]))
+        none += [not turn["question"].endswith("?"), not plain(turn["guess"])]
+    episode.credits = [episode.reward - weight * float(x) - no for x, no in zip(short, none)]
     episode.scores = {"won": float(episode.reward > 0), "bits": float(np.mean(told))}
     episode.scores["short"] = float(np.mean(short))
     return episode

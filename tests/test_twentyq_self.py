@@ -394,6 +394,12 @@ def test_silence_is_never_better_than_a_wrong_question_or_guess(task, question, 
     assert all(a < b for a, b, text in zip(silent, wrong, (question.endswith("?"), guess)) if not text)
 
 
+def test_without_weight_a_turn_has_the_reward_of_its_game_and_silence_still_costs(task):
+    turns = [turn("Is it alive?", "no", "dog"), turn("Is it alive", "no", "")]
+    episode = Episode({"keyword": "tree"}, turns, [Reply("")] * 4, -1)
+    assert rewarded(episode, Belief(task.world), 0.0).credits == [0, 0, -1, -1]
+
+
 def test_advantages_by_turn_compare_games_that_got_so_far():
     nan = math.nan
     credits = torch.tensor([[1.0, 2.0, nan], [3.0, 2.0, 5.0], [2.0, 5.0, 1.0]])
