@@ -35,7 +35,7 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from tables import MEASURED, table  # noqa: E402
+from tables import MEASURED, carry_out, table  # noqa: E402
 
 import model  # noqa: E402
 import objectives  # noqa: E402
@@ -274,13 +274,7 @@ def main():
     parser.add_argument("--out", default="", help="also write the table to this file")
     parser.add_argument("--side", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.side:
-        return side(args)
-    lines = compare(args)
-    print("\n".join(lines))
-    if args.out:
-        Path(args.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    carry_out(parser.parse_args(), side, compare)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The table of bench/embed.py and bench/classify.py: sides that do the same with the same texts."""
+"""What the benchmarks of sides that do the same share: how a call ends, and the table of bench/embed.py and
+bench/classify.py."""
 
 import statistics
+from pathlib import Path
 
 MEASURED = ["seconds", "cpu", "peak", "growth"]  # of a round of a side; the last two in MiB
 
@@ -26,3 +28,14 @@ def table(what, args, lengths, matmul, flops, found, apart):
         cells += [f"{peak:,.0f}", f"{less:.2f}", f"{growth:,.0f}", f"{apart[name]:.1e}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def carry_out(args, side, compare):
+    """Measure the one side that --side names, in this process, or compare all: print the table, and write it
+    where --out says."""
+    if args.side:
+        return side(args)
+    lines = compare(args)
+    print("\n".join(lines))
+    if args.out:
+        Path(args.out).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -32,6 +32,8 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from tables import carry_out  # noqa: E402
+
 import data  # noqa: E402
 import lora  # noqa: E402
 import model as models  # noqa: E402
@@ -233,13 +235,7 @@ def main():
     parser.add_argument("--seed", type=int, default=4, help="4 has as much padding as most seeds")
     parser.add_argument("--out", default="", help="also write the table to this file")
     parser.add_argument("--side", default="", choices=["", *SIDES], help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.side:
-        return side(args)
-    lines = compare(args)
-    print("\n".join(lines))
-    if args.out:
-        Path(args.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    carry_out(parser.parse_args(), side, compare)
 
 
 if __name__ == "__main__":
