@@ -134,6 +134,8 @@ class Options:
     answerer: str = "table"  # who answers in evaluations: table, self, a run, a model folder, an endpoint
     data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # of --data: a slice such as 0:1000
+    shuffle: float = 0.0  # of --data: share of games read for guesses alone, their turns in random order
+    tutor: str = ""  # of --data: learn the guesses of a belief over these recorded answers (--strategy facts)
     lost: bool = False  # of --data: learn from lost games too
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at, or to play collected games at
     flips: float = 0.3  # training games flip up to this share of the answers
@@ -178,6 +180,9 @@ class TwentyQuestions(Task):
         self.answerer = None  # an agent, where --answerer names neither the table nor the player itself
         self.games = list(self.read_games()) if self.options.data else []
         self.kept = None  # of these, what the loss learns from
+        self.tutor = Belief(world_of(self.options.tutor)) if self.options.tutor else None
+        if not self.options.data and (self.options.shuffle or self.tutor):
+            raise ValueError("--shuffle and --tutor are of the games of --data: name these too")
         if self.options.teacher:
             self.max_new = 512  # a teacher reasons, and may write a whole game
         try:
@@ -200,9 +205,8 @@ class TwentyQuestions(Task):
         if self.options.data:
             if self.kept is None:  # counts what is left out
                 self.kept = own.lessons(self.games, self.item, self.options.lost, self.drop)
-            every = round(1 / max(self.options.held, 0.05))
-            held = set(sorted({row["keyword"] for row in self.kept})[::every])
-            return [row for row in self.kept if (row["keyword"] in held) == (split == "valid")]
+            held = own.held_out(self.kept, round(1 / max(self.options.held, 0.05)))
+            return [row for row, out in zip(self.kept, held) if out == (split == "valid")]
         words = self.shuffled()
         held = round(self.options.held * len(words))
         return [{"keyword": word} for word in (words[held:] if split == "train" else words[:held] or words)]
@@ -287,7 +291,8 @@ class TwentyQuestions(Task):
         if self.item is Judged:
             return own.judged(example, ask_prompt, guess_prompt)
         if "turns" in example:
-            return self.recorded_items(example)
+            shuffled = rng.random() < self.options.shuffle
+            return self.recorded_items(own.shuffled(example, rng) if shuffled else example)
         keyword = example["keyword"]
         world, belief, k = self.world, self.teacher.restart(), self.world.keyword_index[plain(keyword)]
         rate = 0.0 if rng.random() < 0.2 else rng.uniform(0, self.options.flips)
@@ -316,22 +321,25 @@ class TwentyQuestions(Task):
 
     def recorded_items(self, game):
         """Somebody's game: its questions (but those asked at random), its answers (but flipped ones) as the
-        answerer's lessons, its guesses; the keyword as the last one where it has none. A model's own game
-        teaches with each of its guesses what would have been right. Whoever wrote a snapshot knew the keyword
-        from the start: its first question is no lesson, and nobody gave its answers."""
+        answerer's lessons, its guesses; the keyword as the last one where it has none. A model's own game, or
+        a tutor, teaches with each guess what would have been right. Whoever wrote a snapshot knew the keyword
+        from the start: its first question is no lesson, and nobody gave its answers. Of a shuffled game only
+        guesses are taught."""
         keyword, turns, strategy = game["keyword"], game["turns"], game.get("strategy", "")
         flipped, wandered = (game.get(name, [False] * len(turns)) for name in ("flipped", "wandered"))
         guesses = [[guess] for guess in game.get("guesses", [""] * (len(turns) - 1) + [keyword])]
-        if strategy == "play":
+        if self.tutor:
+            guesses = [[guess] for guess in self.tutor.told(turns)]
+        if strategy == "play" or self.tutor:
             guesses = [[guess, keyword] for (guess,) in guesses]
-        first = int(strategy == "snapshot")
+        first = {"snapshot": 1, "shuffled": len(turns)}.get(strategy, 0)
         chats = [
             said(ask_prompt(turns[:i]), turns[i][0]) for i in range(first, len(turns)) if not wandered[i]
         ]
         chats += [
             said(answer_prompt(keyword, question), answer)
             for (question, answer), wrong in zip(turns, flipped)
-            if not (strategy == "snapshot" or wrong or answer == "unsure")
+            if not (strategy in ("snapshot", "shuffled") or wrong or answer == "unsure")
         ]
         return chats + [
             said(guess_prompt(turns[: i + 1]), guess)

@@ -101,12 +101,36 @@ def parting(winner, loser):
     return 0, ""
 
 
+def held_out(rows, every):
+    """Whether each row is kept from training: those about every so many-th keyword; of a model's own games
+    and of comparisons every so many-th row, for it would forget keywords that it knows where all others are
+    taught. List of bool."""
+    mine = ["chosen" in row or row.get("strategy") == "play" for row in rows]
+    words = set(sorted({row["keyword"] for row, known in zip(rows, mine) if not known})[::every])
+    return [
+        i % every == 0 if known else row["keyword"] in words for i, (row, known) in enumerate(zip(rows, mine))
+    ]
+
+
 # ------------------------------------------------------------------------------------------------ items
 def judged(game, ask_prompt, guess_prompt):
     """Every question and the last guess of a game, good if it was won: list of Judged."""
     turns, won = game["turns"], game["won"]
     items = [Judged(ask_prompt(turns[:i]), question, won) for i, (question, _) in enumerate(turns)]
     return items + [Judged(guess_prompt(turns), guess, won) for guess in game.get("guesses", [])[-1:]]
+
+
+def shuffled(game, rng):
+    """The game with its turns in random order and its keyword as every guess: what answers tell does not
+    depend on when they came, and a player that met its questions at fixed places has yet to learn that."""
+    turns = [game["turns"][i] for i in rng.permutation(len(game["turns"]))]
+    keyword = game["keyword"]
+    return {
+        "keyword": keyword,
+        "turns": turns,
+        "guesses": [keyword] * len(turns),
+        "strategy": "shuffled",
+    }
 
 
 def preferred(row, item, ask_prompt, guess_prompt):

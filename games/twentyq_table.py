@@ -235,6 +235,15 @@ class Belief:
             self.learn(question, answer)
         return self
 
+    def told(self, turns):
+        """The best guess after each of some turns: list of keywords."""
+        self.restart()
+        best = []
+        for question, answer in turns:
+            self.learn(question, answer)
+            best.append(self.world.keywords[self.logp.argmax()])
+        return best
+
     def learn(self, question, answer):
         """Take in the answer to a question, given by its text, if the world knows it."""
         index = self.world.question_index.get(plain(question))

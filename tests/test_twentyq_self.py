@@ -12,9 +12,10 @@ from games.task import Chat, Episode, Judged, Pair, Reply
 from games.twentyq import Options, TwentyQuestions, ask_prompt, guess_prompt, read_prompt
 from games.twentyq_aids import Informed, Thinker, facts
 from games.twentyq_figures import bits, eda, groups, invalid
-from games.twentyq_self import compared, divergences, parting, rewarded
+from games.twentyq_self import compared, divergences, held_out, parting, rewarded
 from games.twentyq_table import (
     EPS,
+    WORLD,
     Belief,
     Recorded,
     TablePlayer,
@@ -450,6 +451,60 @@ def test_an_own_game_teaches_what_would_have_been_right_and_no_question_asked_at
         ("guesser", "tree"),
     }
     assert sum(item.messages[-1]["content"] == "tree" for item in items) == 2
+
+
+@pytest.mark.parametrize("share, least, most", [(0.0, 0, 0), (0.5, 10, 30), (1.0, 40, 40)])
+def test_a_shuffled_game_teaches_its_keyword_after_its_turns_in_any_order(tmp_path, share, least, most):
+    rounds = [(f"Is it {word}?", "yes", word) for word in ("alive", "big", "red", "soft")]
+    path = write(tmp_path / "games.jsonl", [game("tree", True, *rounds)])
+    task = TwentyQuestions(Options(data=path, shuffle=share))
+    (example,) = task.examples("train") + task.examples("valid")
+    lessons = [task.items(example, np.random.default_rng(i)) for i in range(40)]
+    guesses = [items for items in lessons if {item.messages[-1]["content"] for item in items} == {"tree"}]
+    assert least <= len(guesses) <= most
+    orders = set()
+    for items in guesses:
+        seats, shown = zip(*(task.read(item.messages[:-1]) for item in items))
+        assert seats == ("guesser",) * 4 and [shown[-1][: i + 1] for i in range(4)] == list(shown)
+        assert sorted(shown[-1]) == sorted((question, answer) for question, answer, _ in rounds)
+        orders.add(str(shown[-1]))
+    assert 3 * len(orders) >= len(guesses)
+
+
+def test_of_others_games_keywords_are_held_out_and_of_own_ones_games(tmp_path):
+    theirs = [game(f"thing {i % 45}", True, ("Is it alive?", "no", "")) for i in range(90)]
+    mine = [row | {"strategy": "play"} for row in theirs]
+    own, other = held_out(mine, 20), held_out(theirs, 20)
+    assert [sum(held) for held in (own, other)] == [5, 6]
+    words = lambda rows, held, out: {row["keyword"] for row, kept in zip(rows, held) if kept == out}
+    assert words(mine, own, True) < words(mine, own, False) == {row["keyword"] for row in mine}
+    assert not words(theirs, other, True) & words(theirs, other, False)
+    assert held_out(theirs + mine, 20)[:90] == other
+
+
+@pytest.mark.parametrize("more", [{"shuffle": 0.5}, {"tutor": str(WORLD)}])
+def test_shuffle_and_tutor_without_games_are_refused(more):
+    with pytest.raises(ValueError, match="--data: name these too"):
+        TwentyQuestions(Options(**more))
+
+
+@pytest.mark.parametrize("shuffle", [0.0, 1.0])
+def test_a_tutor_guesses_what_follows_from_the_answers_it_has_recorded(tmp_path, answers, shuffle):
+    rounds = [("Is it an animal?", "no", "cow"), ("Can it fly?", "yes", "cow"), ("Is it blue?", "no", "cow")]
+    path = write(tmp_path / "games.jsonl", [game("dog", False, *rounds)])
+    task = TwentyQuestions(Options(data=path, lost=True, tutor=answers, shuffle=shuffle))
+    (example,) = task.examples("train") + task.examples("valid")
+    taught = {}
+    for item in task.items(example, np.random.default_rng(1)):
+        seat, turns = task.read(item.messages[:-1])
+        if seat == "guesser":
+            taught.setdefault(frozenset(turns), []).append(item.messages[-1]["content"])
+    no, yes, blue = (turn[:2] for turn in rounds)
+    assert taught[frozenset([no, yes, blue])] == ["brick", "dog"]  # of brick nobody knows whether it flies
+    assert all("dog" in words and "cow" not in words for words in taught.values()) and len(taught) == 3
+    if not shuffle:
+        assert taught[frozenset([no])] == ["brick", "dog"]
+    assert task.tutor.told([yes]) == ["crow"]
 
 
 @pytest.mark.parametrize("nll", [0.0, 0.5])
