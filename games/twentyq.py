@@ -205,8 +205,9 @@ class TwentyQuestions(Task):
         if self.options.data:
             if self.kept is None:  # counts what is left out
                 self.kept = own.lessons(self.games, self.item, self.options.lost, self.drop)
-            held = own.held_out(self.kept, round(1 / max(self.options.held, 0.05)))
-            return [row for row, out in zip(self.kept, held) if out == (split == "valid")]
+            every = round(1 / max(self.options.held, 0.05))
+            held = set(sorted({row["keyword"] for row in self.kept})[::every])
+            return [row for row in self.kept if (row["keyword"] in held) == (split == "valid")]
         words = self.shuffled()
         held = round(self.options.held * len(words))
         return [{"keyword": word} for word in (words[held:] if split == "train" else words[:held] or words)]

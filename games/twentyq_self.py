@@ -101,17 +101,6 @@ def parting(winner, loser):
     return 0, ""
 
 
-def held_out(rows, every):
-    """Whether each row is kept from training: those about every so many-th keyword; of a model's own games
-    and of comparisons every so many-th row, for it would forget keywords that it knows where all others are
-    taught. List of bool."""
-    mine = ["chosen" in row or row.get("strategy") == "play" for row in rows]
-    words = set(sorted({row["keyword"] for row, known in zip(rows, mine) if not known})[::every])
-    return [
-        i % every == 0 if known else row["keyword"] in words for i, (row, known) in enumerate(zip(rows, mine))
-    ]
-
-
 # ------------------------------------------------------------------------------------------------ items
 def judged(game, ask_prompt, guess_prompt):
     """Every question and the last guess of a game, good if it was won: list of Judged."""

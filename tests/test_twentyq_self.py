@@ -12,7 +12,7 @@ from games.task import Chat, Episode, Judged, Pair, Reply
 from games.twentyq import Options, TwentyQuestions, ask_prompt, guess_prompt, read_prompt
 from games.twentyq_aids import Informed, Thinker, facts
 from games.twentyq_figures import bits, eda, groups, invalid
-from games.twentyq_self import compared, divergences, held_out, parting, rewarded
+from games.twentyq_self import compared, divergences, parting, rewarded
 from games.twentyq_table import (
     EPS,
     WORLD,
@@ -469,17 +469,6 @@ def test_a_shuffled_game_teaches_its_keyword_after_its_turns_in_any_order(tmp_pa
         assert sorted(shown[-1]) == sorted((question, answer) for question, answer, _ in rounds)
         orders.add(str(shown[-1]))
     assert 3 * len(orders) >= len(guesses)
-
-
-def test_of_others_games_keywords_are_held_out_and_of_own_ones_games(tmp_path):
-    theirs = [game(f"thing {i % 45}", True, ("Is it alive?", "no", "")) for i in range(90)]
-    mine = [row | {"strategy": "play"} for row in theirs]
-    own, other = held_out(mine, 20), held_out(theirs, 20)
-    assert [sum(held) for held in (own, other)] == [5, 6]
-    words = lambda rows, held, out: {row["keyword"] for row, kept in zip(rows, held) if kept == out}
-    assert words(mine, own, True) < words(mine, own, False) == {row["keyword"] for row in mine}
-    assert not words(theirs, other, True) & words(theirs, other, False)
-    assert held_out(theirs + mine, 20)[:90] == other
 
 
 @pytest.mark.parametrize("more", [{"shuffle": 0.5}, {"tutor": str(WORLD)}])
