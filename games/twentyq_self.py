@@ -66,20 +66,26 @@ def compared(task, agent, examples, k, **how):
     return found
 
 
-def divergences(games):
+def divergences(games, drop):
     """Comparisons of won and lost games about one keyword, at the first state in which they part: list of
-    dicts. Where only an answer differs there is none."""
+    dicts. Lost games without one are dropped: those of a player that takes what is likeliest part at answers
+    alone."""
     found, by = {}, {}
     for game in games:
         by.setdefault(game["keyword"], ([], []))[not game["won"]].append(game)
     for keyword, (won, lost) in by.items():
         for loser in lost:
-            winner = max(won, key=lambda game: parting(game, loser)[0], default=None)
+            ends = [(*parting(game, loser), game) for game in won]
+            at, asks, winner = max(
+                (end for end in ends if end[1]), key=lambda end: end[0], default=(0, "", None)
+            )
             if winner is None:
+                drop(
+                    "lost games from which no won one parts at a question or guess (--temperature makes such)"
+                )
                 continue
-            at, asks = parting(winner, loser)
             key = "turns" if asks == "question" else "guesses"
-            if asks and at < min(len(game.get(key, ())) for game in (winner, loser)):
+            if at < min(len(game.get(key, ())) for game in (winner, loser)):
                 chosen, rejected = (game[key][at] for game in (winner, loser))
                 if asks == "question":
                     chosen, rejected = chosen[0], rejected[0]
@@ -157,7 +163,7 @@ def lessons(rows, item, lost, drop):
             drop("lost games (--lost takes them)")
         else:
             games.append(row)
-    return kept + (divergences(games) if item is Pair else games)
+    return kept + (divergences(games, drop) if item is Pair else games)
 
 
 # ------------------------------------------------------------------------------------------------ reward

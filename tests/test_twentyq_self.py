@@ -312,7 +312,16 @@ def test_parting_and_divergences_by_hand():
         for g in GAMES
     ]
     assert parting(read[0], read[1]) == (1, "question") and parting(read[2], read[3]) == (0, "guess")
-    assert parting(read[4], read[5]) == (0, "") and divergences(read[:1] + read[3:4]) == []
+    dropped = []
+    assert parting(read[4], read[5]) == (0, "") and divergences(read[4:], dropped.append) == []
+    assert divergences(read[:1] + read[3:4], dropped.append) == []  # of dog none was won
+    assert (
+        dropped
+        == ["lost games from which no won one parts at a question or guess (--temperature makes such)"] * 2
+    )
+    nearer = read[5] | {"won": True, "turns": [("Is it big?", "no")]}  # the other parts as late, at an answer
+    (row,) = divergences([*read[4:], nearer], dropped.append)
+    assert (row["chosen"], row["rejected"]) == ("Is it big?", "Is it alive?") and len(dropped) == 2
 
 
 def test_single_episodes_are_judged_by_their_end(tmp_path):
