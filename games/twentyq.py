@@ -135,7 +135,7 @@ class Options:
     data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # of --data: a slice such as 0:1000
     shuffle: float = 0.0  # of --data: share of games read for guesses alone, their turns in random order
-    tutor: str = ""  # of --data: learn the guesses of a belief over these recorded answers (--strategy facts)
+    tutor: str = ""  # of --data: learn these recorded answers and a belief's guesses (--strategy facts)
     lost: bool = False  # of --data: learn from lost games too
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at, or to play collected games at
     flips: float = 0.3  # training games flip up to this share of the answers
@@ -143,7 +143,7 @@ class Options:
     explore: float = 0.15  # share of training questions asked at random: states off the teacher's path
     pool: int = 40  # separating questions the teacher asks
     opening: int = 10  # of these asked first, in fixed order
-    cells: int = 20  # answers about the keyword taught beside each training game
+    cells: int = 20  # answers about the keyword taught beside each training game, also by a --tutor
     tries: int = 24  # next best replies to look through for one not said before; fewer save time
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
     credit: float = 2.0  # grpo: weight, beside the win, of bits and chances that a turn gave away
@@ -293,7 +293,8 @@ class TwentyQuestions(Task):
             return own.judged(example, ask_prompt, guess_prompt)
         if "turns" in example:
             shuffled = rng.random() < self.options.shuffle
-            return self.recorded_items(own.shuffled(example, rng) if shuffled else example)
+            lessons = self.recorded_items(own.shuffled(example, rng) if shuffled else example)
+            return lessons + (self.cells(self.tutor.world, example["keyword"], rng) if self.tutor else [])
         keyword = example["keyword"]
         world, belief, k = self.world, self.teacher.restart(), self.world.keyword_index[plain(keyword)]
         rate = 0.0 if rng.random() < 0.2 else rng.uniform(0, self.options.flips)
@@ -314,11 +315,19 @@ class TwentyQuestions(Task):
             chats += [said(guess_prompt(turns), world.keywords[taught]) for taught in sorted({guess, drawn})]
             if guess == k:  # a player that has not learned the table yet still needs the rounds that follow
                 last = min(last, len(turns) + 2)
-        cells = min(self.options.cells, len(world.questions))
-        for q in rng.choice(len(world.questions), cells, replace=False):
-            truth = "yes" if world.table[k, q] else "no"
-            chats.append(said(answer_prompt(keyword, world.questions[q]), truth))
-        return chats
+        return chats + self.cells(world, keyword, rng)
+
+    def cells(self, world, keyword, rng):
+        """Answers about the keyword to --cells questions of a world at random, as lessons."""
+        k = world.keyword_index.get(plain(keyword))
+        if k is None:
+            return []
+        drawn = rng.choice(len(world.questions), min(self.options.cells, len(world.questions)), replace=False)
+        return [
+            said(answer_prompt(keyword, world.questions[q]), "yes" if world.table[k, q] else "no")
+            for q in drawn
+            if world.chance[k, q] != 0.5  # nobody knows
+        ]
 
     def recorded_items(self, game):
         """Somebody's game: its questions (but those asked at random), its answers (but flipped ones) as the

@@ -505,6 +505,24 @@ def test_a_tutor_guesses_what_follows_from_the_answers_it_has_recorded(tmp_path,
     assert task.tutor.told([yes]) == ["crow"]
 
 
+def test_a_tutors_answers_are_taught_beside_the_game_where_it_knows_them(tmp_path, answers):
+    rows = [game(word, True, ("Is it big?", "yes", word)) for word in ("brick", "oak")]
+    path = write(tmp_path / "games.jsonl", rows)
+    task = TwentyQuestions(Options(data=path, tutor=answers, shuffle=1.0))
+    brick, oak = (
+        [
+            (*task.read(item.messages[:-1])[1], item.messages[-1]["content"])
+            for item in task.items(example, np.random.default_rng(1))
+            if task.read(item.messages[:-1])[0] == "answerer"
+        ]
+        for example in task.games
+    )
+    assert not oak and sorted(brick) == [  # whether it flies nobody has said
+        ("brick", "Is it an animal?", "no"),
+        ("brick", "Is it red?", "yes"),
+    ]
+
+
 @pytest.mark.parametrize("nll", [0.0, 0.5])
 def test_the_likelihood_of_the_chosen_reply_is_weighed_beside_the_preference(nll):
     logp = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]])
