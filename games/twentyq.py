@@ -15,7 +15,7 @@ import numpy as np
 
 from games import twentyq_self as own
 from games.rows import read_rows
-from games.task import Chat, Episode, Judged, Reply, Task
+from games.task import Chat, Episode, Judged, Pair, Reply, Task
 from games.twentyq_figures import LEAST, groups, record, summarise
 from games.twentyq_table import WORLD, Belief, TablePlayer, plain, read_keywords, world_of
 
@@ -203,6 +203,8 @@ class TwentyQuestions(Task):
             seen = {plain(word) for word in self.seen}
             return sorted(words, key=lambda example: plain(example["keyword"]) in seen)
         if self.options.data:
+            if self.item in (Pair, Judged) and (self.tutor or self.options.shuffle):
+                raise ValueError("--tutor and --shuffle are for imitation: leave them out with this --loss")
             if self.kept is None:  # counts what is left out
                 self.kept = own.lessons(self.games, self.item, self.options.lost, self.drop)
             every = round(1 / max(self.options.held, 0.05))

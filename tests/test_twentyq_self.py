@@ -486,6 +486,15 @@ def test_shuffle_and_tutor_without_games_are_refused(more):
         TwentyQuestions(Options(**more))
 
 
+@pytest.mark.parametrize("item", [Pair, Judged])
+def test_shuffle_and_tutor_do_not_go_with_preferences(tmp_path, item):
+    task = TwentyQuestions(Options(data=write(tmp_path / "games.jsonl", GAMES), shuffle=0.5))
+    assert task.examples("train")
+    task.item = item
+    with pytest.raises(ValueError, match="--tutor and --shuffle are for imitation"):
+        task.examples("train")
+
+
 @pytest.mark.parametrize("shuffle", [0.0, 1.0])
 def test_a_tutor_guesses_what_follows_from_the_answers_it_has_recorded(tmp_path, answers, shuffle):
     rounds = [("Is it an animal?", "no", "cow"), ("Can it fly?", "yes", "cow"), ("Is it blue?", "no", "cow")]
