@@ -76,23 +76,25 @@ def divergences(games, drop):
     for keyword, (won, lost) in by.items():
         for loser in lost:
             ends = [(*parting(game, loser), game) for game in won]
-            at, asks, winner = max(
-                (end for end in ends if end[1]), key=lambda end: end[0], default=(0, "", None)
-            )
-            if winner is None:
+            ends = [end for end in ends if end[0] < min(len(texts(g, end[1])) for g in (end[2], loser))]
+            if not ends:
                 drop(
                     "lost games from which no won one parts at a question or guess (--temperature makes such)"
                 )
                 continue
-            key = "turns" if asks == "question" else "guesses"
-            if at < min(len(game.get(key, ())) for game in (winner, loser)):
-                chosen, rejected = (game[key][at] for game in (winner, loser))
-                if asks == "question":
-                    chosen, rejected = chosen[0], rejected[0]
-                history = winner["turns"][: at + (asks == "guess")]
-                row = {"keyword": keyword, "turns": history, "asks": asks}
-                found[str(row)] = row | {"chosen": chosen, "rejected": rejected}
+            at, asks, winner = max(ends, key=lambda end: end[0])
+            chosen, rejected = (texts(game, asks)[at] for game in (winner, loser))
+            history = winner["turns"][: at + (asks == "guess")]
+            row = {"keyword": keyword, "turns": history, "asks": asks}
+            found[str(row)] = row | {"chosen": chosen, "rejected": rejected}
     return list(found.values())
+
+
+def texts(game, asks):
+    """The questions or the guesses of a game, none where it has none: list of str."""
+    if asks == "question":
+        return [question for question, _ in game["turns"]]
+    return game.get("guesses", []) if asks else []
 
 
 def parting(winner, loser):

@@ -241,7 +241,7 @@ class Belief:
         best = []
         for question, answer in turns:
             self.learn(question, answer)
-            best.append(self.world.keywords[self.logp.argmax()])
+            best.append(self.world.keywords[self.guesses()[0]])
         return best
 
     def learn(self, question, answer):

@@ -347,8 +347,9 @@ def test_imitation_leaves_lost_games_out_and_counts_them(tmp_path):
 @pytest.mark.parametrize("item", [Pair, Judged])
 def test_games_without_guesses_teach_their_questions(tmp_path, item):
     rows = [row | {"rounds": [turn[:2] for turn in row["rounds"]]} for row in GAMES[:4]]
-    items, _ = lessons(tmp_path, item, rows)
+    items, task = lessons(tmp_path, item, rows)
     assert items and {isinstance(lesson, item) for lesson in items} == {True}
+    assert sum(task.dropped.values()) == (item is Pair)  # those about dog part at a guess
     assert "tree" not in str(items)
 
 
