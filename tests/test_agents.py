@@ -15,9 +15,10 @@ KEY = "sk-very-secret"
 
 
 class Endpoint(ThreadingHTTPServer):
-    """A stub of an OpenAI-compatible endpoint on loopback; `script` says how requests fare, then "ok"."""
+    """A stub of an OpenAI-compatible endpoint on loopback; `script` says how requests fare, then "ok".
+    Closing it waits for the requests it still serves, so that none talks into the next test."""
 
-    daemon_threads = True
+    daemon_threads = False
 
     def __init__(self, *script):
         super().__init__(("127.0.0.1", 0), Handler)

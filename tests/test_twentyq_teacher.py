@@ -358,9 +358,9 @@ def test_what_fails_for_a_while_changes_no_game(task, collect, monkeypatch, wait
 
 
 @pytest.mark.parametrize("strategy, calls", [("simulate", 4), ("hinted", 4), ("cheap", 3), ("snapshot", 1)])
-def test_a_teacher_of_nonsense_ends_its_games(task, collect, monkeypatch, capsys, strategy, calls):
-    monkeypatch.setattr(Player, "text", lambda self, system, user: "lorem ipsum")
+def test_a_teacher_of_nonsense_ends_its_games(task, collect, capsys, strategy, calls):
     with Player(task) as end:
+        end.text = lambda system, user: "lorem ipsum"
         assert collect(end, strategy, "--limit", "2") == 0
     assert len(end.said) == 2 * calls and collect.rows() == []
     shown = capsys.readouterr().out
@@ -376,20 +376,20 @@ def test_a_teacher_of_nonsense_ends_its_games(task, collect, monkeypatch, capsys
         )  # asked anew, in other words
 
 
-def test_a_reply_without_sense_is_dropped_and_the_game_goes_on(task, collect, monkeypatch, capsys):
-    text, heard = Player.text, Counter()
+def test_a_reply_without_sense_is_dropped_and_the_game_goes_on(task, collect, capsys):
+    heard = Counter()
 
-    def sometimes(self, system, user):
+    def sometimes(system, user):
         kind = "answer" if system == teacher.ANSWERER else "guess" if "Guess the" in user else "ask"
         heard[kind] += 1
         return (
             {"answer": "maybe", "guess": "(?)", "ask": "no."}[kind]
             if heard[kind] == 1
-            else text(self, system, user)
+            else Player.text(end, system, user)
         )
 
-    monkeypatch.setattr(Player, "text", sometimes)
     with Player(task) as end:
+        end.text = sometimes
         assert collect(end, "cheap", "--limit", "1") == 0
     (row,) = collect.rows()
     assert row["rounds"][0][1:] == ["unsure", ""] and row["won"]
@@ -461,16 +461,15 @@ def test_a_process_that_is_killed_has_kept_what_it_got(task, collect, world_file
     assert 4 * 60 <= len(end.said) <= 4 * 60 + 3 and len(collect.rows()) == 3
 
 
-def test_a_game_is_on_the_disk_when_it_ends(task, collect, monkeypatch):
+def test_a_game_is_on_the_disk_when_it_ends(task, collect):
     journal, lengths = collect.path.with_name("games.jsonl.part"), []
-    text = Player.text
 
-    def watched(self, *prompt):
+    def watched(*prompt):
         lengths.append(len(journal.read_bytes().splitlines()))
-        return text(self, *prompt)
+        return Player.text(end, *prompt)
 
-    monkeypatch.setattr(Player, "text", watched)
     with Player(task) as end:
+        end.text = watched
         assert collect(end, "cheap") == 0
     assert len(set(lengths)) > 2 and lengths == sorted(lengths)
 
