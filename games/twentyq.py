@@ -1,128 +1,38 @@
 """20 Questions: one player asks and guesses, the other answers about a keyword.
 
-The rules are those of Kaggle's llm_20_questions environment: ask, answer, guess, 20 rounds. A model plays
-every seat from the prompts below, in training and at play alike: one sample per phase and round. Past guesses
-are not shown to the asker: measured, they cost wins (a player that reads its own wrong guesses learns to
-trust them)."""
+A round is ask, answer, guess; there are 20. A model plays every seat from the same prompts in training and at
+play (games.twentyq_prompts): one sample per phase and round."""
 
-import re
-import string
 import zlib
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from games import twentyq_games as recorded
 from games import twentyq_self as own
 from games.rows import read_rows
-from games.task import Chat, Episode, Judged, Pair, Reply, Task
+from games.task import Episode, Judged, Pair, Reply, Task
 from games.twentyq_figures import LEAST, groups, record, summarise
+from games.twentyq_prompts import (
+    ANSWERER,
+    ASKER,
+    FIRST,
+    GUESS,
+    MAX_GUESS,
+    MAX_QUESTION,
+    ROUNDS,
+    answer_prompt,
+    ask_prompt,
+    correct,
+    guess_prompt,
+    last_line,
+    read_prompt,
+    reward,
+    said,
+    yes_or_no,
+)
 from games.twentyq_table import WORLD, Belief, TablePlayer, plain, read_keywords, world_of
-
-ROUNDS = 20
-MAX_QUESTION, MAX_GUESS = 750, 100  # characters
-
-ASKER = "You are playing 20 Questions. Find the keyword with short yes or no questions."
-FIRST = "Ask the first question."
-GUESS = "What is the keyword?"
-ANSWERER = "You are playing 20 Questions. Answer the question about the keyword with yes or no."
-
-
-# ------------------------------------------------------------------------------------------------ rules
-def normalise(text):
-    """The environment's form of a guess: lower case without "the" (anywhere, "mother" too), spaces and
-    punctuation."""
-    text = text.lower().replace("the", "").replace(" ", "")
-    return text.translate(str.maketrans("", "", string.punctuation))
-
-
-def same(a, b):
-    """Whether two guesses count as the same word: equal, or equal but for one final s or es if both have 3
-    letters."""
-    a, b = normalise(a), normalise(b)
-    if a == b:
-        return True
-    if len(a) < 3 or len(b) < 3:
-        return False
-    return any(
-        x.endswith(end) and x.removesuffix(end) == y for x, y in ((a, b), (b, a)) for end in ("s", "es")
-    )
-
-
-def correct(guess, keyword, alternates=()):
-    return any(same(guess, word) for word in (keyword, *alternates))
-
-
-def names(text, words):
-    """Whether a text names one of some keywords: as whole words, by the rule of `same`."""
-    spoken = re.findall(r"\w+", text.lower())
-    whole = normalise(" ".join(spoken))
-    near = [word for word in words if normalise(word)[:-2] in whole]  # the rest need no closer look
-    return any(
-        same(" ".join(spoken[i : i + n]), word)
-        for word in near
-        for n in range(1, len(word.split()) + 2)
-        for i in range(len(spoken) - n + 1)
-    )
-
-
-def unnamed(questions, words):
-    """How many of the questions come before the first that names one of some keywords."""
-    return next((i for i, question in enumerate(questions) if names(question, words)), len(questions))
-
-
-def yes_or_no(text):
-    """The environment's reading of an answer: "yes" wherever it occurs, else "no", else None, which
-    forfeits."""
-    text = text.lower()
-    return "yes" if "yes" in text else "no" if "no" in text else None
-
-
-def reward(round_won):
-    """The environment's reward for a win in round 1..20 (20 down to 1), or -1 without one (None)."""
-    return -1 if round_won is None else ROUNDS + 1 - round_won
-
-
-# ------------------------------------------------------------------------------------------------ prompts
-def ask_prompt(turns):
-    """The conversation in which the next question is asked, after turns of (question, answer)."""
-    messages = [{"role": "system", "content": ASKER}, {"role": "user", "content": FIRST}]
-    for question, answer in turns:
-        messages += [{"role": "assistant", "content": question}, {"role": "user", "content": answer}]
-    return messages
-
-
-def guess_prompt(turns):
-    """The conversation in which the keyword is guessed, after at least one turn."""
-    *messages, last = ask_prompt(turns)
-    return [*messages, {"role": "user", "content": f"{last['content']}\n{GUESS}"}]
-
-
-def answer_prompt(keyword, question):
-    return [
-        {"role": "system", "content": ANSWERER},
-        {"role": "user", "content": f"Keyword: {keyword}\n{question}"},
-    ]
-
-
-def read_prompt(messages):
-    """(seat, content) of a conversation made above: "asker" or "guesser" with turns, "answerer" with
-    (keyword, question)."""
-    last = messages[-1]["content"]
-    if messages[0]["content"] == ANSWERER:
-        return "answerer", tuple(last.removeprefix("Keyword: ").split("\n", 1))
-    contents = [message["content"].split("\n")[0] for message in messages[2:]]
-    turns = list(zip(contents[::2], contents[1::2]))
-    return ("guesser" if last.endswith(GUESS) else "asker"), turns
-
-
-def said(messages, reply):
-    return Chat([*messages, {"role": "assistant", "content": reply}], learn="last")
-
-
-def last_line(text):
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 # ------------------------------------------------------------------------------------------------ the task
@@ -165,12 +75,24 @@ class Options:
     price: str = ""  # collect: of a million tokens at the endpoint, IN,OUT (prompts and replies), for the sum
 
 
+SHARES = "held", "shuffle", "flips", "unsure", "explore", "wander"
+
+
 class TwentyQuestions(Task):
     Options = Options
     idle = ("workers", "price", "lost")
 
     def __init__(self, options=None, seed=0):
         super().__init__(options, seed)
+        try:
+            self.noises = [float(share) for share in self.options.noise.split(",")]
+        except ValueError as error:
+            raise ValueError(f"--noise {self.options.noise}: must be shares such as 0,0.1") from error
+        shares = {name: getattr(self.options, name) for name in SHARES} | {"noise": self.noises}
+        for name, share in shares.items():
+            if not 0 <= np.min(share) <= np.max(share) <= 1:
+                raise ValueError(f"--{name} {getattr(self.options, name)}: a share lies between 0 and 1")
+        self.varied = any(self.noises)
         self.world = world_of(self.options.world)
         self.teacher = Belief(self.world, self.options.pool, self.options.opening)
         self.wrappers = {kind: partial(self.protocol_player, kind) for kind in ("alpha", "half", "false")}
@@ -178,18 +100,13 @@ class TwentyQuestions(Task):
         self.players |= self.wrappers
         self.alone = ("play",) if self.options.replay else ()
         self.answerer = None  # an agent, where --answerer names neither the table nor the player itself
-        self.games = list(self.read_games()) if self.options.data else []
+        self.games = self.read_games() if self.options.data else []
         self.kept = None  # of these, what the loss learns from
         self.tutor = Belief(world_of(self.options.tutor)) if self.options.tutor else None
         if not self.options.data and (self.options.shuffle or self.tutor):
             raise ValueError("--shuffle and --tutor are of the games of --data: name these too")
         if self.options.teacher:
             self.max_new = 512  # a teacher reasons, and may write a whole game
-        try:
-            self.noises = [float(share) for share in self.options.noise.split(",")]
-        except ValueError as error:
-            raise ValueError(f"--noise {self.options.noise}: must be shares such as 0,0.1") from error
-        self.varied = any(self.noises)
 
     read = staticmethod(read_prompt)
 
@@ -206,7 +123,7 @@ class TwentyQuestions(Task):
             if self.item in (Pair, Judged) and (self.tutor or self.options.shuffle):
                 raise ValueError("--tutor and --shuffle are for imitation: leave them out with this --loss")
             if self.kept is None:  # counts what is left out
-                self.kept = own.lessons(self.games, self.item, self.options.lost, self.drop)
+                self.kept = recorded.usable(self.games, self.item, self.options.lost, self.drop)
             every = round(1 / max(self.options.held, 0.05))
             held = set(sorted({row["keyword"] for row in self.kept})[::every])
             return [row for row in self.kept if (row["keyword"] in held) == (split == "valid")]
@@ -240,48 +157,7 @@ class TwentyQuestions(Task):
 
     def read_games(self):
         rows = read_rows(self.options.data, self.options.rows, ("keyword",))
-        return [game for where, row in rows if (game := self.read_game(where, row))]
-
-    def read_game(self, where, row):
-        """The game in a row of --data, or None where it is left out and counted. A game ends for us where a
-        question names the keyword: what comes after would be learned from prompts that hold the answer."""
-        if "chosen" in row:
-            return own.checked(where, row)
-        for key, kind in (("keyword", str), ("rounds", list)):
-            if not isinstance(row.get(key), kind):
-                raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
-        keyword, turns, guesses = row["keyword"], [], []
-        for turn in row["rounds"]:
-            if not (isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:3])):
-                raise ValueError(
-                    f'{where}: a round must be [question, "yes" or "no"], and its guess if there is one, '
-                    f"found {turn!r}"
-                )
-            turns.append((turn[0], plain(turn[1])))
-            guesses += turn[2:3]
-        if guesses and len(guesses) < len(turns):
-            raise ValueError(f'{where}: all rounds have a guess ("" is none) or no round has one')
-        marks = {name: row.get(name, [False] * len(turns)) for name in ("flipped", "wandered")}
-        for name, mark in marks.items():
-            if not (isinstance(mark, list) and len(mark) == len(turns)):
-                raise ValueError(f"{where}: {name!r} must be a list with true or false for each round")
-        if not plain(keyword):  # of a game with a person who did not say
-            return self.drop("no keyword")
-        if len(turns) > ROUNDS or not turns:
-            return self.drop("more than 20 rounds" if turns else "no rounds")
-        if any(answer not in ("yes", "no", "unsure") for _, answer in turns):
-            return self.drop("an answer other than yes, no and unsure")
-        clean = unnamed([question for question, _ in turns], self.words(keyword))
-        if clean < len(turns):
-            self.drop("rest of a game, whose question names the keyword")
-        game = {"keyword": keyword, "turns": turns[:clean]}
-        if guesses:
-            game["guesses"] = guesses[:clean]
-        game |= {name: mark[:clean] for name, mark in marks.items() if any(mark)}
-        game |= {"strategy": row["strategy"]} if "strategy" in row else {}
-        if "won" in row and not row.get("cut"):
-            game["won"] = bool(row["won"])
-        return game if clean else None
+        return [game for where, row in rows if (game := recorded.read(self, where, row))]
 
     def words(self, keyword):
         """The keyword and what else counts as it."""
@@ -289,14 +165,8 @@ class TwentyQuestions(Task):
 
     def items(self, example, rng):
         """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""
-        if "chosen" in example:
-            return own.preferred(example, self.item, ask_prompt, guess_prompt)
-        if self.item is Judged:
-            return own.judged(example, ask_prompt, guess_prompt)
         if "turns" in example:
-            shuffled = rng.random() < self.options.shuffle
-            lessons = self.recorded_items(own.shuffled(example, rng) if shuffled else example)
-            return lessons + (self.cells(self.tutor.world, example["keyword"], rng) if self.tutor else [])
+            return recorded.items(example, self.item, rng, self.options, self.tutor)
         keyword = example["keyword"]
         world, belief, k = self.world, self.teacher.restart(), self.world.keyword_index[plain(keyword)]
         rate = 0.0 if rng.random() < 0.2 else rng.uniform(0, self.options.flips)
@@ -317,48 +187,7 @@ class TwentyQuestions(Task):
             chats += [said(guess_prompt(turns), world.keywords[taught]) for taught in sorted({guess, drawn})]
             if guess == k:  # a player that has not learned the table yet still needs the rounds that follow
                 last = min(last, len(turns) + 2)
-        return chats + self.cells(world, keyword, rng)
-
-    def cells(self, world, keyword, rng):
-        """Answers about the keyword to --cells questions of a world at random, as lessons."""
-        k = world.keyword_index.get(plain(keyword))
-        if k is None:
-            return []
-        drawn = rng.choice(len(world.questions), min(self.options.cells, len(world.questions)), replace=False)
-        return [
-            said(answer_prompt(keyword, world.questions[q]), "yes" if world.table[k, q] else "no")
-            for q in drawn
-            if world.chance[k, q] != 0.5  # nobody knows
-        ]
-
-    def recorded_items(self, game):
-        """Somebody's game: its questions (but those asked at random), its answers (but flipped ones) as the
-        answerer's lessons, its guesses; the keyword as the last one where it has none. A model's own game, or
-        a tutor, teaches with each guess what would have been right. Whoever wrote a snapshot knew the keyword
-        from the start: its first question is no lesson, and nobody gave its answers. Of a shuffled game only
-        guesses are taught."""
-        keyword, turns, strategy = game["keyword"], game["turns"], game.get("strategy", "")
-        flipped, wandered = (game.get(name, [False] * len(turns)) for name in ("flipped", "wandered"))
-        guesses = [[guess] for guess in game.get("guesses", [""] * (len(turns) - 1) + [keyword])]
-        if self.tutor:
-            guesses = [[guess] for guess in self.tutor.told(turns)]
-        if strategy == "play" or self.tutor:
-            guesses = [[guess, keyword] for (guess,) in guesses]
-        first = {"snapshot": 1, "shuffled": len(turns)}.get(strategy, 0)
-        chats = [
-            said(ask_prompt(turns[:i]), turns[i][0]) for i in range(first, len(turns)) if not wandered[i]
-        ]
-        chats += [
-            said(answer_prompt(keyword, question), answer)
-            for (question, answer), wrong in zip(turns, flipped)
-            if not (strategy in ("snapshot", "shuffled") or wrong or answer == "unsure")
-        ]
-        return chats + [
-            said(guess_prompt(turns[: i + 1]), guess)
-            for i, taught in enumerate(guesses)
-            for guess in dict.fromkeys(taught)
-            if guess
-        ]
+        return chats + recorded.cells(world, keyword, self.options.cells, rng)
 
     def texts(self):
         """All that is ever said in this world, for a tokenizer, often enough to become one token each."""
@@ -440,6 +269,8 @@ class TwentyQuestions(Task):
     def rollout(self, examples, agent):
         """Plain games, for a reply that is replaced by a better one would be no sample of the model's,
         with up to --flips wrong answers, the same of all games about a keyword."""
+        if self.tutor or self.options.shuffle:
+            raise ValueError("--tutor and --shuffle are for imitation: leave them out with --loss grpo")
         seeds = [[*agent.seed, zlib.crc32(example["keyword"].encode())] for example in examples]
         rates = [np.random.default_rng([*seed, 1]) for seed in seeds]
         rates = [rng.uniform(0, self.options.flips) * (rng.random() > 0.2) for rng in rates]

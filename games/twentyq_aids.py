@@ -4,8 +4,8 @@ protocol of games.twentyq_alpha (--protocol)."""
 
 import math
 
-from games import twentyq
 from games.task import Reply
+from games.twentyq_prompts import answer_prompt
 from games.twentyq_table import Belief, world_of
 
 THINK = "First think aloud: what do the answers so far rule out, and what is left? Do not ask or guess yet."
@@ -97,7 +97,7 @@ def said(conversation, text):
 def facts(task, agent, example):
     """The row of a keyword for --belief or --world (twentyq_table.Recorded): the share that an agent, as
     answerer, gives to yes for every question of the world."""
-    prompts = [twentyq.answer_prompt(example["keyword"], question) for question in task.world.questions]
+    prompts = [answer_prompt(example["keyword"], question) for question in task.world.questions]
     shares = [1 / (1 + math.exp(min(no - yes, 700))) for yes, no in agent.choose(prompts, ["yes", "no"])]
     answers = {q: [round(p, 4), round(1 - p, 4)] for q, p in zip(task.world.questions, shares)}
     about = {"category": example["category"]} if example.get("category") else {}

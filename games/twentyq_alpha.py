@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from games.task import Reply
-from games.twentyq import ask_prompt, guess_prompt, read_prompt
+from games.twentyq_prompts import ask_prompt, guess_prompt, read_prompt
 from games.twentyq_rules import HANDSHAKE, PRECEDES, answer_by_rule
 
 ASKED = re.compile(re.escape(PRECEDES).replace(re.escape("{}"), '([^"]+)'))

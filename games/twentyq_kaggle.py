@@ -20,11 +20,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-from games.twentyq import (
+from games.twentyq import Options, TwentyQuestions
+from games.twentyq_prompts import (
     MAX_GUESS,
     MAX_QUESTION,
-    Options,
-    TwentyQuestions,
     answer_prompt,
     ask_prompt,
     guess_prompt,
@@ -167,8 +166,8 @@ def agent(observation, configuration=None):
 OURS = (
     "agents.py attention.py data.py decoding.py families.py losses.py model.py ranks.py sampler.py"
     " games/rows.py games/task.py games/twentyq.py games/twentyq_aids.py games/twentyq_alpha.py"
-    " games/twentyq_figures.py games/twentyq_kaggle.py games/twentyq_rules.py games/twentyq_self.py"
-    " games/twentyq_table.py"
+    " games/twentyq_figures.py games/twentyq_games.py games/twentyq_kaggle.py games/twentyq_prompts.py"
+    " games/twentyq_rules.py games/twentyq_self.py games/twentyq_table.py"
 ).split()
 PLAY = "tries", "candidates", "guesses", "think", "protocol"  # flags that it plays by
 GIVEN = "world", "belief", "alpha_words"  # and those that name files

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from games import twentyq_aids as aids
+from games import twentyq_games as recorded
 from games import twentyq_self as own
-from games.twentyq import (
+from games.twentyq_prompts import (
     MAX_GUESS,
     MAX_QUESTION,
     ROUNDS,
@@ -302,8 +303,8 @@ def tally(task, records):
     for game in games:
         dropped.update(game["dropped"])
     for row in rows:
-        game = task.read_game("a collected game", row)
-        for chat in task.recorded_items(game) if game else ():
+        game = recorded.read(task, "a collected game", row)
+        for chat in recorded.imitated(game) if game else ():
             seats[read_prompt(chat.messages[:-1])[0]] += 1
     counts = lambda found: ", ".join(f"{count:,} {name}" for name, count in found.items()) or "none"
     return [

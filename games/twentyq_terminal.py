@@ -8,7 +8,8 @@ import math
 import numpy as np
 
 from games.task import typed
-from games.twentyq import (
+from games.twentyq_figures import bits
+from games.twentyq_prompts import (
     MAX_GUESS,
     MAX_QUESTION,
     ROUNDS,
@@ -18,7 +19,6 @@ from games.twentyq import (
     guess_prompt,
     last_line,
 )
-from games.twentyq_figures import bits
 from games.twentyq_rules import answer_by_rule
 from games.twentyq_table import Belief, plain
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from games.arena_stats import SCALE, newton
 from games.task import wilson
-from games.twentyq import (
+from games.twentyq_prompts import (
     MAX_GUESS,
     MAX_QUESTION,
     ROUNDS,

@@ -21,7 +21,8 @@ import train
 from embed import load_embedder
 from games import TASKS
 from games.task import Chat, Contrast, Duel, Episode, Judged, Label, Pair, Reply, Task
-from games.twentyq import TwentyQuestions, answer_prompt
+from games.twentyq import TwentyQuestions
+from games.twentyq_prompts import answer_prompt
 from objectives import OBJECTIVES, Learner, step_of
 from recipes import Train, parse
 

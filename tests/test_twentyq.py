@@ -9,10 +9,9 @@ import pytest
 
 from games import twentyq_terminal as terminal
 from games.task import Reply
-from games.twentyq import (
+from games.twentyq import Options, TwentyQuestions
+from games.twentyq_prompts import (
     ANSWERER,
-    Options,
-    TwentyQuestions,
     answer_prompt,
     ask_prompt,
     correct,

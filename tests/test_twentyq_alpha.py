@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from games.task import Reply
-from games.twentyq import Options, TwentyQuestions, answer_prompt, ask_prompt, guess_prompt, read_prompt
+from games.twentyq import Options, TwentyQuestions
 from games.twentyq_alpha import Alpha, Pretender, Ruled, read_words, semantic
+from games.twentyq_prompts import answer_prompt, ask_prompt, guess_prompt, read_prompt
 from games.twentyq_rules import HANDSHAKE, PRECEDES, RULES, answer_by_rule, letters_of
 
 EXAMPLES = {  # of each rule: a keyword of which it is true, one of which it is not

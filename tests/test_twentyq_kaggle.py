@@ -18,8 +18,9 @@ import lora
 import model as models
 from games import twentyq_kaggle as kaggle
 from games.task import Reply
-from games.twentyq import Options, correct, yes_or_no
+from games.twentyq import Options
 from games.twentyq_kaggle import RESCUE, Client, allowed, as_question
+from games.twentyq_prompts import correct, yes_or_no
 from games.twentyq_table import World
 
 GAME = {"remainingOverageTime": 300, "step": 0, "role": "guesser", "keyword": "", "category": ""}

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 import losses
+from games import twentyq
 from games.task import Chat, Episode, Judged, Pair, Reply
-from games.twentyq import Options, TwentyQuestions, ask_prompt, guess_prompt, read_prompt
+from games.twentyq import Options, TwentyQuestions
 from games.twentyq_aids import Informed, Thinker, facts
 from games.twentyq_figures import bits, eda, groups, invalid
-from games.twentyq_self import compared, divergences, parting, rewarded
+from games.twentyq_games import divergences, parting
+from games.twentyq_prompts import ask_prompt, guess_prompt, read_prompt
+from games.twentyq_self import compared, rewarded
 from games.twentyq_table import (
     EPS,
     WORLD,
@@ -494,6 +497,25 @@ def test_shuffle_and_tutor_do_not_go_with_preferences(tmp_path, item):
     task.item = item
     with pytest.raises(ValueError, match="--tutor and --shuffle are for imitation"):
         task.examples("train")
+
+
+def test_shuffle_does_not_go_with_grpo(tmp_path):
+    task = TwentyQuestions(Options(data=write(tmp_path / "games.jsonl", GAMES), shuffle=0.5))
+    with pytest.raises(ValueError, match="leave them out with --loss grpo"):
+        task.rollout(task.examples("train"), None)
+
+
+@pytest.mark.parametrize("name", twentyq.SHARES)
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_lies_between_0_and_1(name, share):
+    with pytest.raises(ValueError, match=f"--{name} .*: a share lies between 0 and 1"):
+        TwentyQuestions(Options(**{name: share}))
+
+
+@pytest.mark.parametrize("noise", ["0,1.5", "nan", "-1"])
+def test_so_does_a_share_of_flipped_answers(noise):
+    with pytest.raises(ValueError, match=f"--noise {noise}: a share lies between 0 and 1"):
+        TwentyQuestions(Options(noise=noise))
 
 
 @pytest.mark.parametrize("shuffle", [0.0, 1.0])

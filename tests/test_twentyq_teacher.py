@@ -19,9 +19,11 @@ import model as models
 import train
 from agents import Teacher
 from games import twentyq
+from games import twentyq_games as recorded
 from games import twentyq_teacher as teacher
 from games.task import Pair, Reply
-from games.twentyq import Options, TwentyQuestions, names, read_prompt
+from games.twentyq import Options, TwentyQuestions
+from games.twentyq_prompts import names, read_prompt
 from games.twentyq_table import TablePlayer, plain, world_of
 
 
@@ -114,8 +116,8 @@ def asked(end, system):
 
 def chats(task, row):
     """(seat, content, reply) of each sample that training makes of a stored game."""
-    game = task.read_game("a row", row)
-    samples = task.recorded_items(game) if game else []
+    game = recorded.read(task, "a row", row)
+    samples = recorded.imitated(game) if game else []
     return [(*read_prompt(chat.messages[:-1]), chat.messages[-1]["content"]) for chat in samples]
 
 
@@ -662,7 +664,7 @@ def test_training_takes_the_collected_games(task, collect, world_file, tmp_path,
     """Masked as in the seed's first stage, unmasked as in its second."""
     with Player(task) as end:
         assert collect(end, "simulate") == 0
-    samples = [chat for row in collect.rows() for chat in task.recorded_items(task.read_game("", row))]
+    samples = [chat for row in collect.rows() for chat in recorded.imitated(recorded.read(task, "", row))]
     texts = [message["content"] for chat in samples for message in chat.messages]
     assert not any(word in text for text in texts for word in ("last line", "Candidates", "halves"))
     call = [*SMALL, "--world", str(world_file), "--data", str(collect.path), "--runs", str(tmp_path)]

@@ -9,7 +9,8 @@ import pytest
 import infer
 import plots
 from games.task import Reply
-from games.twentyq import Options, TwentyQuestions, read_prompt
+from games.twentyq import Options, TwentyQuestions
+from games.twentyq_prompts import read_prompt
 from games.twentyq_rules import HANDSHAKE, PRECEDES
 from games.twentyq_tournament import MEAN, SCALE, draw, figures, fitted, play, spread, tournament
 from recipes import Infer, parse
