@@ -1,0 +1,37 @@
+"""How well a model of 20 Questions answers questions about spelling, which a rule answers always rightly.
+
+    python bench/spelling.py RUN
+
+Asks the example of each kind of rule (games/twentyq_rules.py) about every keyword of the world, and prints
+the shares of the true and of the false cells that the model has right, and their mean."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import data
+import model as models
+from agents import Model
+from games.twentyq_prompts import answer_prompt
+from games.twentyq_rules import HANDSHAKE, RULES, answer_by_rule
+from games.twentyq_table import WORLD, world_of
+
+
+def main(run):
+    folder = Path(run, "model")
+    agent = Model(models.load(folder), data.load_tokenizer(folder))
+    questions = [example for *_, example in RULES if example != HANDSHAKE]
+    cells = [(word, question) for word in world_of(WORLD).keywords for question in questions]
+    truth = [answer_by_rule(*cell) for cell in cells]
+    says = agent.choose([answer_prompt(*cell) for cell in cells], ["yes", "no"])
+    rates = []
+    for answer in ("yes", "no"):
+        right = [(yes > no) == (true == "yes") for true, (yes, no) in zip(truth, says) if true == answer]
+        rates.append(sum(right) / len(right))
+        print(f"{answer}: {rates[-1]:.3f} of {len(right):,}")
+    print(f"balanced: {sum(rates) / 2:.3f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
