@@ -3,7 +3,7 @@
 Read the prompts, how replies are cleaned, then the games: `simulated` and `snapshot` are generators that
 yield a conversation and are sent the text of the reply, so each reads like one game and `lock_step` plays
 many. What is kept of a game are its questions, answers and guesses, from which training makes its own short
-prompts (games.twentyq): candidates, reasoning and hints are in none of them."""
+prompts (games.twentyq_games): candidates, reasoning and hints are in none of them."""
 
 import re
 import zlib
