@@ -54,7 +54,7 @@ class Options:
     pool: int = 40  # separating questions the teacher asks
     opening: int = 10  # of these asked first, in fixed order
     cells: int = 20  # answers about the keyword taught beside each training game, also by a --tutor
-    tries: int = 24  # next best replies to look through for one not said before; fewer save time
+    tries: int = 24  # replies of beam search, of which the best not said before is taken; fewer save time
     greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
     credit: float = 2.0  # grpo: weight, beside the win, of bits and chances that a turn gave away
     candidates: int = 0  # at play: best questions of which the one is asked that a belief learns most from
