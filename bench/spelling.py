@@ -3,7 +3,8 @@
     python bench/spelling.py RUN
 
 Asks the example of each kind of rule (games/twentyq_rules.py) about every keyword of the world, and prints
-the shares of the true and of the false cells that the model has right, and their mean."""
+the shares of the true and of the false cells that the model has right, with 95 % Wilson intervals, and their
+mean."""
 
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import data
 import model as models
 from agents import Model
+from games.task import wilson
 from games.twentyq_prompts import answer_prompt
 from games.twentyq_rules import HANDSHAKE, RULES, answer_by_rule
 from games.twentyq_table import WORLD, world_of
@@ -29,7 +31,11 @@ def main(run):
     for answer in ("yes", "no"):
         right = [(yes > no) == (true == "yes") for true, (yes, no) in zip(truth, says) if true == answer]
         rates.append(sum(right) / len(right))
-        print(f"{answer}: {rates[-1]:.3f} of {len(right):,}")
+        print(
+            "{}: {:.3f} [{:.3f}, {:.3f}] of {:,}".format(
+                answer, rates[-1], *wilson(sum(right), len(right)), len(right)
+            )
+        )
     print(f"balanced: {sum(rates) / 2:.3f}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from games import twentyq_games as recorded
 from games import twentyq_self as own
 from games.rows import read_rows
-from games.task import Episode, Judged, Pair, Reply, Task
+from games.task import Chat, Episode, Reply, Task
 from games.twentyq_figures import LEAST, groups, record, summarise
 from games.twentyq_prompts import (
     ANSWERER,
@@ -84,6 +84,7 @@ class TwentyQuestions(Task):
 
     def __init__(self, options=None, seed=0):
         super().__init__(options, seed)
+        self.item = Chat
         try:
             self.noises = [float(share) for share in self.options.noise.split(",")]
         except ValueError as error:
@@ -120,7 +121,7 @@ class TwentyQuestions(Task):
             seen = {plain(word) for word in self.seen}
             return sorted(words, key=lambda example: plain(example["keyword"]) in seen)
         if self.options.data:
-            if self.item in (Pair, Judged) and (self.tutor or self.options.shuffle):
+            if self.item is not Chat and (self.tutor or self.options.shuffle):
                 raise ValueError("--tutor and --shuffle are for imitation: leave them out with this --loss")
             if self.kept is None:  # counts what is left out
                 self.kept = recorded.usable(self.games, self.item, self.options.lost, self.drop)
@@ -164,7 +165,8 @@ class TwentyQuestions(Task):
         return [keyword, *self.world.alternates.get(keyword, ())]
 
     def items(self, example, rng):
-        """Chats for every phase and round of a game about the keyword, recorded or fresh by the teacher."""
+        """What a recorded game or comparison teaches, or Chats for every phase and round of a fresh game by
+        the teacher about the keyword."""
         if "turns" in example:
             return recorded.items(example, self.item, rng, self.options, self.tutor)
         keyword = example["keyword"]
@@ -269,8 +271,6 @@ class TwentyQuestions(Task):
     def rollout(self, examples, agent):
         """Plain games, for a reply that is replaced by a better one would be no sample of the model's,
         with up to --flips wrong answers, the same of all games about a keyword."""
-        if self.tutor or self.options.shuffle:
-            raise ValueError("--tutor and --shuffle are for imitation: leave them out with --loss grpo")
         seeds = [[*agent.seed, zlib.crc32(example["keyword"].encode())] for example in examples]
         rates = [np.random.default_rng([*seed, 1]) for seed in seeds]
         rates = [rng.uniform(0, self.options.flips) * (rng.random() > 0.2) for rng in rates]

@@ -14,7 +14,7 @@ from games.twentyq_table import plain
 def read(task, where, row):
     """The game or comparison in a row, or None where it is left out and counted (task.drop). A game ends for
     us where a question names the keyword: what comes after would be learned from prompts that hold the
-    answer. Raises ValueError, which names the place, where the row is none of both."""
+    answer. Raises ValueError, which names the place, where the row is neither."""
     if "chosen" in row:
         return comparison(where, row)
     for key, kind in (("keyword", str), ("rounds", list)):
@@ -55,6 +55,7 @@ def read(task, where, row):
 
 
 def comparison(where, row):
+    """A comparison of --data, checked. Raises ValueError."""
     texts = all(isinstance(row.get(key), str) for key in ("keyword", "chosen", "rejected"))
     turns = row.get("turns")
     fine = isinstance(turns, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in turns)
@@ -144,10 +145,9 @@ def imitated(game, tutor=None):
     are taught."""
     keyword, turns, strategy = game["keyword"], game["turns"], game.get("strategy", "")
     flipped, wandered = (game.get(name, [False] * len(turns)) for name in ("flipped", "wandered"))
-    guesses = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
-    guesses = [[guess] for guess in (tutor.told(turns) if tutor else guesses)]
-    if strategy == "play" or tutor:
-        guesses = [[guess, keyword] for (guess,) in guesses]
+    made = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
+    guesses = tutor.told(turns) if tutor else made
+    right = [keyword] if strategy == "play" or tutor else []
     first = {"snapshot": 1, "shuffled": len(turns)}.get(strategy, 0)
     asks = [said(ask_prompt(turns[:i]), turns[i][0]) for i in range(first, len(turns)) if not wandered[i]]
     answers = [
@@ -156,10 +156,10 @@ def imitated(game, tutor=None):
         if not (strategy in ("snapshot", "shuffled") or wrong or answer == "unsure")
     ]
     taught = [
-        said(guess_prompt(turns[: i + 1]), guess)
-        for i, right in enumerate(guesses)
-        for guess in dict.fromkeys(right)
-        if guess
+        said(guess_prompt(turns[: i + 1]), text)
+        for i, guess in enumerate(guesses)
+        for text in dict.fromkeys([guess, *right])
+        if text
     ]
     return asks + answers + taught
 

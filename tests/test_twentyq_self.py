@@ -490,19 +490,13 @@ def test_shuffle_and_tutor_without_games_are_refused(more):
         TwentyQuestions(Options(**more))
 
 
-@pytest.mark.parametrize("item", [Pair, Judged])
-def test_shuffle_and_tutor_do_not_go_with_preferences(tmp_path, item):
+@pytest.mark.parametrize("item", [Pair, Judged, None])  # dpo, kto, grpo
+def test_shuffle_and_tutor_go_with_imitation_only(tmp_path, item):
     task = TwentyQuestions(Options(data=write(tmp_path / "games.jsonl", GAMES), shuffle=0.5))
     assert task.examples("train")
     task.item = item
     with pytest.raises(ValueError, match="--tutor and --shuffle are for imitation"):
         task.examples("train")
-
-
-def test_shuffle_does_not_go_with_grpo(tmp_path):
-    task = TwentyQuestions(Options(data=write(tmp_path / "games.jsonl", GAMES), shuffle=0.5))
-    with pytest.raises(ValueError, match="leave them out with --loss grpo"):
-        task.rollout(task.examples("train"), None)
 
 
 @pytest.mark.parametrize("name", twentyq.SHARES)
