@@ -25,9 +25,9 @@ import runs
 import sampler
 import ttt
 from agents import Classifier, Encoder, Model, Teacher
-from decoding import fuse
+from cache import fuse
 from embed import Embedder, load_embedder, save_embedder
-from games import TASKS
+from games import task_class
 from games.rows import parsed, read_rows
 from games.task import Task
 from recipes import Infer, UsageError, nearest, parse
@@ -549,7 +549,7 @@ def main(argv=None):
             raise UsageError("--teacher: plays instead of a --run or --model, take one of them")
         cfg.model = teacher or cfg.model
         as_trained(cfg)
-        task = TASKS[cfg.task](cfg.options, cfg.seed)
+        task = task_class(cfg.task)(cfg.options, cfg.seed)
         by_model = task.package or type(task).submission is not Task.submission
         elsewhere = teacher and (teacher in task.players or teacher.startswith(("http://", "https://")))
         alone = elsewhere or cfg.verb in ("rows", *task.alone)

@@ -1,7 +1,7 @@
 """The models: one configurable Transformer that reads and writes Hugging Face checkpoints.
 
 Read families.py first (what a checkpoint may look like) and attention.py (who sees whom), then the layers,
-Transformer, load and save. decoding.py holds the cache of keys and values.
+Transformer, load and save. cache.py holds the cache of keys and values.
 
 Shapes, in every file: B batch, T query length, S key length, D model width, H query heads, K key/value heads,
 E head width, V vocabulary, N examples, G group.
@@ -129,7 +129,7 @@ class Attention(nn.Module):
 
     def project(self, x):
         """q, k and v, (B, T, heads E), of x (B, T, D)."""
-        if hasattr(self, "qkv_proj"):  # see decoding.py
+        if hasattr(self, "qkv_proj"):  # see cache.py
             return self.qkv_proj(x).split(self.widths, dim=-1)
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
@@ -164,7 +164,7 @@ class MLP(nn.Module):
     def forward(self, x):
         if not self.gated:
             return self.down_proj(self.activation(self.up_proj(x)))
-        if hasattr(self, "gate_up_proj"):  # see decoding.py
+        if hasattr(self, "gate_up_proj"):  # see cache.py
             gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         else:
             gate, up = self.gate_proj(x), self.up_proj(x)

@@ -12,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
+from games.arc.plots import draw_arc, draw_eedi, finish, pyplot
+from games.arena.plots import draw_arena, draw_battles
 from games.rows import read_rows
-from plots_arena import draw_arena, draw_battles
-from plots_games import draw_arc, draw_eedi, finish, pyplot
-from plots_twentyq import draw_beliefs, draw_twentyq
+from games.twentyq.plots import draw_beliefs, draw_twentyq
 
 WINDOW = 0.05  # share of a run's steps over which its noisy lines are averaged
 UNDRAWN = {"step", "tokens", "learned", "dropped", "skipped"}  # of what a step reports

@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from games import TASKS
+from games import GAMES, task_class
 
 
 @dataclass
@@ -368,7 +368,7 @@ RECIPES = {
         loss="grpo",
         model="google/gemma-2-2b-it",
         data="gsm8k-mbpp",
-        rewards="format:1,exact:1,tests:1",  # ours: its own four paid for empty answers (games/reasoning.py)
+        rewards="format:1,exact:1,tests:1",  # ours: its own four paid for empty answers
         lora_rank=64,
         lora_alpha=64.0,
         lr=5e-6,
@@ -554,8 +554,8 @@ def parse(kind, argv=None):
             f"--recipe {recipe}: unknown{nearest(recipe, RECIPES)} (known: {', '.join(RECIPES)})"
         )
     task = task or RECIPES.get(recipe, {}).get("task", "20q")
-    if task not in TASKS:
-        raise UsageError(f"--task {task}: unknown{nearest(task, TASKS)} (known: {', '.join(TASKS)})")
+    if task not in GAMES:
+        raise UsageError(f"--task {task}: unknown{nearest(task, GAMES)} (known: {', '.join(GAMES)})")
     parser = argparse.ArgumentParser(
         description=f"Flags of the task {task} stand last.",
         allow_abbrev=False,
@@ -563,7 +563,7 @@ def parse(kind, argv=None):
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=110, max_help_position=30),
     )
     parser.error = refuse
-    kinds = (kind, TASKS[task].Options)
+    kinds = (kind, task_class(task).Options)
     for each in kinds:
         text = helps(each)
         for field in dataclasses.fields(each):
@@ -605,7 +605,7 @@ def parse(kind, argv=None):
 
 def restore(kind, saved):
     """Settings from the flat dict that `values` made of them."""
-    task = TASKS[saved["task"]]
+    task = task_class(saved["task"])
     parts = [
         {f.name: saved[f.name] for f in dataclasses.fields(each) if f.name in saved}
         for each in (kind, task.Options)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from cache import SLACK, KVCache
 from data import collate, common, share_prefixes
-from decoding import SLACK, KVCache
 from games.task import Reply
 from losses import token_logp
 

@@ -28,11 +28,11 @@ import runs
 from agents import Classifier, Encoder, Model
 from embed import Embedder, load_embedder, save_embedder
 from families import config_from_hf, set_labels
-from games import TASKS
+from games import task_class
 from games.rows import enough
 from games.task import Contrast, Duel, Label
-from muon import Muon
 from objectives import OBJECTIVES, Learner, batches_of, items_of, step_of
+from optim import Muon
 from recipes import Train, UsageError, parse, restore, values
 from reports import describe, figures
 from runs import autocast
@@ -303,7 +303,7 @@ def train(cfg, argv):
     compute = runs.dtype_of(cfg.dtype, device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    task = TASKS[cfg.task](cfg.options, cfg.seed)
+    task = task_class(cfg.task)(cfg.options, cfg.seed)
     task.n = cfg.eval_replies or task.n
     if (cfg.loss or task.loss) not in OBJECTIVES:
         raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")

@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import model as models  # noqa: E402
 import sampler  # noqa: E402
-from decoding import fuse  # noqa: E402
+from cache import fuse  # noqa: E402
 
 CASES = ["stream", "streams", "samples", "ragged", "games"]
 SIDES = ["ours", "generate", "continuous", "cached", "llama-f32", "llama-bf16", "llama-q8_0"]

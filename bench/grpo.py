@@ -39,7 +39,7 @@ def questions(args):
 def ours(args):
     """(seconds, sampled tokens) of each step after the first."""
     import train
-    from games import TASKS
+    from games import GAMES
     from games.task import Episode, Task
 
     class Letters(Task):
@@ -54,7 +54,7 @@ def ours(args):
         def evaluate(self, examples, agent):
             return {"n": 0, "metrics": {"none": 0.0}, "intervals": {}, "baselines": {}, "records": []}
 
-    TASKS["letters"] = Letters
+    GAMES["letters"] = Letters
     with tempfile.TemporaryDirectory() as folder:
         flags = f"--task letters --loss grpo --model {args.model} --runs {folder} --name bench --lr 1e-6"
         flags += f" --steps {args.steps + 1} --batch {args.prompts} --group {args.group} --warmup 0"

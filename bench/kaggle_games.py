@@ -36,7 +36,7 @@ def play(folder, games):
     """What happened in some games of the submission unpacked to a folder: dict."""
     rules, make = environment()
     sys.path.insert(0, str(folder))
-    world = importlib.import_module("games.twentyq_table").world_of(*folder.glob("given/world*"))
+    world = importlib.import_module("games.twentyq.world").world_of(*folder.glob("given/world*"))
     theirs = [(word["keyword"], word["alts"]) for entry in rules.keywords_list for word in entry["words"]]
     ours = list(world.alternates.items())
     rng, seconds, teams, longest = random.Random(0), [], [], 0.0

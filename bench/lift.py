@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from games.task import wilson
-from games.twentyq_tournament import fitted, spread, teams_of
+from games.twentyq.contest.tournament import fitted, spread, teams_of
 
 KINDS = {"alpha": "answers by rule", "half": "answers by rule", "false": "pretends"}
 

@@ -13,9 +13,9 @@ import transformers
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import ENCODERS, SHAPES  # noqa: E402
-from test_peers import new_there  # noqa: E402
 
 import model as models  # noqa: E402
+from tests.test_peers import new_there  # noqa: E402
 
 IDS = torch.randint(3, 300, (2, 40), generator=torch.Generator().manual_seed(0))
 

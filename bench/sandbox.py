@@ -1,7 +1,7 @@
 """Programs a second of one core: python bench/sandbox.py [--programs N]
 
 Sides, each with the same programs (30 lines or fewer on four grids of 10 x 10, one in eight faulty):
-  run          games.sandbox, first tier
+  run          games.sandbox.sandbox, first tier
   confirm      second tier: two fresh children a program
   interpreter  a fresh `python -I` a program that imports numpy, with no lock-down; --fresh many
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from games.sandbox import Job, Sandbox, level  # noqa: E402
+from games.sandbox.sandbox import Job, Sandbox, level  # noqa: E402
 
 PROGRAMS = [
     "def solve(g):\n    return [row[::-1] for row in g]",

@@ -2,9 +2,9 @@
 
     python bench/spelling.py RUN
 
-Asks the example of each kind of rule (games/twentyq_rules.py) about every keyword of the world, and prints
-the shares of the true and of the false cells that the model has right, with 95 % Wilson intervals, and their
-mean."""
+Asks the example of each kind of rule (games/twentyq/contest/rules.py) about every keyword of the world, and
+prints the shares of the true and of the false cells that the model has right, with 95 % Wilson intervals, and
+their mean."""
 
 import sys
 from pathlib import Path
@@ -15,9 +15,9 @@ import data
 import model as models
 from agents import Model
 from games.task import wilson
-from games.twentyq_prompts import answer_prompt
-from games.twentyq_rules import HANDSHAKE, RULES, answer_by_rule
-from games.twentyq_table import WORLD, world_of
+from games.twentyq.contest.rules import HANDSHAKE, RULES, answer_by_rule
+from games.twentyq.prompts import answer_prompt
+from games.twentyq.world import WORLD, world_of
 
 
 def main(run):

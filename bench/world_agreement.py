@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from games.rows import read_rows
 from games.task import wilson
-from games.twentyq_table import World, plain
+from games.twentyq.world import World, plain
 
 
 def main(path, show):

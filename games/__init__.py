@@ -1,9 +1,20 @@
-"""The games, by the name that --task takes."""
+"""The games, by the name that --task takes. A game is imported when it is played."""
 
-from games.arc import Arc
-from games.arena import Arena
-from games.eedi import Eedi
-from games.reasoning import Reasoning
-from games.twentyq import TwentyQuestions
+import importlib
 
-TASKS = {"20q": TwentyQuestions, "arc": Arc, "arena": Arena, "eedi": Eedi, "reasoning": Reasoning}
+GAMES = {
+    "20q": "games.twentyq.task:TwentyQuestions",
+    "arc": "games.arc.task:Arc",
+    "arena": "games.arena.task:Arena",
+    "eedi": "games.eedi.task:Eedi",
+    "reasoning": "games.reasoning.task:Reasoning",
+}
+
+
+def task_class(name):
+    """The Task class of a name in GAMES; an entry may be a class itself, of a game made elsewhere."""
+    entry = GAMES[name]
+    if not isinstance(entry, str):
+        return entry
+    module, _, kind = entry.partition(":")
+    return getattr(importlib.import_module(module), kind)

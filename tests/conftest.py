@@ -8,7 +8,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import data  # noqa: E402
-from games.twentyq import Options, TwentyQuestions  # noqa: E402
+from games.twentyq.task import Options, TwentyQuestions  # noqa: E402
 from model import Transformer, config_from_hf  # noqa: E402
 
 torch.set_num_threads(1)

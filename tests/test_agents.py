@@ -8,7 +8,7 @@ import pytest
 
 import agents
 from agents import Teacher
-from games.reasoning import Options, Reasoning, written
+from games.reasoning.task import Options, Reasoning, written
 from games.task import Reply
 
 KEY = "sk-very-secret"

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 import families
 import model as models
 from attention import ALWAYS
-from decoding import KVCache
+from cache import KVCache
 from families import FAMILIES, config_from_hf
 from model import Transformer, load, save
 

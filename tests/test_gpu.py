@@ -6,11 +6,11 @@ import copy
 import pytest
 import torch
 from conftest import ENCODERS, SHAPES
-from test_packing import SLIDING, batch_for, long_documents, model_body
 
 import attention
 import sampler
-from decoding import fuse
+from cache import fuse
+from tests.test_packing import SLIDING, batch_for, long_documents, model_body
 
 pytestmark = [
     pytest.mark.gpu,

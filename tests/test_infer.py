@@ -16,7 +16,7 @@ import infer
 import lora
 import model as models
 import train
-from games.twentyq_prompts import read_prompt
+from games.twentyq.prompts import read_prompt
 from recipes import Infer, parse
 
 SMALL = (

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import model as models
 from attention import ALWAYS, visible
-from decoding import KVCache
+from cache import KVCache
 from model import Transformer, config_from_hf, load, rotary, rotate, save
 
 families = pytest.mark.parametrize("family", SHAPES)

@@ -19,10 +19,10 @@ import objectives
 import runs
 import train
 from embed import load_embedder
-from games import TASKS
+from games import GAMES, task_class
 from games.task import Chat, Contrast, Duel, Episode, Judged, Label, Pair, Reply, Task
-from games.twentyq import TwentyQuestions
-from games.twentyq_prompts import answer_prompt
+from games.twentyq.prompts import answer_prompt
+from games.twentyq.task import TwentyQuestions
 from objectives import OBJECTIVES, Learner, step_of
 from recipes import Train, parse
 
@@ -84,7 +84,7 @@ def facts(monkeypatch):
 
     def choose(kind):
         monkeypatch.setattr(Facts, "kind", kind)
-        monkeypatch.setitem(TASKS, "20q", Facts)
+        monkeypatch.setitem(GAMES, "20q", Facts)
 
     return choose
 
@@ -455,7 +455,7 @@ def test_a_contrastive_run_opens_in_both_forms_and_its_vectors_learned(flags, fa
         more = ["--recipe", "20q-model", "--steps", "20", "--bank", "--warmup", "0", "--name", name]
         assert train.main([*given, *more]) == 0
         embedder = load_embedder(tmp_path / name)
-        task = TASKS["20q"](parse(Train, flags).options)
+        task = task_class("20q")(parse(Train, flags).options)
         questions = embedder.embed(task.world.questions)
         queries = embedder.embed([f"eagle: {question}" for question in task.world.questions])
         assert_close(questions.norm(dim=1), torch.ones(len(questions)))

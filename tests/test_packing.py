@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 import attention
 from attention import ALWAYS, band, banded, blocks, dense, sees, visible
+from cache import KVCache
 from data import collate, pack, share_prefixes
-from decoding import KVCache
 
 families = pytest.mark.parametrize("family", SHAPES)
 everyone = pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])

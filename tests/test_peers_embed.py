@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_model
-from test_embed import PROMPTS, TEXTS, dense, modules, near, words, write
 
 from embed import load_embedder, save_embedder
 from model import save
+from tests.test_embed import PROMPTS, TEXTS, dense, modules, near, words, write
 
 pytestmark = pytest.mark.peers
 sentence_transformers = pytest.importorskip("sentence_transformers")

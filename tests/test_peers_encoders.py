@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import ENCODERS, SHAPES, tiny_hf
 from make_golden import FOLDER, tensors, write
-from test_peers import near, open_there, theirs
 
 from attention import ALWAYS
 from families import FAMILIES
@@ -15,6 +14,9 @@ from model import load, save
 
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers")
+
+from tests.test_peers import near, open_there, theirs  # noqa: E402
+
 CLASSES = dict(id2label={"0": "A", "1": "B", "2": "C"}, label2id={"A": 0, "B": 1, "C": 2})
 VARIANTS = {  # of classifiers
     **{family: {} for family in [*SHAPES, *ENCODERS]},

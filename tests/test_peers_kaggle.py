@@ -13,8 +13,8 @@ from conftest import tiny_model
 
 import infer
 import model as models
-from games.twentyq_kaggle import as_question
-from games.twentyq_prompts import correct
+from games.twentyq.kaggle import as_question
+from games.twentyq.prompts import correct
 
 pytestmark = pytest.mark.peers
 SPEC = importlib.util.find_spec("kaggle_environments")

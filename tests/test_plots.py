@@ -4,10 +4,10 @@ import json
 import sys
 
 import pytest
-from test_arena import Reader
 
 import plots
-from games.arena import Arena, Options
+from games.arena.task import Arena, Options
+from tests.games.arena.test_task import Reader
 
 
 @pytest.fixture

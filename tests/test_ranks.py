@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_objectives import KINDS, SMALL, Facts, base, facts, rows_in  # noqa: F401  (fixtures)
 
 import train
+from tests.test_objectives import KINDS, SMALL, Facts, base, facts, rows_in  # noqa: F401  (fixtures)
 
 ROOT = Path(train.__file__).parent
 SCRIPT = """
@@ -20,9 +20,9 @@ import sys
 sys.path[:0] = {paths!r}
 import ranks
 import train
-from games import TASKS
-from test_objectives import Facts
-TASKS["20q"] = Facts
+from games import GAMES
+from tests.test_objectives import Facts
+GAMES["20q"] = Facts
 for kind in {kinds!r}:
     Facts.kind = kind
     code = train.main(sys.argv[1:] + (["--name", kind] if "--resume" not in sys.argv else []))

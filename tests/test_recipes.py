@@ -6,11 +6,11 @@ import re
 import pytest
 import torch
 
-from games import TASKS
+from games import GAMES, task_class
 from model import Transformer, config_from_hf
 from recipes import RECIPES, SEED_20Q, Infer, Train, UsageError, helps, parse, values
 
-KINDS = [Train, Infer, *(task.Options for task in TASKS.values())]
+KINDS = [Train, Infer, *(task_class(name).Options for name in GAMES)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -25,14 +25,14 @@ def test_help_lists_every_flag_with_its_comment(kind, capsys):
         parse(kind, ["--help"])
     assert left.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for each in (kind, TASKS["20q"].Options):
+    for each in (kind, task_class("20q").Options):
         for name, text in helps(each).items():
             assert " ".join(text.split()) in shown
             assert name == "verb" or f"--{name.replace('_', '-')}" in shown
 
 
 def test_no_flag_of_a_game_shadows_one_of_ours():
-    for task in TASKS.values():
+    for task in map(task_class, GAMES):
         own = {field.name for field in dataclasses.fields(task.Options)}
         for kind in (Train, Infer):
             assert not own & {field.name for field in dataclasses.fields(kind)}
@@ -40,7 +40,7 @@ def test_no_flag_of_a_game_shadows_one_of_ours():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_key_of_a_recipe_is_a_setting_of_its_type(name):
-    task = TASKS[RECIPES[name]["task"]]
+    task = task_class(RECIPES[name]["task"])
     known = {
         field.name: type(field.default)
         for kind in (Train, task.Options)

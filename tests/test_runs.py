@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import model as models
 import runs
-from muon import Muon
+from optim import Muon
 from runs import Run, duration, link, pack_state, unpack_state, write_json
 
 

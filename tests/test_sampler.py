@@ -10,10 +10,10 @@ from conftest import SHAPES
 from torch.testing import assert_close
 
 import attention
-import decoding
+import cache
 import sampler
 from agents import Model
-from decoding import KVCache, fuse
+from cache import KVCache, fuse
 from games.task import Reply
 from lora import add_lora
 from sampler import Session, common, generate, invert, n_best, pick, score, truncate
@@ -108,7 +108,7 @@ def test_windows_are_all_that_sliding_layers_keep(tiny, family, graphed, monkeyp
         settings = dict(temperature=turn % 2, seeds=[turn, 5, 6][: len(prompts)], batch=2)
         found = []
         for slack, kept in ((6, session), (1 << 20, whole)):
-            monkeypatch.setattr(decoding, "SLACK", slack)
+            monkeypatch.setattr(cache, "SLACK", slack)
             monkeypatch.setattr(sampler, "SLACK", slack)
             found.append(generate(model, prompts, [25, 14, 30][: len(prompts)], [], session=kept, **settings))
         agree(*found)
@@ -120,7 +120,7 @@ def test_windows_are_all_that_sliding_layers_keep(tiny, family, graphed, monkeyp
 
 
 def test_a_window_that_still_holds_enough_is_used_again(tiny, monkeypatch):
-    monkeypatch.setattr(decoding, "SLACK", 8)
+    monkeypatch.setattr(cache, "SLACK", 8)
     monkeypatch.setattr(sampler, "SLACK", 8)
     model = tiny("mistral")
     session, text = Session(model), list(range(1, 60))

@@ -25,8 +25,8 @@ import objectives
 import reports
 import runs
 import train
-from games import twentyq
-from games.twentyq import TwentyQuestions
+from games.twentyq import task as twentyq
+from games.twentyq.task import TwentyQuestions
 from objectives import OBJECTIVES, Learner, items_of, sft_loss, step_of
 from recipes import Train, parse
 

@@ -1,0 +1,1 @@
+"""The misconception behind a wrong answer."""

@@ -1,0 +1,1 @@
+"""Thinking aloud before an answer."""

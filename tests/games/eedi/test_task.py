@@ -1,0 +1,317 @@
+"""Eedi: what is learned, how rankings count, hard negatives, reranking, use; and the runs of its commands."""
+
+import json
+
+import numpy as np
+import pytest
+
+from games.eedi import world
+from games.eedi.task import Eedi, Options, ranks_of, tf_idf
+from games.task import Contrast, Label
+from tests.games.eedi.test_files import HEAD, ROWS, cells, write
+
+
+class Vectors:
+    """An agent whose vectors are drawn by the text, the labels' nearer to queries that name them."""
+
+    def __init__(self, near=None):
+        self.near, self.kinds = near or {}, []
+
+    def embed(self, texts, kind):
+        self.kinds.append(kind)
+        found = []
+        for text in texts:
+            rng = np.random.default_rng(list(self.near.get(text, text).encode()))
+            vector = rng.normal(size=32)
+            found.append(vector / np.linalg.norm(vector))
+        return np.array(found, np.float32)
+
+
+class Judge:
+    """A reranker that finds one text right."""
+
+    def __init__(self, right):
+        self.right = right
+
+    def classify(self, conversations):
+        chance = np.array([0.9 if talk[1]["content"] == self.right else 0.2 for talk in conversations])
+        return np.stack([1 - chance, chance], 1)
+
+
+NAMES = [f"label {i}" for i in range(60)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve questions with two or three labelled wrong answers each; labels 50 to 59 are in none."""
+    rows = [
+        (q, q % 4, q % 2, "D", (f"{q}.0", f"{q + 12}.0", f"{q + 24}.0" if q % 2 else "", ""))
+        for q in range(12)
+    ]
+    write(tmp_path / "train.csv", HEAD, [cells(*row) for row in rows])
+    write(tmp_path / "test.csv", HEAD[:-4], [cells(*row)[:-4] for row in ROWS])
+    write(tmp_path / "misconception_mapping.csv", ["MisconceptionId", "MisconceptionName"], enumerate(NAMES))
+    return str(tmp_path)
+
+
+def near(task, places):
+    """Vectors in which the label of each example has the rank that places gives (0 is first)."""
+    found = {}
+    for example, name in zip(task.examples("test"), places):
+        found[task.query(example)] = name
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ examples
+@pytest.mark.parametrize(
+    "split, key", [("question", "question"), ("construct", "construct_id"), ("subject", "subject_id")]
+)
+def test_train_and_test_share_no_group(folder, split, key):
+    task = Eedi(Options(data=folder, split=split))
+    train, test = task.examples("train"), task.examples("test")
+    assert len(train) + len(test) == 30
+    assert not {e[key] for e in train} & {e[key] for e in test}
+    assert task.trained_on() == [e["id"] for e in train]
+
+
+def test_all_rows_can_be_for_testing(folder):
+    task = Eedi(Options(data=folder, split="all"))
+    assert len(task.examples("test")) == 30 and task.examples("train") == task.bank() == []
+    assert "map@25/unseen" not in task.evaluate(task.examples("test"), Vectors())["metrics"]
+
+
+def test_the_gold_label_is_not_in_the_query(folder):
+    for task in (Eedi(Options(data=folder)), Eedi(Options(tests=5))):
+        for example in task.examples("test"):
+            assert task.query(example) == task.query({**example, "label": 7})
+
+
+def test_the_world_keeps_its_test_questions_and_unseen_labels_apart():
+    task = Eedi(Options(tests=200, questions=50))
+    again = Eedi(Options(tests=200, questions=50))
+    assert task.examples("test") == again.examples("test")
+    rng = np.random.default_rng(0)
+    taught = [pair for example in task.examples("train") for pair in task.taught(example, rng)]
+    assert not {pair["text"] for pair in taught} & {pair["text"] for pair in task.examples("test")}
+    assert {pair["label"] for pair in taught} <= set(task.trained)
+    unseen = {pair["label"] for pair in task.examples("test")} - set(task.trained)
+    assert unseen and all(world.is_unseen(label) for label in unseen)
+
+
+# ------------------------------------------------------------------------------------------------ training
+def test_items_are_contrasts_whose_labels_count_in_the_bank(folder):
+    rng = np.random.default_rng(0)
+    for task in (Eedi(Options(data=folder)), Eedi(Options(questions=20))):
+        bank = task.bank()
+        for example in task.examples("train")[:20]:
+            for item in task.items(example, rng):
+                assert (
+                    isinstance(item, Contrast) and bank[item.label_id] == item.positive and not item.negatives
+                )
+    assert all(task.items(e, rng) == [] for e in task.examples("test") if e["label"] not in task.trained)
+
+
+def test_right_answers_have_a_label_of_their_own_where_asked_for(folder):
+    task = Eedi(Options(data=folder, correct_label=True, query="s1"))
+    wrong, right = task.items(task.examples("train")[0], np.random.default_rng(0))
+    assert right.positive == task.bank()[right.label_id] == "Correct Answer." and "answer D" in right.query
+    assert "answer D" not in wrong.query and right.label_id not in range(len(task.trained))
+
+
+def test_clean_seed_deletes_digits_of_queries_and_labels(folder):
+    task = Eedi(Options(data=folder, clean="seed", query="s3"))
+    assert task.bank()[0] == "label" and not any(c.isdigit() for c in task.query(task.examples("test")[0]))
+
+
+@pytest.fixture
+def mined(folder, tmp_path):
+    """(the task, its mined rows, the path of a file of them)"""
+    task = Eedi(Options(data=folder, range="2-20", negatives=5))
+    rows, pool = task.mined(Vectors(), 0)
+    path = tmp_path / "mined.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mined_pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
+    return task, rows, str(path)
+
+
+def test_negatives_are_from_the_range_never_right_and_follow_from_the_seed(mined):
+    task, rows, path = mined
+    right = {}
+    for row in rows:
+        right.setdefault(row["query"], set()).update(row["pos"])
+    for row in rows:
+        assert row["split"] == "test" or 1 <= len(row["neg"]) <= 5
+        assert all(2 <= place < 20 for place in row["places"]) and len(set(row["neg"])) == len(row["neg"])
+        assert not set(row["neg"]) & right[row["query"]] and len(row["candidates"]) == 25
+        if row["split"] == "train":
+            assert set(row["neg"]) <= {NAMES[label] for label in task.trained}
+    assert rows == Eedi(task.options).mined(Vectors(), 0)[0]
+    other = Eedi(task.options, seed=1).mined(Vectors(), 0)[0]
+    assert [row["neg"] for row in rows] != [row["neg"] for row in other]
+
+
+def test_a_label_that_reads_like_the_right_one_is_no_negative(folder):
+    names = [*NAMES[:-1]] + ["LABEL 1"]
+    write(f"{folder}/misconception_mapping.csv", ["MisconceptionId", "MisconceptionName"], enumerate(names))
+    rows, _ = Eedi(Options(data=folder, range="0-60", negatives=60)).mined(Vectors(), 0)
+    twins = [row for row in rows if row["pos"] == ["label 1"]]
+    assert twins and all("LABEL 1" not in row["neg"] for row in twins)
+
+
+def test_a_margin_leaves_out_what_is_nearly_as_similar(folder):
+    task = Eedi(Options(data=folder, range="0-60", negatives=60, margin=0.2))
+    rows, _ = task.mined(Vectors(), 0)
+    labels = dict(zip(NAMES, Vectors().embed(NAMES, "document")))
+    for row in (row for row in rows if row["split"] == "train"):
+        query = Vectors().embed([row["query"]], "query")[0]
+        assert all(labels[name] @ query < labels[row["pos"][0]] @ query - 0.2 for name in row["neg"])
+    assert sum(task.dropped.values()) == sum(not row["neg"] for row in rows if row["split"] == "train")
+
+
+def test_mined_rows_train_with_their_negatives_and_a_teachers_scores(mined):
+    task, rows, path = mined
+    task.teach(rows[:3], Judge(rows[0]["pos"][0]))
+    assert rows[0]["pos_scores"] == [pytest.approx(np.log(9), abs=1e-3)]
+    assert rows[0]["neg_scores"] == pytest.approx([-np.log(4)] * 5, abs=1e-3)
+    with open(path, "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    again = Eedi(Options(data=path, group_size=4))
+    assert [e["id"] for e in again.examples("test")] == [row["id"] for row in rows if row["split"] == "test"]
+    (item,) = again.items(again.examples("train")[0], np.random.default_rng(0))
+    assert item.positive == rows[0]["pos"][0] and len(set(item.negatives)) == 3 < len(rows[0]["neg"])
+    assert set(item.negatives) <= set(rows[0]["neg"]) and len(item.scores) == 4
+    again.options.group_size = 8  # more than there are: once more from the start
+    (item,) = again.items(again.examples("train")[0], np.random.default_rng(0))
+    assert len(item.negatives) == 7 and set(item.negatives) == set(rows[0]["neg"])
+
+
+def test_a_reranker_learns_yes_and_no_from_mined_rows_only(mined, folder):
+    _, rows, path = mined
+    task = Eedi(Options(data=path, group_size=4))
+    task.item = Label
+    items = task.items(task.examples("train")[0], np.random.default_rng(0))
+    assert [item.target for item in items] == [1, 0, 0, 0]
+    assert items[0].messages[1]["content"] == rows[0]["pos"][0]
+    plain = Eedi(Options(data=folder))
+    plain.item = Label
+    with pytest.raises(
+        ValueError, match="--loss classify: a reranker learns from rows that infer.py collect"
+    ):
+        plain.items(plain.examples("train")[0], np.random.default_rng(0))
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+def test_ranks_are_counted_from_one_and_equals_stand_in_the_order_of_labels():
+    scores = np.array([[0.5, 0.9, 0.5], [0.2, 0.2, 0.2]])
+    order = np.argsort(-scores, axis=1, kind="stable")
+    assert ranks_of(order, np.array([2, 2])).tolist() == [3, 3] and ranks_of(
+        order, np.array([0, 0])
+    ).tolist() == [2, 1]
+
+
+def test_map_and_recall_by_hand_seen_and_unseen_apart(folder):
+    task = Eedi(Options(data=folder))
+    result = {"metrics": {}, "intervals": {}, "baselines": {}}
+    task.report(result, np.array([1, 2, 26, 4]), np.array([True, False, True, True]), "")
+    metrics = result["metrics"]
+    assert metrics["map@25"] == pytest.approx((1 + 1 / 2 + 0 + 1 / 4) / 4)
+    assert metrics["map@25/seen"] == pytest.approx((1 + 0 + 1 / 4) / 3) and metrics["map@25/unseen"] == 0.5
+    assert (metrics["recall@1"], metrics["recall@10"], metrics["recall@25"]) == (0.25, 0.75, 0.75)
+    assert "recall@100" not in metrics  # there are 60 labels
+    assert result["baselines"]["map@25"] == pytest.approx(3.816 / 60, abs=1e-4)
+    assert result["baselines"]["recall@10"] == pytest.approx(1 / 6)
+
+
+def test_an_evaluation_ranks_by_similarity_with_controls_beside(folder):
+    task = Eedi(Options(data=folder))
+    examples = task.examples("test")
+    names = {task.query(example): task.names[example["label"]] for example in examples}
+    agent = Vectors(names)  # every query lies on its own label
+    found = task.evaluate(examples, agent)
+    assert found["n"] == len(examples) and found["metrics"]["map@25"] == 1.0
+    assert found["metrics"]["topic only map@25"] < 0.5 and "tf-idf map@25" in found["metrics"]
+    record = found["records"][0]
+    assert record["rank"] == 1 and record["hardest"] < 0.999 < record["similarity"]
+    assert record["label"] == record["top"][0] and json.dumps(found)
+    chance = task.evaluate(examples, Vectors())["metrics"]["map@25"]
+    assert chance < 0.5
+
+
+def test_a_reranker_reorders_the_first_and_its_gain_is_apart(folder):
+    task = Eedi(Options(data=folder, top=40))
+    example = task.examples("test")[0]
+    task.reranker = Judge(task.names[example["label"]])
+    order, _ = task.order([example], Vectors())
+    rank = ranks_of(order, np.array([example["label"]]))[0]
+    metrics = task.evaluate([example], Vectors())["metrics"]
+    assert metrics["map@25"] == (1.0 if rank <= 40 else 0.0)
+    assert metrics["before reranking map@25"] == pytest.approx(1 / rank if rank <= 25 else 0.0)
+    again = task.reranked([example], order, task.reranker)
+    assert sorted(again[0]) == sorted(order[0]) and (again[0][40:] == order[0][40:]).all()
+
+
+def test_a_reranker_alone_is_tested_on_the_candidates_of_mined_rows(mined, folder):
+    _, rows, path = mined
+    task = Eedi(Options(data=path))
+    examples = task.examples("test")
+    inside = [row["pos"][0] in row["candidates"] for row in rows if row["split"] == "test"]
+    metrics = task.evaluate(examples, Judge(task.names[examples[0]["label"]]))["metrics"]
+    assert metrics["recall@25"] == pytest.approx(np.mean(inside))
+    with pytest.raises(ValueError, match="rows with candidates"):
+        plain = Eedi(Options(data=folder))
+        plain.evaluate(plain.examples("test"), Judge("x"))
+
+
+def test_by_examples_each_label_is_as_near_as_its_nearest_other_query(tmp_path):
+    items = [("q1", "A"), ("q2", "A"), ("q3", "B"), ("q4", "B")]
+    head = {"Incorrect Answer": "1", "Correct Answer": "2", "Topic": ""}
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps([head | {"Question": q, "Misconception": name} for q, name in items]))
+    task = Eedi(Options(data=str(path), match="example"))
+    examples = task.examples("train") + task.examples("test")
+    near = {task.query(e): e["text"].replace("q4", "q3") for e in examples}  # q3 and q4 are one point
+    scores = task.similarities(examples, Vectors(near))
+    place = {e["text"]: i for i, e in enumerate(examples)}
+    assert scores[place["q3"], 1] == pytest.approx(1, abs=1e-5) and scores[place["q1"], 0] < 0.9
+
+
+def test_tf_idf_by_hand():
+    found = tf_idf(["adds adds the tops", "nothing here"], ["adds the tops", "the bottoms"])
+    idf = {"adds": np.log(3 / 2) + 1, "the": 1.0, "tops": np.log(3 / 2) + 1, "bottoms": np.log(3 / 2) + 1}
+    query = np.array([(1 + np.log(2)) * idf["adds"], 1.0, idf["tops"]])
+    label = np.array([idf["adds"], 1.0, idf["tops"]])
+    assert found[0, 0] == pytest.approx(query @ label / np.linalg.norm(query) / np.linalg.norm(label))
+    assert found[0, 1] < found[0, 0] and not found[1].any()
+
+
+# ------------------------------------------------------------------------------------------------ use
+def test_a_submission_has_every_wrong_answer_and_25_labels(folder):
+    rows = Eedi(Options(data=folder)).submission(Vectors())
+    assert [row["QuestionId_Answer"] for row in rows] == ["7_A", "7_C", "7_D", "9_B", "9_C", "9_D"]
+    assert all(len(set(row["MisconceptionId"].split())) == 25 for row in rows)
+
+
+def test_playing_ranks_what_is_typed(folder):
+    task, shown = Eedi(Options(data=folder)), []
+    typed = iter(["2 x 3?", "6", "5", "quit"])
+    near = {task.query(dict(text="2 x 3?", right="6", wrong="5", construct="", subject="")): "label 9"}
+    task.interact(Vectors(near), lambda: next(typed, None), shown.append, "", 0)
+    assert shown[3].split() == ["1.000", "label", "9"]
+    shown.clear()
+    task.interact(Vectors(), None, shown.append, "", 0)
+    assert shown[-1].startswith("true:   label")
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (dict(query="s9"), "--query s9: must be one of s1, s2"),
+        (dict(range="9-2"), "--range 9-2: must be two places"),
+        (dict(match="x"), "--match x"),
+        (dict(split="letter"), "--split letter"),
+        (dict(paraphrase=3), "--paraphrase 3: the world has wordings 0 to 2"),
+    ],
+)
+def test_a_wrong_flag_is_named(more, message):
+    with pytest.raises(ValueError, match=message):
+        Eedi(Options(**more))

@@ -1,0 +1,539 @@
+"""Reading the user's rows: formats, slices, columns, folders, the Hub by a stub, and every error's place."""
+
+import csv
+import datetime
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import filter_repo_objects
+
+from games.rows import enough, read_rows
+from games.twentyq.task import Options, TwentyQuestions
+
+ROWS = [{"n": i, "text": f"row {i}"} for i in range(10)]
+KINDS = [
+    "a.jsonl",
+    "a.jsonl.gz",
+    "a.json",
+    "a.json.gz",
+    "a.csv",
+    "a.csv.gz",
+    "a.tsv",
+    "a.tsv.gz",
+    "a.parquet",
+]
+
+
+def write(path, rows, group=4):
+    """A file of rows in the format of its name; a .json is one list."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=group)
+        return path
+    with (gzip.open if path.suffix == ".gz" else open)(path, "wt", encoding="utf-8", newline="") as file:
+        if name.endswith(".jsonl"):
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        elif name.endswith(".json"):
+            json.dump(rows, file)
+        else:
+            writer = csv.writer(file, delimiter="\t" if name.endswith(".tsv") else ",")
+            writer.writerows([list(rows[0]), *(row.values() for row in rows)])
+    return path
+
+
+def numbers(*args, **options):
+    return [int(row["n"]) for _, row in read_rows(*args, **options)]
+
+
+def put(path, text):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ formats
+@pytest.mark.parametrize("name", KINDS)
+def test_every_format_gives_the_rows_that_were_written(tmp_path, name):
+    rows = [row for _, row in read_rows(write(tmp_path / name, ROWS))]
+    cells = name.startswith(("a.csv", "a.tsv"))  # text, whatever it says
+    assert rows == [{key: str(value) for key, value in row.items()} if cells else row for row in ROWS]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_row_comes_with_file_and_line_or_row(tmp_path, name):
+    path = write(tmp_path / name, ROWS)
+    first = {"csv": "line 2", "tsv": "line 2", "jsonl": "line 1"}.get(name.split(".")[1], "row 1")
+    assert next(read_rows(str(path)))[0] == f"{path}, {first}"
+
+
+def test_json_keeps_its_types_and_empty_lines_count_as_lines_but_not_as_rows(tmp_path):
+    path = put(tmp_path / "a.jsonl", '\ufeff{"a": [1, 2.5, null, {"b": true}]}\n\n  \n{"a": "ä"}')
+    assert list(read_rows(path)) == [
+        (f"{path}, line 1", {"a": [1, 2.5, None, {"b": True}]}),
+        (f"{path}, line 4", {"a": "ä"}),
+    ]
+
+
+def test_a_json_file_may_hold_json_lines(tmp_path):
+    assert numbers(put(tmp_path / "a.json", '{"n": 1}\n{"n": 2}\n')) == [1, 2]
+
+
+def test_a_row_of_csv_may_span_lines_and_is_named_by_its_first(tmp_path):
+    path = put(tmp_path / "a.csv", '\ufeffn,text\r\n1,"a\r\nb ""c"", d"\r\n\r\n2,\r\n3,"x\n\ny"\n4,z\n')
+    assert list(read_rows(path)) == [
+        (f"{path}, line 2", {"n": "1", "text": 'a\r\nb "c", d'}),
+        (f"{path}, line 5", {"n": "2", "text": ""}),
+        (f"{path}, line 6", {"n": "3", "text": "x\n\ny"}),
+        (f"{path}, line 9", {"n": "4", "text": "z"}),
+    ]
+
+
+def test_a_cell_of_csv_may_be_longer_than_pythons_limit(tmp_path):
+    path = put(tmp_path / "a.csv", "n,text\n1," + "x" * 200_000 + "\n")
+    assert len(next(read_rows(path))[1]["text"]) == 200_000
+
+
+def test_parquet_keeps_its_types(tmp_path):
+    rows = [{"list": [["a", "b"], []], "day": datetime.date(2024, 2, 29), "none": None, "x": {"y": 1}}]
+    assert [row for _, row in read_rows(write(tmp_path / "a.parquet", rows))] == rows
+
+
+@pytest.mark.parametrize("rows", ["", "3:", "4:", "2501:2503"])
+def test_parquet_is_read_in_batches_and_its_rows_keep_their_numbers(tmp_path, rows):
+    path = write(tmp_path / "a.parquet", [{"n": i} for i in range(2600)], group=2000)
+    start, _, stop = rows.partition(":")
+    expected = range(int(start or 0), int(stop or 2600))
+    assert [(where, row["n"]) for where, row in read_rows(path, rows)] == [
+        (f"{path}, row {i + 1}", i) for i in expected
+    ]
+
+
+def test_row_groups_outside_the_slice_are_not_read(tmp_path):
+    """The bytes of the groups before and behind it are overwritten: whoever reads them fails."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = write(tmp_path / "a.parquet", ROWS, group=3)
+    groups = [parquet.ParquetFile(path).metadata.row_group(i) for i in range(4)]
+    starts = [group.column(0).dictionary_page_offset or group.column(0).data_page_offset for group in groups]
+    data = bytearray(path.read_bytes())
+    data[starts[0] : starts[1]] = b"\xff" * (starts[1] - starts[0])
+    data[starts[2] : starts[3]] = b"\xff" * (starts[3] - starts[2])
+    path.write_bytes(data)
+    assert numbers(path, "3:6") == [3, 4, 5]
+    with pytest.raises(ValueError, match=r"a\.parquet, after row 6: not readable as Parquet"):
+        numbers(path, "3:7")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=r"a\.parquet: .*pip install pyarrow"):
+        next(read_rows(put(tmp_path / "a.parquet", "PAR1")))
+
+
+def test_what_is_not_parquet_is_an_error_that_names_the_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match=r"a\.parquet, after row 0: not readable as Parquet"):
+        next(read_rows(put(tmp_path / "a.parquet", "no Parquet")))
+
+
+# ------------------------------------------------------------------------------------------------ broken data
+@pytest.mark.parametrize(
+    "name, text, line, what",
+    [
+        ("a.jsonl", '{"n": 1}\n{"n": 2, "te\n', 2, "not valid JSON .*column 10"),
+        ("a.jsonl", '{"n": 1}\n{"n": 2,\n"m": 3}\n', 2, "not valid JSON"),
+        ("a.jsonl", '{"n": 1}\n[1, 2]\n', 2, "expected an object, found list"),
+        ("a.jsonl", '{"n": 1}\n\n"text"\n', 3, "expected an object, found str"),
+        ("a.jsonl", b'{"n": 1}\n{"n": 2}\n{"n": "\xe4"}\n', 3, "not UTF-8 text .byte 8 .*save it as UTF-8"),
+        ("a.jsonl", '{"n": 1}\n{"n": ' + "[" * 100_000 + "\n", 2, "JSON"),
+        ("a.jsonl", '{"n": 1}\n{"n": ' + "1" * 5000 + "}\n", 2, "JSON"),
+        ("a.jsonl", '[{"n": 1}]\n', 1, "expected an object, found list"),
+        ("a.json", '[\n{"n": 1},\n{"n": 2\n]', 4, "not valid JSON"),
+        ("a.json", b'[\n{"n": 1},\n{"n": "\xff"}]', 3, "not UTF-8"),
+        ("a.csv", "n,text\n1,a\n2\n", 3, "1 cells, but the header has 2"),
+        ("a.csv", 'n,text\n1,"a\nb"\n2,a,b\n', 4, "3 cells, but the header has 2"),
+        ("a.csv", 'n,text\n1,a\n2,"a\n3,c\n', 3, "begins here .*quote"),
+        ("a.csv", 'n,text\n1,a\n2,"a"b\n', 3, "begins here .*quote"),
+        ("a.csv", b'n,text\n1,"a\n\xff"\n', 3, "not UTF-8"),
+        ("a.csv", "n,text,n\n1,a,2\n", 1, "'n' stands twice"),
+        ("a.tsv", "n\ttext\n1\ta\tb\n", 2, "3 cells, but the header has 2"),
+    ],
+)
+def test_broken_data_is_an_error_that_names_file_and_line(tmp_path, name, text, line, what):
+    path = put(tmp_path / name, text)
+    with pytest.raises(ValueError, match=what) as error:
+        list(read_rows(path))
+    assert str(error.value).startswith(f"{path}, line {line}: ")
+
+
+def test_an_item_that_is_no_object_is_named_by_its_row(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.json, row 2: expected an object, found int"):
+        list(read_rows(put(tmp_path / "a.json", '[{"n": 1},\n\n 5]')))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.json.gz"])
+@pytest.mark.parametrize("harm", ["cut off", "block", "checksum", "no gzip"])
+def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path, name, harm):
+    plain = write(tmp_path / name.removesuffix(".gz"), ROWS * 50).read_bytes()
+    data = bytearray(gzip.compress(plain))
+    if harm == "block":
+        data[10] = 0xFF  # the first byte behind the header: no such kind of block
+    elif harm == "checksum":
+        data[-5] ^= 1
+    path = put(tmp_path / name, {"cut off": data[:-20], "no gzip": b"text"}.get(harm, data))
+    with pytest.raises(ValueError, match="damaged or cut off.*download or copy it again") as error:
+        list(read_rows(path))
+    assert str(error.value).startswith(f"{path}, after line ")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.gz", "a.parquet.gz", "jsonl"])
+def test_a_file_of_another_kind_is_an_error_that_lists_the_kinds(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name}: .*\.jsonl.*\.csv.*\.parquet"):
+        next(read_rows(put(tmp_path / name, '{"n": 1}')))
+
+
+@pytest.mark.parametrize(
+    "source", ["nowhere", "nowhere.jsonl", "data/games.jsonl", "./nowhere", "~/nowhere", "/nowhere", "a/b/c"]
+)
+def test_what_is_neither_a_path_nor_a_name_of_the_hub_is_not_looked_for_there(monkeypatch, source):
+    monkeypatch.setattr(huggingface_hub, "HfApi", None)
+    with pytest.raises(FileNotFoundError, match=f"{source}: no such file or folder .*owner/name"):
+        next(read_rows(source))
+
+
+# ------------------------------------------------------------------------------------------------ slices
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("rows", ["2:5", ":3", "7:", "0:100", ":", "9:10", ""])
+def test_a_slice_is_half_open_and_counts_over_all_files(tmp_path, name, rows):
+    for i, part in enumerate((ROWS[:4], ROWS[4:5], ROWS[5:])):
+        write(tmp_path / "data" / f"{i}-{name}", part)
+    start, _, stop = rows.partition(":")
+    assert numbers(tmp_path / "data", rows) == list(range(10))[int(start or 0) : int(stop or 10)]
+
+
+@pytest.mark.parametrize("name, bad", [("a.jsonl", "no JSON"), ("a.csv", "1,2,3,4,5"), ("a.json", "5")])
+def test_rows_before_the_slice_are_not_parsed(tmp_path, name, bad):
+    text = {"a.json": '[5, {"n": 1}]', "a.jsonl": f'{bad}\n{{"n": 1}}\n', "a.csv": f"n\n{bad}\n1\n"}[name]
+    path = put(tmp_path / name, text)
+    assert numbers(path, "1:") == [1]
+    with pytest.raises(ValueError, match=str(path)):
+        numbers(path)
+
+
+@pytest.mark.parametrize("name, text", [("a.jsonl", '{"n": 1}\nno JSON'), ("a.csv", "n\n1\n1,2,3\n")])
+def test_reading_stops_behind_the_slice(tmp_path, name, text):
+    write(tmp_path / name, [{"n": 0}])
+    put(tmp_path / name.replace("a", "b", 1), text)
+    put(tmp_path / name.replace("a", "c", 1), b"\xff\xff")
+    assert numbers(tmp_path, "0:2") == [0, 1]
+
+
+@pytest.mark.parametrize("rows", ["5", "a:b", "1:2:3", "-3:", "0:1e3", "1,000:", " 1:2", "5:5", "7:3", "0:0"])
+def test_a_slice_that_is_none_is_an_error_of_the_flag(tmp_path, rows):
+    with pytest.raises(ValueError, match=f"^--rows {rows}: "):
+        numbers(write(tmp_path / "a.jsonl", ROWS), rows)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_slice_behind_the_end_says_how_many_rows_there_are(tmp_path, name):
+    path = write(tmp_path / name, ROWS)
+    with pytest.raises(ValueError, match=f"^--rows 10:20: selects nothing, {path} has 10 rows"):
+        numbers(path, "10:20")
+
+
+# ------------------------------------------------------------------------------------------------ columns
+@pytest.mark.parametrize("name", KINDS)
+def test_a_column_that_is_missing_is_named_with_those_there_and_the_nearest(tmp_path, name):
+    path = write(tmp_path / name, [{"promt": "a", "n": 1}])
+    assert len(list(read_rows(path, columns=("n", "promt")))) == 1
+    with pytest.raises(
+        ValueError, match="no column 'prompt' .there are: 'promt', 'n'.*mean 'promt'"
+    ) as error:
+        next(read_rows(path, columns=("n", "prompt")))
+    assert str(error.value).startswith(str(path))
+
+
+def test_every_file_must_have_the_columns(tmp_path):
+    write(tmp_path / "a.jsonl", ROWS[:2])
+    write(tmp_path / "b.jsonl", [{"m": 1}])
+    with pytest.raises(ValueError, match=r"b\.jsonl, line 1: no column 'n'"):
+        numbers(tmp_path, columns=("n",))
+
+
+def test_a_key_that_a_later_row_of_json_lacks_is_the_games_affair(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"n": 1, "hint": "x"}, {"n": 2}])
+    assert numbers(path, columns=("n", "hint")) == [1, 2]
+
+
+# ------------------------------------------------------------------------------------------------ folders
+def folder_of(root, names):
+    """A folder of files of one row each that holds their number in the list."""
+    for i, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        put(path, json.dumps({"n": i}) if ".json" in name else f"n\n{i}\n" if ".csv" in name else "text")
+    return root
+
+
+@pytest.mark.parametrize(
+    "names, split, expected",
+    [
+        (["b.jsonl", "a.jsonl", "README.md", ".a.jsonl", ".cache/c.jsonl"], "train", [1, 0]),
+        (["train.jsonl", "test.jsonl", "other.jsonl"], "train", [0]),
+        (["train.jsonl", "test.jsonl"], "test", [1]),
+        (["train.jsonl", "validation.jsonl"], "valid", [1]),
+        (["train.jsonl", "dev.jsonl"], "validation", [1]),
+        (
+            ["data/train-00001-of-00002.jsonl", "data/train-00000-of-00002.jsonl", "data/test-0.jsonl"],
+            "train",
+            [1, 0],
+        ),
+        (["gsm8k_train.jsonl", "gsm8k_test.jsonl"], "test", [1]),
+        (["train/a.jsonl", "test/a.jsonl"], "test", [1]),
+        (["train/dev.jsonl", "train/b.jsonl"], "train", [1]),
+        (["train.csv", "test.csv", "sample_submission.csv", "notes.jsonl"], "train", [0]),
+        (["rows.jsonl", "test.jsonl"], "train", [0]),
+        (["latest.jsonl", "training_notes.jsonl"], "train", [1]),
+        (["a.json", "dataset_infos.json", "dataset_info.json", "state.json"], "train", [0]),
+        (["a.jsonl", "b.jsonl.gz.txt"], "train", [0]),
+    ],
+)
+def test_a_folder_gives_the_files_of_the_split_sorted_by_name(tmp_path, names, split, expected):
+    assert numbers(folder_of(tmp_path, names), split=split) == expected
+
+
+@pytest.mark.parametrize(
+    "part, expected",
+    [
+        ("main", [0]),
+        ("main/", [0]),
+        ("main/train.jsonl", [0]),
+        ("main/test.jsonl", [1]),
+        ("*/train.jsonl", [0, 3, 2]),
+        ("main/*", [1, 0]),
+    ],
+)
+def test_a_part_of_a_folder_can_be_named(tmp_path, part, expected):
+    folder_of(tmp_path, ["main/train.jsonl", "main/test.jsonl", "other/train.jsonl", "mainly/train.jsonl"])
+    assert numbers(f"{tmp_path}:{part}") == expected
+
+
+def test_a_single_file_is_read_whatever_its_name_says(tmp_path):
+    assert numbers(folder_of(tmp_path, ["test.jsonl"]) / "test.jsonl", split="train") == [0]
+
+
+@pytest.mark.parametrize(
+    "names, split, part, what",
+    [
+        (["a.txt", "b.md"], "train", "", r"no .*\.jsonl.* of the split train; it has: a\.txt, b\.md$"),
+        ([], "train", "", "it has: nothing"),
+        ([f"{i:02}.txt" for i in range(14)], "train", "", r"00\.txt, .*09\.txt and 4 more$"),
+        (["train.jsonl"], "test", "", r"split test; it has: train\.jsonl"),
+        (["a.jsonl"], "valid", "", r"split valid; it has: a\.jsonl"),
+        (["a.jsonl", "b.csv"], "train", "", r"several kinds .a\.jsonl, b\.csv"),
+        (["en/train.jsonl", "fr/train.jsonl"], "train", "", "several folders .en, fr.*:FOLDER"),
+        (["a.jsonl"], "train", ":b.jsonl", r"under b\.jsonl .*it has: a\.jsonl"),
+    ],
+)
+def test_a_folder_that_leaves_it_open_what_to_read_is_an_error(tmp_path, names, split, part, what):
+    with pytest.raises((ValueError, FileNotFoundError), match=what) as error:
+        numbers(f"{folder_of(tmp_path, names)}{part}", split=split)
+    assert str(error.value).startswith(f"{tmp_path}{part}: ")
+
+
+@pytest.mark.parametrize("part", ["../secret.jsonl", "../*", "..", "/secret.jsonl", "link/secret.jsonl", "*"])
+def test_no_name_leads_out_of_a_folder(tmp_path, part):
+    folder_of(tmp_path, ["secret.jsonl", "data/README.md", "elsewhere/secret.jsonl"])
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="README.md"):
+        numbers(f"{tmp_path / 'data'}:{part}")
+
+
+# ------------------------------------------------------------------------------------------------ the Hub
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub with one data set, owner/set: its folder, the patterns downloaded, and whether it answers."""
+    hub, cache = SimpleNamespace(root=tmp_path / "hub", calls=[], online=True), tmp_path / "cache"
+
+    def names():
+        return [path.relative_to(hub.root).as_posix() for path in hub.root.rglob("*") if path.is_file()]
+
+    class HfApi:
+        def list_repo_files(self, name, repo_type):
+            assert (name, repo_type) == ("owner/set", "dataset")
+            if not hub.online:
+                raise OfflineModeIsEnabled
+            return names()
+
+    def snapshot_download(name, repo_type, allow_patterns):
+        assert (name, repo_type) == ("owner/set", "dataset")
+        hub.calls.append(allow_patterns)
+        for file in filter_repo_objects(names(), allow_patterns=allow_patterns):
+            (cache / file).parent.mkdir(parents=True, exist_ok=True)
+            (cache / file).write_bytes((hub.root / file).read_bytes())
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", HfApi)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return hub
+
+
+SHARDS = [f"data/train-0000{i}-of-00003.jsonl" for i in range(3)]
+
+
+def test_a_data_set_of_the_hub_gives_its_split_and_names_its_files(hub):
+    folder_of(hub.root, [*SHARDS, "data/test-00000-of-00001.jsonl", "README.md", "set.py"])
+    assert list(read_rows("owner/set")) == [(f"owner/set:{SHARDS[i]}, line 1", {"n": i}) for i in range(3)]
+    assert numbers("owner/set", split="test") == [3]
+    assert hub.calls == [[name] for name in [*SHARDS, "data/test-00000-of-00001.jsonl"]]  # and nothing else
+
+
+def test_files_behind_the_slice_are_not_downloaded(hub):
+    """180,000 rows of a data set of 87 GB take its first file or two."""
+    folder_of(hub.root, SHARDS)
+    assert numbers("owner/set", "0:2") == [0, 1]
+    assert hub.calls == [[SHARDS[0]], [SHARDS[1]]]
+
+
+def test_a_file_of_a_data_set_can_be_named(hub):
+    folder_of(hub.root, ["main/train.jsonl", "other/train.jsonl", "other/test[1].jsonl"])
+    assert numbers("owner/set:other") == numbers("owner/set:other/train.jsonl") == [1]
+    assert numbers("owner/set:other/test[1].jsonl") == [2]
+    with pytest.raises(ValueError, match="owner/set: in several folders .main, other.*owner/set:FOLDER"):
+        numbers("owner/set")
+
+
+def test_a_data_set_without_rows_is_an_error_that_lists_what_it_has(hub):
+    folder_of(hub.root, ["README.md", "set.py"])
+    with pytest.raises(FileNotFoundError, match=r"owner/set: no .*it has: README\.md, set\.py"):
+        next(read_rows("owner/set"))
+    assert hub.calls == []
+
+
+def test_a_listing_cannot_lead_out_of_its_folder(hub, monkeypatch):
+    names = ["../../x.jsonl", "/x.jsonl", "a/../../x.jsonl"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name, repo_type: names)
+    for source in ("owner/set", *(f"owner/set:{name}" for name in names), "owner/set:*"):
+        with pytest.raises(FileNotFoundError, match="owner/set.*: no .*it has: "):
+            next(read_rows(source))
+
+
+def test_pyarrow_is_asked_for_before_the_download(hub, monkeypatch):
+    folder_of(hub.root, ["train.parquet"])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="owner/set: .*pip install pyarrow"):
+        next(read_rows("owner/set"))
+    assert hub.calls == []
+
+
+def test_a_folder_goes_before_a_data_set_of_its_name(hub, tmp_path, monkeypatch):
+    folder_of(hub.root, ["a.jsonl"])
+    folder_of(tmp_path, ["x", "owner/set/b.jsonl"])
+    monkeypatch.chdir(tmp_path)
+    assert numbers("owner/set") == [1] and hub.calls == []
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_without_network_the_cache_is_read(hub, monkeypatch, listed):
+    """By the listing that an earlier download left there, or else as the folder that it is."""
+    folder_of(hub.root, [*SHARDS, "data/test-00000-of-00001.jsonl"])
+    hub.online = False
+    if listed:
+        files = [SimpleNamespace(path=name) for name in SHARDS]
+        monkeypatch.setattr(huggingface_hub, "get_cached_repo_tree", lambda name, repo_type: files)
+    assert numbers("owner/set") == [0, 1, 2]
+    assert hub.calls[-3:] == [[name] for name in SHARDS] and len(hub.calls) == (3 if listed else 4)
+
+
+def test_a_data_set_without_network_is_an_error_that_says_so():
+    with pytest.raises(FileNotFoundError, match="someone/some-set: not a local .*Hub.*HF_HUB_OFFLINE is set"):
+        next(read_rows("someone/some-set"))
+
+
+@pytest.mark.parametrize(
+    "error, what",
+    [
+        (
+            LocalEntryNotFoundError("incomplete"),
+            "not whole.* in the Hub cache, and the Hub cannot be reached",
+        ),
+        (
+            HfHubHTTPError("403 gated", response=SimpleNamespace(headers={}, request=None)),
+            "the Hub refused it .*403 gated",
+        ),
+    ],
+)
+def test_a_download_that_fails_is_an_error_that_names_the_data_set(hub, monkeypatch, error, what):
+    def snapshot_download(*args, **options):
+        raise error
+
+    folder_of(hub.root, SHARDS)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(FileNotFoundError, match=f"owner/set: .*{what}"):
+        next(read_rows("owner/set"))
+
+
+def test_neither_the_hub_nor_pyarrow_is_imported_before_it_is_needed(tmp_path):
+    path = write(tmp_path / "a.jsonl", ROWS)
+    code = (
+        f"import sys; from games.rows import read_rows; assert list(read_rows({str(path)!r}));"
+        "assert not {'huggingface_hub', 'pyarrow', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+# ------------------------------------------------------------------------------------------------ what stays
+def test_a_filter_that_leaves_almost_nothing_is_an_error():
+    """A limit of 4,000 characters left 1,786 of 180,000 rows; training went on, with worse answers."""
+    with pytest.raises(ValueError) as error:
+        enough(1_786, {"with an empty answer": 14, "over 4,000 characters": 178_200}, "examples")
+    said = str(error.value)
+    assert said.startswith("only 1,786 of 180,000 examples are left") and "--keep 0.1" in said
+    assert "178,200 over 4,000 characters; 14 with an empty answer" in said
+
+
+@pytest.mark.parametrize(
+    "kept, dropped, least, fine",
+    [
+        (10, 90, 0.1, True),
+        (9, 90, 0.1, False),
+        (0, 1, 0.1, False),
+        (0, 0, 0.1, True),
+        (0, 5, 0, True),
+        (5, 5, 0.6, False),
+        (5, 0, 1.0, True),
+    ],
+)
+def test_the_smallest_share_is_just_enough(kept, dropped, least, fine):
+    try:
+        enough(kept, {"reason": dropped} if dropped else {}, "x", least)
+    except ValueError:
+        assert not fine
+    else:
+        assert fine
+
+
+def recorded(world_file, path, **options):
+    return TwentyQuestions(Options(world=str(world_file), data=str(path), **options))
+
+
+@pytest.mark.parametrize("name", ["games.json", "games.parquet"])
+def test_recorded_games_may_come_in_other_formats_and_slices(world_file, tmp_path, name):
+    games = [{"keyword": f"thing {i}", "rounds": [["Is it alive?", "yes"]] * 2} for i in range(8)]
+    task = recorded(world_file, write(tmp_path / name, games), rows="2:4")
+    turns = [("Is it alive?", "yes")] * 2
+    assert task.games == [{"keyword": f"thing {i}", "turns": turns} for i in (2, 3)]
+
+
+def test_recorded_games_name_a_misspelt_column(world_file, tmp_path):
+    path = write(tmp_path / "games.jsonl", [{"keywrd": "oak", "rounds": []}])
+    with pytest.raises(ValueError, match=r"games\.jsonl, line 1: no column 'keyword'.*did you mean 'keywrd'"):
+        recorded(world_file, path)
