@@ -1,15 +1,18 @@
-"""Who plays: a Model has reply() and choose(), a Teacher, who is elsewhere, reply(), an Encoder embed(), a
-Classifier classify(); a game's own player may be an agent too (games.task)."""
+"""The players: a Model has reply() and choose(), an Encoder embed(), a Classifier classify(), a Teacher (a
+model behind an endpoint) reply(). A game's own player may be an agent too (games/task.py)."""
 
 import hashlib
 import json
 import math
+import os
+import re
 import time
 import urllib.error
 import urllib.request
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from threading import Lock
@@ -20,71 +23,89 @@ from tqdm import tqdm
 
 import data
 import sampler
-from attention import ALWAYS
+from cache import Session
+from files import replacing
+from games.rows import parsed
 from games.task import Reply
+from model import class_logits
+from terminal import UsageError
 
 
+# ------------------------------------------------------------------------------------------------ our own
 class Model:
-    """A model as an agent. A reply is drawn by (seed, call, prompt, which of the same prompt), so that the
-    other conversations of a call, and on which machine they are, change nothing. seed: an int or a list."""
+    """A model as an agent. Each reply has its own random stream, seeded by (seed, call, prompt, repeat), so
+    neither the rest of the batch nor the rank affects it. seed: an int or a list; tails as in
+    sampler.generate."""
 
-    def __init__(self, model, tokenizer, max_new=32, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0):
+    def __init__(self, model, tokenizer, max_new=32, temperature=0.0, seed=0, **tails):
         self.model, self.tokenizer, self.max_new = model, tokenizer, max_new
+        self.sampling = {"temperature": temperature, **tails}
         self.seed = seed if isinstance(seed, list) else [seed]
-        self.sampling = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        self.session, self.calls = sampler.Session(model), 0
+        self.calls = 0
+        self.forget()
 
-    def reply(self, conversations, n=1, begin="", until=(), choices=(), watch=None, seconds=0.0):
+    def start_part(self, part):
+        """Begin a part of the work: from here on replies follow from the seed and the part's own calls."""
+        self.calls = 0
+
+    def forget(self):
+        """Drop what was read so far: the weights have changed."""
+        self.session = Session(self.model)
+
+    def reply(self, conversations, n=1, begin="", until=(), watch=None, seconds=0.0):
         """For each conversation n replies: samples, or at temperature 0 the n likeliest, best first.
 
         begin: text that every reply begins with; until: strings that end a reply and do not belong to it;
-        choices: texts, one of which a reply must be; watch(i, text) is called as reply i grows; seconds:
-        after which all replies end where they are. With any of these replies are sampled one by one."""
+        watch(i, text) is called as reply i grows; seconds: after which all replies end where they are. With
+        any of the last three, replies are sampled one by one."""
         late = time.monotonic() + seconds if seconds else math.inf
-        prompts = [self.tokenizer.prompt(conversation) for conversation in conversations]
-        if begin:
-            prompts = [prompt + list(self.tokenizer.encode(begin)) for prompt in prompts]
-        stop = self.tokenizer.stop_ids
+        decode, stop = self.tokenizer.decode, self.tokenizer.stop_ids
+        start = list(self.tokenizer.encode(begin))
+        prompts = [self.tokenizer.prompt(conversation) + start for conversation in conversations]
         self.calls += 1
-        if n > 1 and self.sampling["temperature"] == 0 and not (until or choices or watch or seconds):
+        if n > 1 and self.sampling["temperature"] == 0 and not (until or watch or seconds):
             groups = sampler.n_best(self.model, prompts, n, self.max_new, stop, self.session)
         else:
+            tail = max((len(end.encode()) for end in until), default=0) + 4  # a token is a byte or more
             repeated = [prompt for prompt in prompts for _ in range(n)]
-            seeds, seen = [], Counter()
-            for prompt in repeated:
-                text = zlib.crc32(str(prompt).encode())
-                seeds.append([*self.seed, self.calls, text, seen[text]])
-                seen[text] += 1
-            control = {}
-            if until or seconds:
-                # tokens, each of a byte or more
-                tail = max((len(end.encode()) for end in until), default=0) + 4
-                ended = lambda ids: any(end in self.tokenizer.decode(ids[-tail:]) for end in until)
-                control["until"] = lambda ids: time.monotonic() > late or ended(ids)
-            if choices:
-                control["process"] = sampler.only([self.spelled(conversations[0], text) for text in choices])
-            if watch:
-                control["watch"] = lambda i, reply: watch(i, begin + self.tokenizer.decode(reply.ids))
-            settings = self.sampling | dict(seeds=seeds, session=self.session) | control
-            flat = sampler.generate(self.model, repeated, self.max_new, stop, **settings)
-            groups = [flat[i : i + n] for i in range(0, len(flat), n)]
+            flat = sampler.generate(
+                self.model,
+                repeated,
+                self.max_new,
+                stop,
+                seeds=self.seeds(repeated),
+                session=self.session,
+                until=lambda ids: time.monotonic() > late or any(end in decode(ids[-tail:]) for end in until),
+                watch=watch and (lambda i, reply: watch(i, begin + decode(reply.ids))),
+                **self.sampling,
+            )
+            groups = in_groups(flat, n)
         for prompt, group in zip(prompts, groups):
             for reply in group:
-                reply.text, reply.prompt = begin + self.tokenizer.decode(reply.ids), prompt
+                text = decode(reply.ids)
                 for end in until:
-                    reply.text = reply.text[: len(begin)] + reply.text[len(begin) :].partition(end)[0]
+                    text = text.partition(end)[0]
+                reply.text, reply.prompt = begin + text, prompt
         return groups
 
-    def spelled(self, conversation, text):
-        """The ids of a text as the reply to a conversation, its end included."""
-        ids, mask = self.tokenizer.replied(conversation, text)
-        return [token for token, learned in zip(ids, mask) if learned]
+    def seeds(self, prompts):
+        """The seed of a reply to each prompt, of which several may be equal."""
+        seeds, repeats = [], Counter()
+        for prompt in prompts:
+            text = zlib.crc32(str(prompt).encode())
+            seeds.append([*self.seed, self.calls, text, repeats[text]])
+            repeats[text] += 1
+        return seeds
 
     def choose(self, conversations, choices):
         """Log-probability of each choice as the whole reply to each conversation: list of lists."""
         samples = [self.tokenizer.replied(talk, choice) for talk in conversations for choice in choices]
         scores = sampler.score(self.model, samples)
-        return [scores[i : i + len(choices)] for i in range(0, len(scores), len(choices))]
+        return in_groups(scores, len(choices))
+
+
+def in_groups(values, size):
+    return [values[i : i + size] for i in range(0, len(values), size)]
 
 
 class Encoder:
@@ -96,17 +117,17 @@ class Encoder:
 
     def embed(self, texts, kind="document"):
         """Vectors (N, width), numpy, of texts as queries or documents, with the prompt for them."""
-        keep = self.cache and kind == "document"
-        path = Path(self.cache, f"{self.embedder.fingerprint(texts, kind)}.safetensors") if keep else None
-        if keep and path.exists():
+        embed = lambda: self.embedder.embed(texts, self.embedder.prompt_of(kind), progress=True).numpy()
+        if not self.cache or kind != "document":
+            return embed()
+        path = Path(self.cache, f"{self.embedder.fingerprint(texts, kind)}.safetensors")
+        if path.exists():
             return load_file(path)["vectors"]
-        found = self.embedder.embed(texts, self.embedder.prompt_of(kind), progress=True).numpy()
-        if keep:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            save_file({"vectors": found}, partial)
-            partial.replace(path)
-        return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        vectors = embed()
+        with replacing(path) as partial:
+            save_file({"vectors": vectors}, partial)
+        return vectors
 
 
 class Classifier:
@@ -127,52 +148,99 @@ class Classifier:
         """What the classifier gives before the softmax, (N, classes), a float32 tensor on the CPU."""
         fitted = [self.tokenizer.fitted(messages, self.max_tokens) for messages in conversations]
         rows = [data.text_row(ids, i) for i, (ids, _) in enumerate(fitted)]
-        found = torch.empty(len(rows), self.classes)
+        scores = torch.empty(len(rows), self.classes)
         batches = data.micro_batches(rows, self.batch_tokens)
         for group in tqdm(batches, unit="batch", disable=None if len(batches) > 20 else True):
             batch = data.collate(group, self.model.device)
-            found[batch["labels"].cpu()] = class_logits(self.model, batch).float().cpu()
-        return found
+            scores[batch.labels.cpu()] = class_logits(self.model, batch).float().cpu()
+        return scores
 
 
-def class_logits(model, batch):
-    """Scores of the classes, (B, classes), of a batch (data.collate) of texts, a row each."""
-    slots = torch.arange(batch["ids"].shape[1], device=batch["ids"].device)
-    end = (slots < batch["length"][:, None]) * ALWAYS  # (B, T)
-    return model.classify(model(batch["ids"], batch["positions"], end, noise=batch.get("noise")), end)
+# ------------------------------------------------------------------------------------------------ an endpoint
+class Journal:
+    """Rows that a killed call goes on with: {"row": number, ..., "settings"}, a line each of a file. What a
+    kill left of a line is cut off. Raises ValueError where the file was made with other settings. Without a
+    path nothing is written."""
+
+    def __init__(self, path, settings):
+        self.path, self.rows = path, {}
+        self.settings = json.loads(json.dumps(settings))  # as they will be read back
+        if not path:
+            return
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        content = file.read_bytes()
+        *lines, rest = content.split(b"\n")
+        begins = b'{"row": '
+        if not all(line.startswith(begins[: len(line)]) for line in (*lines, rest)):
+            raise ValueError(f"{path}: not a file of ours; nothing was changed in it, take another --out")
+        rows = [parsed(line, path, number) for number, line in enumerate(lines, 1)]
+        made = rows[0].get("settings", {}) if rows else self.settings
+        for name, now in self.settings.items():
+            if made.get(name) != now:
+                was = made.get(name)
+                raise ValueError(f"{path}: made with {name} {was!r}, now {now!r}; take another --out")
+        os.truncate(path, len(content) - len(rest))
+        self.rows = {row["row"]: row for row in rows}
+
+    def add(self, rows):
+        """Keep rows, at once and on the disk."""
+        rows = [row | {"settings": self.settings} for row in rows]
+        self.rows |= {row["row"]: row for row in rows}
+        if self.path:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                file.flush()
+                os.fsync(file.fileno())
 
 
+AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # what an endpoint says for a while
+TOKENS = "prompt_tokens", "completion_tokens"  # what a reply costs, as endpoints name it
+
+
+@dataclass(eq=False, repr=False)  # which would show the key
 class Teacher:
     """A model behind an OpenAI-compatible endpoint, url ending in /v1. Requests run `workers` at a time; what
     fails for a while (429, 5xx, a broken or slow connection, an answer that is none) is tried again after
-    Retry-After or 1, 2, 4 ... seconds, up to `tries` times. `tokens` counts those of prompts and replies.
+    Retry-After or 1, 2, 4 ... seconds, up to `tries` times.
 
-    kept: where replies are kept as they come, an infer.Journal: what it holds is not asked, and paid, again.
-    A reply is known by `part` (of the work, which who asks sets), its request, and how many equal requests
-    there were in the part before it."""
+    price: for a million tokens of prompts and of replies, such as "0.15,0.6". kept: a Journal of replies:
+    what it holds is not asked, and paid, again. A reply is known by the part of the work (start_part), its
+    request, and how many equal requests there were in the part before it."""
 
-    AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+    url: str
+    model: str
+    key: str = ""
+    max_new: int = 512
+    temperature: float = 0.0
+    workers: int = 8
+    price: str = ""
+    tries: int = 6
+    timeout: float = 120
+    kept: Journal | None = None
 
-    def __init__(
-        self, url, model, key="", max_new=512, temperature=0.0, workers=8, tries=6, timeout=120, kept=None
-    ):
-        self.url, self.model, self.key = url.rstrip("/") + "/chat/completions", model, key
-        self.settings = {"max_tokens": max_new, "temperature": temperature}
-        self.workers, self.tries, self.timeout = workers, tries, timeout
-        self.tokens, self.before = Counter(), Counter()  # before: of replies that were kept
-        self.kept, self.part, self.asked, self.lock = kept, 0, Counter(), Lock()
-        for row in kept.rows.values() if kept else ():
-            self.before.update(row["usage"])
+    def __post_init__(self):
+        self.url = self.url.rstrip("/") + "/chat/completions"
+        self.prices = read_prices(self.price)
+        self.kept = self.kept or Journal("", {})
+        self.part, self.asked, self.lock = 0, Counter(), Lock()
+        self.before = self.tokens()  # of the replies that were kept
+
+    def start_part(self, part):
+        """Begin a part of the work: equal requests are counted within it."""
+        self.part = part
 
     def reply(self, conversations, n=1):
         """For each conversation n replies, in order."""
-        bodies = [self.body(conversation) for conversation in conversations for _ in range(n)]
+        settings = {"max_tokens": self.max_new, "temperature": self.temperature}
+        bodies = []
+        for messages in conversations:
+            body = {"model": self.model, "messages": messages, **settings}
+            bodies += [json.dumps(body).encode()] * n
         with ThreadPoolExecutor(self.workers) as pool:
             replies = list(pool.map(self.ask, bodies, [self.name_of(body) for body in bodies]))
-        return [replies[i : i + n] for i in range(0, len(replies), n)]
-
-    def body(self, messages):
-        return json.dumps({"model": self.model, "messages": messages, **self.settings}).encode()
+        return in_groups(replies, n)
 
     def name_of(self, body):
         """What tells the reply to a request from all others of the work."""
@@ -183,19 +251,15 @@ class Teacher:
     def ask(self, body, name):
         """The Reply to a request, kept or new. Raises ConnectionError, without the key, where no try succeeds
         or more will not help."""
-        if self.kept and name in self.kept.rows:
-            row = self.kept.rows[name]
-            return Reply(row["text"], finished=row["finished"])
-        reply, usage = self.request(body)
-        with self.lock:
-            self.tokens.update(usage)
-            if self.kept:
-                row = {"row": name, "text": reply.text, "finished": reply.finished, "usage": usage}
+        row = self.kept.rows.get(name)
+        if row is None:
+            row = {"row": name, **self.request(body)}
+            with self.lock:
                 self.kept.add([row])
-        return reply
+        return Reply(row["text"], finished=row["finished"])
 
     def request(self, body):
-        """The Reply that the endpoint gives, and its usage."""
+        """What the endpoint replies, as read_answer gives it."""
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -204,26 +268,52 @@ class Teacher:
             try:
                 request = urllib.request.Request(self.url, body, headers)
                 with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                    return self.read(json.loads(answer.read()))
+                    return read_answer(json.loads(answer.read()))
             except urllib.error.HTTPError as error:
-                said = error.read(300).decode("utf-8", "replace")
-                why = f"{error.code} {error.reason}: {said}"
-                if error.code not in self.AGAIN:
+                why = f"{error.code} {error.reason}: {error.read(300).decode('utf-8', 'replace')}"
+                if error.code not in AGAIN:
                     break
                 after = error.headers.get("Retry-After", "")
-                wait = min(float(after), 60.0) if after.replace(".", "", 1).isdigit() else wait
-            except (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
+                if after.isdigit():  # it may be a date
+                    wait = min(float(after), 60.0)
+            except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
                 why = f"{type(error).__name__}: {error}"
             if attempt + 1 < self.tries:
                 time.sleep(wait)
         raise ConnectionError(f"{self.url}: no reply ({why})")
 
-    def read(self, found):
-        """The Reply in what an endpoint sent, and its usage. KeyError, IndexError or TypeError where it is
-        none."""
-        choice = found["choices"][0]
-        text = choice["message"]["content"]
-        if not isinstance(text, str):
-            raise TypeError("no text in the reply")
-        usage = {name: count for name, count in (found.get("usage") or {}).items() if isinstance(count, int)}
-        return Reply(text, finished=choice.get("finish_reason") != "length"), usage
+    def tokens(self):
+        """Those of all prompts and of all replies."""
+        usages = [row["usage"] for row in self.kept.rows.values()]
+        return [sum(usage.get(name, 0) for usage in usages) for name in TOKENS]
+
+    def bill(self):
+        """A line on what the replies took, those of calls that were killed before included."""
+        total = self.tokens()
+        line = f"tokens: {total[0]:,} of prompts, {total[1]:,} of replies"
+        if any(self.before):
+            line += f" ({self.before[0]:,} and {self.before[1]:,} paid before)"
+        if self.prices:
+            line += f"; cost {sum(n * price for n, price in zip(total, self.prices)) / 1e6:.4g}"
+        return line
+
+
+def read_answer(answer):
+    """{"text", "finished", "usage"} of what an endpoint sent. LookupError or TypeError where it is no
+    reply."""
+    choice = answer["choices"][0]
+    text = choice["message"]["content"]
+    if not isinstance(text, str):
+        raise TypeError("no text in the reply")
+    usage = answer.get("usage") or {}
+    counts = {name: usage[name] for name in TOKENS if usage.get(name)}
+    return {"text": text, "finished": choice.get("finish_reason") != "length", "usage": counts}
+
+
+def read_prices(text):
+    """The two prices in --price, or None where it is empty."""
+    if not text:
+        return None
+    if not re.fullmatch(r"\d*\.?\d+, *\d*\.?\d+", text):
+        raise UsageError(f"--price {text}: must be two numbers, of prompts and replies, such as 0.15,0.6")
+    return [float(price) for price in text.split(",")]

@@ -1,11 +1,12 @@
-"""How tokens attend to each other: one rule for padding, packing, shared prefixes and caching, and three ways
-to compute it.
+"""How tokens attend to each other: one rule for padding, packing, shared prefixes and caching, the rotation
+by which queries and keys know their positions, and three ways to compute it.
 
 Query slot i sees key slot j when j <= i < end[j], in a sliding layer only if at most `reach` positions lie
 between them: see `sees`. `ways` chooses how: `dense` makes all scores under a mask, `banded` those near the
 diagonal, `flexed` has a kernel compiled for the rule, `by_text` is for encoders' texts without their padding.
 Shapes as in model.py."""
 
+import math
 from functools import lru_cache, partial
 
 import torch
@@ -26,14 +27,52 @@ def sees(i, j, end_i, end_j, causal):
     return seen | (i == j)
 
 
-def visible(end, T, causal=True):
-    """`sees` as a mask (B, 1, T, S): the last T of S slots ask.
+def visible(end, causal):
+    """`sees` as a mask (B, 1, T, T).
 
-    `end` (B, S) is where a token stops being seen: ALWAYS in a plain row, the end of its document in a packed
+    `end` (B, T) is where a token stops being seen: ALWAYS in a plain row, the end of its document in a packed
     row, the end of its subtree where prompts share a prefix, 0 for padding."""
-    S = end.shape[1]
-    j = torch.arange(S, device=end.device)
-    return sees(j[S - T :, None], j, end[:, S - T :, None], end[:, None, :], causal)[:, None]
+    slots = torch.arange(end.shape[1], device=end.device)
+    return sees(slots[:, None], slots, end[:, :, None], end[:, None, :], causal)[:, None]
+
+
+# ------------------------------------------------------------------------------------------------ positions
+def llama3_scaling(frequencies, rope):
+    """Llama 3.1's rule: long wavelengths slow down by `factor`, short ones stay, those between are
+    blended."""
+    wavelengths = 2 * math.pi / frequencies
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    blend = (rope["original_max_position_embeddings"] / wavelengths - low) / (high - low)
+    blend = blend.clamp(0, 1)
+    return (1 - blend) * frequencies / rope["factor"] + blend * frequencies
+
+
+def rotary(rope, head_dim, positions, dtype):
+    """[cos, sin], each (B, 1, T, E), of positions (B, T), the first half of sin negative as `rotate` wants
+    it; angles in float32 whatever the model's dtype.
+
+    Dynamic scaling raises the base of a row that is longer than the model was trained for, by its own length,
+    so that a batch means what its rows mean alone; keys in a cache keep the base they were rotated with."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    base, kind = rope["rope_theta"], rope["rope_type"]
+    if kind == "dynamic":
+        longest = rope["max_position_embeddings"]
+        excess = ((positions.amax(1) + 1) / longest).clamp(min=1) - 1  # (B,)
+        base = base * (1 + rope["factor"] * excess) ** (head_dim / (head_dim - 2))
+        base = base[:, None, None, None]
+    frequencies = base**-exponents  # (E/2,) or (B, 1, 1, E/2)
+    if kind == "linear":
+        frequencies = frequencies / rope["factor"]
+    elif kind == "llama3":
+        frequencies = llama3_scaling(frequencies, rope)
+    angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, E/2)
+    cos, sin = angles.cos(), angles.sin()
+    return [torch.cat(halves, dim=-1).to(dtype) for halves in ((cos, cos), (-sin, sin))]
+
+
+def rotate(x, cos, sin):
+    """Rotate pairs (first half, second half) of the head width: x (B, heads, T, E); cos, sin of `rotary`."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 # ------------------------------------------------------------------------------------------------ three ways
@@ -48,11 +87,18 @@ def dense(q, k, v, mask, causal, scale, softcap):
     if group > 1 and (softcap or (mask is not None and q.device.type != "cpu")):
         # no fast kernel takes both a mask and grouped heads
         k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
-    if softcap:  # no fused kernel does it
-        return capped_attention(q, k, v, mask, causal, scale, softcap)
-    return F.scaled_dot_product_attention(
-        q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-    )
+    if not softcap:
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+    # no fused kernel lets scores saturate at +-softcap, before the mask and a float32 softmax
+    scores = softcap * torch.tanh(q @ k.transpose(2, 3) * scale / softcap)  # (B, H, T, S)
+    if causal:
+        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.float().softmax(dim=-1).to(v.dtype) @ v
 
 
 def cascaded(q, k, v, mask, causal, scale, softcap, n):
@@ -123,16 +169,6 @@ def compiled_flex():
     return torch.compile(flex_attention, fullgraph=True, recompile_limit=64)
 
 
-def capped_attention(q, k, v, mask, causal, scale, softcap):
-    """Attention whose scores saturate at +-softcap, before the mask and a float32 softmax."""
-    scores = softcap * torch.tanh(q @ k.transpose(2, 3) * scale / softcap)  # (B, H, T, S)
-    if causal:
-        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.float().softmax(dim=-1).to(v.dtype) @ v
-
-
 # ------------------------------------------------------------------------------------------------ their masks
 def texts_of(end):
     """The texts of an encoder's rows of one text each, end (B, T): a list of (how many of a length in a row,
@@ -142,14 +178,6 @@ def texts_of(end):
     lengths = (end > 0).sum(1)
     lengths, counts = lengths[lengths > 0].unique_consecutive(return_counts=True)
     return list(zip(counts.tolist(), lengths.tolist()))
-
-
-def in_one_row(positions, end):
-    """positions and end (1, N) of the tokens of rows of one text each, (B, T), laid one behind the other as
-    for `by_text`."""
-    valid = end > 0
-    lengths = valid.sum(1)
-    return positions[valid][None], lengths.cumsum(0).repeat_interleave(lengths)[None]
 
 
 def band(positions, end, reach, causal):
@@ -183,9 +211,11 @@ def blocks(positions, end, reach, causal):
     """`sees` within `reach` for `flexed`, of positions and end (B, T): the rule, and a list of the blocks of
     128 x 128 slots in which it may let a score through. No mask is made. Padding may see less than by
     `visible`."""
-    (B, T), n, device = end.shape, -(-end.shape[1] // 128), end.device
-    positions, end, padding = positions.int(), end.int(), F.pad(end == 0, (0, n * 128 - T), value=True)
-    reach = torch.full((), reach, dtype=torch.int, device=device)  # as a tensor: see `flexed`
+    B, T = end.shape
+    n = -(-T // 128)
+    positions, end = positions.int(), end.int()
+    padding = F.pad(end == 0, (0, n * 128 - T), value=True)
+    reach = torch.full((), reach, dtype=torch.int, device=end.device)  # as a tensor: see `flexed`
 
     def rule(b, h, i, j):
         near = (positions[b, i] - positions[b, j]).abs() <= reach
@@ -198,7 +228,8 @@ def blocks(positions, end, reach, causal):
         low, high = low.amin(2), high.amax(2)
         return low[:, :, None], high[:, :, None], low[:, None], high[:, None]
 
-    I, J = torch.arange(n, device=device)[:, None], torch.arange(n, device=device)
+    J = torch.arange(n, device=end.device)
+    I = J[:, None]
     low_i, high_i, low_j, high_j = bounds(end)
     live = (J <= I) & (I * 128 < high_j) if causal else (low_i <= high_j) & (low_j <= high_i)
     low_i, high_i, low_j, high_j = bounds(positions)
@@ -217,13 +248,14 @@ def flexible(config, positions):
     return 16 <= config.head_dim <= (256 if room >= 160 << 10 else 64)
 
 
-def ways(config, positions, end, keys, mask, alone, shared=0):
+def ways(config, positions, end, keys, mask, shared):
     """How full layers attend and how sliding ones do: for each the function and its mask.
 
     positions (B, T) of the queries; end, keys (B, S): visibility, or None, and positions of the keys; mask
-    (B, 1, T, S) replaces what `end` says. alone: there are no keys but those of the queries, and no mask.
-    shared: how many of the first keys are the same in all rows, if that is known; T is 1 then."""
+    (B, 1, T, S) replaces what `end` says. shared: how many of the first keys are known to be the same in all
+    rows; T is 1 then."""
     causal, reach = config.causal, config.reach
+    alone = mask is None and keys.shape == positions.shape  # no keys but those of the queries
     slides = bool(config.sliding) and keys.shape[1] > reach + 1  # a shorter row is seen whole
     if alone and flexible(config, positions):
         known = torch.full_like(positions, ALWAYS) if end is None else end
@@ -236,11 +268,12 @@ def ways(config, positions, end, keys, mask, alone, shared=0):
     if texts and not slides:
         return (by_text, texts), (by_text, texts)
     if texts:  # what slides takes their tokens as a row of several texts
-        positions, end = in_one_row(positions, end)
-        keys = positions
+        lengths = (end > 0).sum(1)
+        keys = positions = positions[end > 0][None]  # (1, N)
+        end = lengths.cumsum(0).repeat_interleave(lengths)[None]
     near = band(positions, end, reach, causal) if alone and slides else None
     if mask is None and end is not None and not (near is not None and (texts or all(config.sliding))):
-        mask = visible(end, positions.shape[1], causal)
+        mask = visible(end, causal)
     full = partial(cascaded, n=shared) if shared else dense, mask
     if texts:
         full = by_text, texts
@@ -249,5 +282,8 @@ def ways(config, positions, end, keys, mask, alone, shared=0):
     if not slides:
         return full, full
     near = (positions[:, :, None] - keys[:, None, :]).abs()[:, None] <= reach  # (B, 1, T, S)
-    before = causal and positions.shape[1] > 1  # a single query stands behind all keys
-    return full, (dense, near & mask if mask is not None else near.tril() if before else near)
+    if mask is not None:
+        near = near & mask
+    elif causal and positions.shape[1] > 1:  # a single query stands behind all keys
+        near = near.tril()
+    return full, (dense, near)

@@ -1,15 +1,15 @@
-"""From messages to batches: tokenizer, chat formats, render, prefix sharing, packing, seeded order.
+"""From messages to batches: tokenizer, rows that share prefixes, packing, and the order of examples.
 
 `Tokenizer.render` makes ids and loss mask together, so they cannot drift apart. `share_prefixes` lays the
 samples of one example out as a tree: what they have in common is stored, and computed, once. `pack` fills
-rows with such trees."""
+rows with such trees, and `collate` makes a Batch of rows. How each format writes a chat is in formats.py."""
 
-import copy
 import json
 import re
+from bisect import bisect_left
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import accumulate
+from functools import lru_cache, partial
+from itertools import compress, groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,125 +17,15 @@ import tokenizers
 import torch
 from tokenizers import decoders, normalizers, pre_tokenizers, trainers
 
-from games.task import Task
+from files import optional_json, write_json
+from formats import CONTROL, FORMATS, PLAIN_TEMPLATE, encoder_format, merge_turns, recognize_format
+from games.task import PHRASES
+from terminal import DIM, GREEN, UsageError, painted
 
-
-# ------------------------------------------------------------------------------------------------ chats
-@dataclass
-class Format:
-    """How a conversation is written. A message is open[role] + lead + content + close[role] + after; a reply
-    is learned with its close, which also ends generation."""
-
-    open: dict
-    close: dict
-    bos: str = ""
-    lead: str = ""  # stands before every content and belongs to it
-    after: str = ""
-    strip: bool = False  # content is stripped before it is written
-    system: str = ""  # written when the conversation brings no system message
-    preamble: str = ""  # stands before every system message's content, and alone where there is none
-    into: str = ""  # no system turn: its content becomes part of the "first" or "last" user message
-    between: str | None = None  # of an encoder: messages are parts of one input, with this between them
-    wrap: str = "{}\n\n"  # how it does
-    thinks: bool = False  # replies may begin with <think>...</think>, which all but the last one lose
-    no_thought: str = ""  # opens a last reply that has none
-    sign: str = ""  # a regular expression that finds its checkpoints by their own chat template
-
-
-ROLES = ("system", "user", "assistant")
-CHATML = dict(
-    open={role: f"<|im_start|>{role}\n" for role in ROLES},
-    close=dict.fromkeys(ROLES, "<|im_end|>"),
-    after="\n",
-)
-LLAMA3 = dict(
-    bos="<|begin_of_text|>",
-    open={role: f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in ROLES},
-    close=dict.fromkeys(ROLES, "<|eot_id|>"),
-    strip=True,
-)
-MISTRAL = dict(
-    bos="<s>", close={"user": "[/INST]", "assistant": "</s>"}, open={"user": "[INST]", "assistant": ""}
-)
-# The first format whose sign its own chat template has is taken.
-FORMATS = {
-    "plain": Format(  # parlor's own, for models trained from scratch: two control tokens a round
-        bos="<|begin|>",
-        open={"system": "", "user": "", "assistant": "<|assistant|>"},
-        close={"system": "<|end|>", "user": "", "assistant": "<|end|>"},
-        sign=r"<\|begin\|>",
-    ),
-    "llama3.1": Format(
-        **LLAMA3,
-        preamble="Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
-        sign="Cutting Knowledge Date",
-    ),
-    "llama3": Format(**LLAMA3, sign=r"<\|start_header_id\|>"),
-    "llama2": Format(
-        open={"user": "<s>[INST]", "assistant": ""},
-        close={"user": " [/INST]", "assistant": " </s>"},
-        lead=" ",
-        strip=True,
-        into="first",
-        wrap="<<SYS>>\n{}\n<</SYS>>\n\n",
-        sign="<<SYS>>",
-    ),
-    "mistral-nemo": Format(**MISTRAL, into="last", sign=r"[\"']\[INST\][\"']"),
-    "mistral": Format(  # 0.3; the first ones write " [/INST]" and are not recognised
-        **MISTRAL, into="last", lead=" ", sign=r"^(?!.* \[/INST\]).*\[INST\]"
-    ),
-    "gemma": Format(
-        bos="<bos>",
-        open={"user": "<start_of_turn>user\n", "assistant": "<start_of_turn>model\n"},
-        close=dict.fromkeys(ROLES, "<end_of_turn>"),
-        after="\n",
-        strip=True,
-        into="first",
-        sign="<start_of_turn>",
-    ),
-    "phi3": Format(
-        open={role: f"<|{role}|>\n" for role in ROLES},
-        close=dict.fromkeys(ROLES, "<|end|>"),
-        after="\n",
-        sign=r"<\|user\|>.*<\|end\|>",
-    ),
-    "deepseek-r1": Format(
-        bos="<｜begin▁of▁sentence｜>",
-        open={"system": "", "user": "<｜User｜>", "assistant": "<｜Assistant｜>"},
-        close={"system": "", "user": "", "assistant": "<｜end▁of▁sentence｜>"},
-        thinks=True,
-        sign="<｜Assistant｜>",
-    ),
-    "smollm2": Format(
-        **CHATML,
-        system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
-        sign="named SmolLM",
-    ),
-    "qwen3": Format(
-        **CHATML, thinks=True, no_thought="<think>\n\n</think>\n\n", sign="reasoning_content|enable_thinking"
-    ),
-    "qwen2.5": Format(
-        **CHATML,
-        system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
-        sign="You are Qwen",
-    ),
-    "qwen2": Format(**CHATML, system="You are a helpful assistant.", sign="You are a helpful assistant"),
-    "internlm2": Format(**CHATML, bos="<s>", sign=r"bos_token.*<\|im_start\|>"),
-    "chatml": Format(**CHATML, sign=r"<\|im_start\|>"),
-}
-PLAIN_TEMPLATE = (  # the plain format in the Hub's language, for those who open our folders with other tools
-    "{{ '<|begin|>' }}{% for m in messages %}"
-    "{% if m['role'] == 'assistant' %}{{ '<|assistant|>' }}{% endif %}"
-    "{{ m['content'] }}{% if m['role'] != 'user' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-
-
-# ------------------------------------------------------------------------------------------------ tokenizer
-CONTROL = r"<[^<>\n]+>|\[(?:/?INST|CLS|SEP)\]"  # how control tokens are spelled in the marks above
 CUT = " ... "  # stands where a text was shortened
 
 
+# ------------------------------------------------------------------------------------------------ tokenizer
 class Tokenizer:
     """A tokenizer.json and the chat format that goes with it."""
 
@@ -144,23 +34,21 @@ class Tokenizer:
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True  # "<|im_end|>" inside a message is text
-        self.space = no_prepending(inner)  # what stands before a text after a control token
-        marks = {format.bos, format.no_thought, *format.open.values(), *format.close.values()}
-        marks |= {"<think></think>"} if format.thinks else set()
-        names = sorted({name for mark in marks for name in re.findall(CONTROL, mark)})
-        self.control = {name: inner.token_to_id(name) for name in names}
-        unknown = [name for name, token in self.control.items() if token is None]
-        for name in unknown:
-            if name[0] == "<" and "think" not in name:
+        self.space = stop_prepending(inner)  # what stands before a text after a control token
+        self.control = {}  # name -> id of the control tokens that the format uses
+        for name in format.control_names():
+            token = inner.token_to_id(name)
+            if token is not None:
+                self.control[name] = token
+            elif name[0] == "<" and "think" not in name:  # others are plain text where they are no tokens
                 raise ValueError(
                     f"the tokenizer has no token {name}, which its chat format needs; try --format"
                 )
-            del self.control[name]  # it is plain text there
         added = inner.get_added_tokens_decoder()
-        self.eaters = {
-            i for i in self.control.values() if i in added and added[i].rstrip
-        }  # of the next space
-        self.stop_ids = sorted({self.control[re.findall(CONTROL, format.close["assistant"])[-1]], *stop_ids})
+        inner.add_special_tokens([added[token] for token in self.control.values() if token in added])
+        self.eaters = {token for token, how in added.items() if how.rstrip}  # they take the space behind them
+        self.end = re.findall(CONTROL, format.close["assistant"])[-1]  # the control token that ends a reply
+        self.stop_ids = sorted({self.control[self.end], *stop_ids})
         self.encode = lru_cache(maxsize=100_000)(self._encode)
         self.turn = lru_cache(maxsize=100_000)(self._turn)
 
@@ -170,13 +58,18 @@ class Tokenizer:
 
     def _encode(self, text):
         """Ids of a message's content: a tuple that holds no control token, whatever the text spells."""
-        text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become "?"
-        ids = self.inner.encode(text, add_special_tokens=False).ids
-        if not set(self.control.values()).isdisjoint(ids):  # a token the file does not mark as special
-            between = "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in self.control)
-            parts = re.split(between, text)
-            ids = [i for part in parts for i in self.inner.encode(part, add_special_tokens=False).ids]
-        return tuple(ids)
+        return tuple(self.inner.encode(replace_surrogates(text), add_special_tokens=False).ids)
+
+    def encode_after(self, token, text):
+        """Ids of text that stands behind a control token (its id, -1 for any) or behind other text (None)."""
+        if token in self.eaters:
+            text = text.lstrip()
+        if not text:
+            return ()
+        has_space = self.space == "once" and text[0] == " "
+        if self.space and token is not None and not has_space:
+            text = " " + text
+        return self.encode(text)
 
     def join(self, *parts, after=-1):
         """Ids of marks, in which control tokens count, and of contents, given as (content,), in which none
@@ -185,113 +78,66 @@ class Tokenizer:
         What stands between two control tokens is encoded as one text, as it is when a whole conversation is.
         after: the id of the control token before, -1 for any, None where text stands before."""
         ids, text = [], ""
-
-        def flush():
-            nonlocal text
-            text = text.lstrip() if after in self.eaters else text
-            if text and after is not None and not (self.space == "once" and text[0] == " "):
-                text = self.space and " " + text or text
-            ids.extend(self.encode(text) if text else ())
-            text = ""
-
         for part in parts:
-            for piece in re.split(f"({CONTROL})", part) if isinstance(part, str) else part:
-                if isinstance(part, str) and piece in self.control:
-                    flush()
-                    after = self.control[piece]
+            is_mark = isinstance(part, str)
+            for piece in re.split(f"({CONTROL})", part) if is_mark else part:
+                if is_mark and piece in self.control:
+                    ids += self.encode_after(after, text)
+                    after, text = self.control[piece], ""
                     ids.append(after)
                 else:
                     text += piece
-        flush()
-        return tuple(ids)
+        return (*ids, *self.encode_after(after, text))
 
     def _turn(self, role, content, last=True):
-        """(ids, start, stop) of one message; ids[start:stop] are what its author says, the close included."""
+        """(ids, loss mask) of one message, as tuples: what an assistant says is learned, and its close.
+        last: whether the message is the last one."""
         form = self.format
         content = content.strip() if form.strip else content
         if role != "assistant":
             before = form.preamble if role == "system" else ""
-            return (
-                self.join(form.open[role], form.lead, (before + content,), form.close[role], form.after),
-                0,
-                0,
-            )
-        opening, parts = form.open[role], [form.lead, (content,)]
-        thought, ended, answer = content.rpartition("</think>")
-        if form.thinks and ended:
-            parts = [(answer.lstrip("\n"),)]
-            if last:
-                thought = thought.rpartition("<think>")[2].strip("\n")
-                parts = ["<think>\n", (thought,), "\n</think>\n\n", *parts]
-        elif last:
-            opening += form.no_thought
-        head, close = self.join(opening), self.join(form.close[role])
-        before = re.split(f"({CONTROL})", opening or form.close.get("user", ""))
-        follows = not before[-1] and len(before) > 1 and before[-2] in self.control
-        body = self.join(*parts, form.close[role], after=-1 if follows else None)
-        tail = self.join(form.close[role], form.after)[len(close) :]
-        return head + body + tail, len(head), len(head) + len(body)
+            ids = self.join(form.open[role], form.lead, (before + content,), form.close[role], form.after)
+            return ids, (0,) * len(ids)
+        opening, parts = form.reply_parts(content, last)
+        mark = opening or form.close.get("user", "")  # what stands before the reply
+        follows_control = mark.endswith(tuple(self.control))
+        head = self.join(opening)
+        body = self.join(*parts, form.close[role], after=-1 if follows_control else None)
+        tail = self.join(form.after, after=self.control[self.end])
+        return head + body + tail, (0,) * len(head) + (1,) * len(body) + (0,) * len(tail)
 
-    def render(self, messages, learn="replies", prompt=False):
-        """Ids and loss mask (lists of equal length) of a conversation; learn as in games.task.Chat.
-
-        prompt=True opens the assistant's next turn instead, for generation.
-        """
-        form, spans = self.format, []
-        messages = self.with_system(messages)
+    def render(self, messages, learn="replies"):
+        """Ids and loss mask (lists of equal length) of a conversation; learn as in games.task.Chat."""
+        form = self.format
+        messages = form.with_system(messages)
         ids = list(self.join(form.bos))
+        mask = [0] * len(ids)
         for i, message in enumerate(messages):
             last = i == len(messages) - 1
-            ids += self.join(form.between) if form.between and i else ()
-            turn, start, stop = self.turn(message["role"], message["content"], last)
-            if message["role"] == "assistant" and (learn == "replies" or last):
-                spans.append((len(ids) + start, len(ids) + stop))
+            if form.between and i:
+                ids += self.join(form.between)
+            mask += [0] * (len(ids) - len(mask))
+            turn, learned = self.turn(message["role"], message["content"], last)
             ids += turn
-        if prompt:
-            ids += self.join(form.open["assistant"] + form.no_thought)
+            if learn == "replies" or last:
+                mask += learned
+        mask += [0] * (len(ids) - len(mask))
         if learn == "all":
-            spans = [(1, len(ids))]
-        mask = [0] * len(ids)
-        for start, stop in spans:
-            mask[start:stop] = [1] * (stop - start)
+            mask = [0] + [1] * (len(ids) - 1)
         return ids, mask
 
     def replied(self, messages, reply):
         """Ids and loss mask of a reply, which alone is learned, to a conversation."""
         return self.render([*messages, {"role": "assistant", "content": reply}], "last")
 
-    def with_system(self, messages):
-        """The messages with a system message as the format has it."""
-        form = self.format
-        if messages[0]["role"] == "system":
-            system, *rest = messages
-        elif form.system or form.preamble:
-            system, rest = {"role": "system", "content": form.system}, messages
-        else:
-            return messages
-        if not form.into:
-            return [system, *rest]
-        users = [i for i, message in enumerate(rest) if message["role"] == "user"]
-        if not users:
-            raise ValueError("this chat format puts the system message into a user's, and there is none")
-        place = users[0 if form.into == "first" else -1]
-        content = rest[place]["content"].strip() if form.strip else rest[place]["content"]
-        joined = {"role": "user", "content": form.wrap.format(system["content"]) + content}
-        return [*rest[:place], joined, *rest[place + 1 :]]
-
     def prompt(self, messages):
         """Ids that end where the assistant's reply begins, or of an encoder's whole input. What one role says
         in several messages is one message of a chat, but a part each of an encoder's input."""
-        if self.format.between is None:
-            joined = messages[:1]
-            for message in messages[1:]:
-                if message["role"] == joined[-1]["role"]:
-                    text = f"{joined[-1]['content']}\n\n{message['content']}"
-                    joined = [*joined[:-1], {"role": message["role"], "content": text}]
-                else:
-                    joined = [*joined, message]
-            messages = joined
-        return self.render(messages, learn="last", prompt=True)[0]
+        form = self.format
+        if form.between is None:
+            messages = merge_turns(messages)
+        ids, _ = self.render(messages)
+        return [*ids, *self.join(form.open["assistant"] + form.no_thought)]
 
     def fitted(self, messages, most):
         """(ids, whether anything was cut) of a prompt of at most `most` tokens.
@@ -302,89 +148,112 @@ class Tokenizer:
         ids = self.prompt(messages)
         if len(ids) <= most:
             return ids, False
-        texts = [message["content"].encode("utf-8", "replace").decode("utf-8") for message in messages]
+        texts = [replace_surrogates(message["content"]) for message in messages]
         spans = [self.inner.encode(text, add_special_tokens=False).offsets for text in texts]
         shares = [message.get("share", 1) for message in messages]
         frame = len(self.prompt([{**message, "content": ""} for message in messages]))
         marks = len(self.encode(CUT)) + 2  # where a text is cut its tokens may come apart
         room = most - frame
         while room >= 0:
-            low, high = 0.0, float(most)  # of a level, tokens a share: the largest that fits
-            for _ in range(40):
-                level = (low + high) / 2
-                fits = sum(min(len(span), level * share) for span, share in zip(spans, shares)) <= room
-                low, high = (level, high) if fits else (low, level)
+            level = largest_level([*map(len, spans)], shares, room, most)
             cut = []
             for message, text, span, share in zip(messages, texts, spans, shares):
-                kept = int(low * share) - marks
-                if len(span) > low * share:
-                    head, tail = kept - kept // 4, kept // 4
-                    text = text[: span[head - 1][1]] + CUT + (text[span[-tail][0] :] if tail else "")
-                    text = text if kept > 0 else ""
+                if len(span) > level * share:
+                    text = keep_ends(text, span, int(level * share) - marks)
                 cut.append({**message, "content": text})
             ids = self.prompt(cut)
             if len(ids) <= most:
                 return ids, True
             room -= len(ids) - most
-        raise ValueError(f"--max-tokens {most}: too few even for what stands around the texts ({frame})")
+        raise UsageError(f"--max-tokens {most}: too few even for what stands around the texts ({frame})")
 
     def decode(self, ids):
         """The text of ids, control tokens left out."""
-        control = set(self.control.values())
-        text = self.inner.decode([i for i in ids if i not in control], skip_special_tokens=True)
+        control = self.control.values()
+        text = self.inner.decode([token for token in ids if token not in control], skip_special_tokens=True)
         return text.removeprefix(self.format.lead)
 
     def coloured(self, ids, mask):
         """Ids as terminal text, what is learned in green and the rest dim."""
-        parts, start = [], 0
-        for i in range(1, len(ids) + 1):
-            if i == len(ids) or mask[i] != mask[start]:
-                text = printable(self.inner.decode(ids[start:i], skip_special_tokens=False))
-                parts.append(f"\x1b[{'32' if mask[start] else '2'}m{text}\x1b[0m")
-                start = i
+        parts = []
+        for learned, run in groupby(zip(ids, mask), key=lambda pair: pair[1]):
+            text = self.inner.decode([token for token, _ in run], skip_special_tokens=False)
+            parts.append(painted(text, GREEN if learned else DIM))
         return "".join(parts)
 
     def save(self, folder):
         """Write tokenizer.json and the tokenizer_config.json by which other tools read it."""
         self.inner.save(str(Path(folder) / "tokenizer.json"))
-        names = {token: name for name, token in self.control.items()}
-        end = names[self.control[self.format.close["assistant"]]]
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": end}
-        if self.format.bos:
-            config["bos_token"] = self.format.bos
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.format.bos,
+            "eos_token": self.end,
+            "pad_token": self.end,
+        }
         if self.format is FORMATS["plain"]:
             config["chat_template"] = PLAIN_TEMPLATE
-        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_json(Path(folder) / "tokenizer_config.json", config)
 
 
-FROM_SENTENCEPIECE = (
-    "from transformers import LlamaTokenizerFast as T; T.from_pretrained('{0}').save_pretrained('{0}')"
-)
+def replace_surrogates(text):
+    """Text with "?" for lone surrogates, which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def no_prepending(inner):
+def largest_level(sizes, shares, room, most):
+    """The largest number of tokens for each share with which texts of these sizes fit into room, by bisection
+    up to `most`."""
+    low, high = 0.0, float(most)
+    for _ in range(40):
+        level = (low + high) / 2
+        if sum(min(size, level * share) for size, share in zip(sizes, shares)) <= room:
+            low = level
+        else:
+            high = level
+    return low
+
+
+def keep_ends(text, span, kept):
+    """The first three quarters and the last quarter of `kept` tokens of a text; span: where each token is."""
+    if kept <= 0:
+        return ""
+    tail = kept // 4
+    head_end = span[kept - tail - 1][1]
+    return text[:head_end] + CUT + (text[span[-tail][0] :] if tail else "")
+
+
+def stop_prepending(inner):
     """Switch off the space that sentencepiece-like tokenizers put before every text, and say how they did:
     "" not at all or at the very start only, "always", or "once" where the text does not begin with one.
 
-    Tokenizer.join puts it where it stands in a whole conversation: after control tokens."""
+    Tokenizer.encode_after puts it where it stands in a whole conversation: behind control tokens."""
     space = ""
     for owner, kind, key in (
         ("normalizer", normalizers, "normalizers"),
         ("pre_tokenizer", pre_tokenizers, "pretokenizers"),
     ):
-        step = getattr(inner, owner)
-        state = json.loads(step.__getstate__()) if step else {}
-        steps = state.get(key, [state])
-        schemes = {one.get("prepend_scheme", "never") for one in steps}
-        kept = [one for one in steps if one.get("type") != "Prepend"]
-        if schemes == {"never"} and kept == steps:
+        component = getattr(inner, owner)
+        if component is None:
             continue
-        space = "always" if kept != steps else "once" if "always" in schemes else space
-        kept = [one | {"prepend_scheme": "never"} if "prepend_scheme" in one else one for one in kept]
+        state = json.loads(component.__getstate__())
+        steps = state.get(key, [state])
+        kept = [step for step in steps if step["type"] != "Prepend"]
+        if len(kept) < len(steps):
+            space = "always"
+        for step in kept:
+            if step.get("prepend_scheme") == "always":
+                space = "once"
+            if "prepend_scheme" in step:
+                step["prepend_scheme"] = "never"
         changed = kind.Sequence([])
         changed.__setstate__(json.dumps({"type": "Sequence", key: kept}).encode())
         setattr(inner, owner, changed)
     return space
+
+
+FROM_SENTENCEPIECE = (
+    "from transformers import LlamaTokenizerFast as T; T.from_pretrained('{0}').save_pretrained('{0}')"
+)
 
 
 def read_tokenizer(folder, vocab=None):
@@ -414,52 +283,33 @@ def load_tokenizer(folder, format="", vocab=None):
     vocab as in read_tokenizer."""
     folder = Path(folder)
     inner = read_tokenizer(folder, vocab)
-    settings, stops = {}, []
+    stop_ids = []
     for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
-        if (folder / name).exists():
-            settings[name] = json.loads((folder / name).read_text(encoding="utf-8"))
-            eos = settings[name].get("eos_token_id")
-            stops += eos if isinstance(eos, list) else [eos] if isinstance(eos, int) else []
-    template = str(settings.get("tokenizer_config.json", {}).get("chat_template") or "")
-    if (folder / "chat_template.jinja").exists():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    if not format:
-        format = next((name for name, form in FORMATS.items() if re.search(form.sign, template, re.S)), "")
+        eos = optional_json(folder / name).get("eos_token_id")
+        if isinstance(eos, int):
+            stop_ids.append(eos)
+        elif isinstance(eos, list):
+            stop_ids += eos
+    format = format or recognize_format(folder)
     if not format and (encoder := encoder_format(inner)):
         return Tokenizer(inner, encoder)
     if format not in FORMATS:
-        what = f"{format!r} is unknown" if format else "its chat template is not one of ours"
-        raise ValueError(f"{folder}: chat format: {what}; name one with --format {'|'.join(FORMATS)}")
-    return Tokenizer(inner, FORMATS[format], stops)
+        own = format or "that of its chat template"
+        raise ValueError(f"{folder}: no chat format of ours ({own}); name one: --format {'|'.join(FORMATS)}")
+    return Tokenizer(inner, FORMATS[format], stop_ids)
 
 
-def encoder_format(inner):
-    """The Format of an encoder's input, by what the tokenizer itself puts around a pair of texts; None where
-    it does not close them, as those of decoders."""
-    inner.no_padding()
-    pair = inner.encode("a", "a")
-    parts = ["", "", ""]  # before, between and behind the two
-    for place, (token, text) in enumerate(zip(pair.tokens, pair.sequence_ids)):
-        if text is None:
-            parts[(0 in pair.sequence_ids[:place]) + (1 in pair.sequence_ids[:place])] += token
-    begin, middle, end = parts
-    if not (end and middle.startswith(end)):
-        return None
-    between = middle.removeprefix(end)
-    return Format(dict.fromkeys(ROLES, ""), dict.fromkeys(ROLES, end), begin, between=between)
-
-
-def train_tokenizer(texts, vocab, pieces=Task.pieces):
+def train_tokenizer(texts, vocab, pre_tokens=PHRASES):
     """A byte-level BPE of at most `vocab` tokens in the plain format, learned from texts. Deterministic.
 
-    pieces: a regular expression for the parts of a text that no token goes beyond. By default text is cut at
-    line ends and after ": " only, so that merges run across spaces: a phrase the game uses often becomes one
-    token, and a whole question costs a from-scratch model a single step."""
+    pre_tokens: a regular expression for the pieces of a text that merges never cross. By default text is cut
+    at line ends and after ": " only, so that merges run across spaces: a phrase the game uses often becomes
+    one token, and a whole question costs a from-scratch model a single step."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.normalizer = normalizers.Sequence([])
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(pieces), behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pre_tokens), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -475,29 +325,29 @@ def train_tokenizer(texts, vocab, pieces=Task.pieces):
     return Tokenizer(inner, FORMATS["plain"])
 
 
-def printable(text):
-    """Text from a model, a file or a player with its control characters escaped, safe to send to a
-    terminal."""
-    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 # ------------------------------------------------------------------------------------------------ rows
+empty = partial(field, default_factory=list)
+
+
 @dataclass
 class Row:
     """Token trees laid end to end. ids, positions and end are a model's input; `source` are the slots whose
     logits predict `target`, one entry for every learned token of every sample, and `owner` is the sample it
     belongs to. `labels` has what else is known of each sample."""
 
-    ids: list
-    positions: list
-    end: list
-    source: list
-    target: list
-    owner: list = field(default_factory=list)
-    labels: list = field(default_factory=list)
+    ids: list = empty()
+    positions: list = empty()
+    end: list = empty()
+    source: list = empty()
+    target: list = empty()
+    owner: list = empty()
+    labels: list = empty()
 
-    def extend(self, other):
-        start = len(self.ids)
+    def __len__(self):
+        return len(self.ids)
+
+    def extend(self, other, start):
+        """Take on another row, whose slots are from now on counted from `start`."""
         self.owner += [sample + len(self.labels) for sample in other.owner]
         self.labels += other.labels
         self.ids += other.ids
@@ -509,19 +359,13 @@ class Row:
 
 def text_row(ids, label):
     """A row of one text of which a model makes one thing: a class or a vector."""
-    return Row(ids, [*range(len(ids))], [len(ids)] * len(ids), [], [], labels=[label])
+    return Row(ids, [*range(len(ids))], [len(ids)] * len(ids), labels=[label])
 
 
 def common(a, b):
     """How many items two lists share from the start, by bisection: comparing slices is faster than a loop."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    lengths = range(1, min(len(a), len(b)) + 1)
+    return bisect_left(lengths, True, key=lambda n: a[:n] != b[:n])
 
 
 def share_prefixes(samples, labels=None):
@@ -530,7 +374,7 @@ def share_prefixes(samples, labels=None):
     Sorted samples visit the tree depth first, so each differs from the one before in a suffix. The loss is
     exactly that of the samples one by one; only the work on what they share is done once. A sample's last
     token predicts nothing and is no input."""
-    row = Row([], [], [], [], [], labels=list(labels or [0.0] * len(samples)))
+    row = Row(labels=list(labels or [0.0] * len(samples)))
     path, last = [], []  # slots and input ids of the sample just laid out
     for sample in sorted(range(len(samples)), key=lambda sample: samples[sample]):
         ids, mask = samples[sample]
@@ -543,11 +387,10 @@ def share_prefixes(samples, labels=None):
         row.end += [0] * (len(inputs) - shared)
         path[shared:] = range(first, len(row.ids))
         last = inputs
-        for t in range(mask.index(1, 1) if 1 in mask[1:] else len(ids), len(ids)):
-            if mask[t]:
-                row.source.append(path[t - 1])
-                row.target.append(ids[t])
-                row.owner.append(sample)
+        for t in compress(range(1, len(ids)), mask[1:]):  # learned tokens
+            row.source.append(path[t - 1])
+            row.target.append(ids[t])
+            row.owner.append(sample)
     for slot in path:
         row.end[slot] = len(row.ids)
     return row
@@ -557,9 +400,11 @@ def trees(samples, max_tokens, labels=None):
     """Rows of at most max_tokens for the samples of one example: one tree where it fits, else halves of the
     samples."""
     row = share_prefixes(samples, labels)
-    if len(row.ids) <= max_tokens or len(samples) == 1:
+    if len(row) <= max_tokens or len(samples) == 1:
         return [row]
-    order, half, rows = sorted(range(len(samples)), key=samples.__getitem__), len(samples) // 2, []
+    order = sorted(range(len(samples)), key=samples.__getitem__)
+    half = len(samples) // 2
+    rows = []
     for part in (order[:half], order[half:]):
         own = labels and [labels[i] for i in part]
         rows += trees([samples[i] for i in part], max_tokens, own)
@@ -569,53 +414,64 @@ def trees(samples, max_tokens, labels=None):
 def pack(rows, max_tokens):
     """Join rows into fewer rows of at most max_tokens slots each: best fit, longest first."""
     packed = []
-    for row in sorted(rows, key=lambda row: -len(row.ids)):
-        room = [r for r in packed if len(r.ids) + len(row.ids) <= max_tokens]
-        if room:
-            max(room, key=lambda r: len(r.ids)).extend(row)
-        else:
-            packed.append(copy.deepcopy(row))
+    for row in sorted(rows, key=len, reverse=True):
+        room = [other for other in packed if len(other) + len(row) <= max_tokens]
+        if not room:
+            room = [Row()]
+            packed += room
+        fullest = max(room, key=len)
+        fullest.extend(row, len(fullest))
     return packed
 
 
 def micro_batches(rows, micro_tokens):
     """Rows in groups of at most micro_tokens slots, padding included."""
     groups = []
-    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):  # a group's first row is its width
-        if groups and len(groups[-1][0].ids) * (len(groups[-1]) + 1) <= micro_tokens:
+    for row in sorted(rows, key=len, reverse=True):  # the first row of a group is its width
+        if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= micro_tokens:
             groups[-1].append(row)
         else:
             groups.append([row])
     return groups
 
 
+@dataclass
+class Batch:
+    """Rows as tensors: B rows of T slots, of which N predict a learned token, and S samples."""
+
+    # collate fills these:
+    ids: torch.Tensor  # (B, T)
+    positions: torch.Tensor  # (B, T)
+    end: torch.Tensor | None  # (B, T); None where every row is one plain text, which needs no mask
+    source: torch.Tensor  # (N,): slots that predict, counted across the batch: row * T + slot
+    target: torch.Tensor  # (N,): the token that each predicts
+    owner: torch.Tensor  # (N,): the sample that each belongs to, counted across the batch
+    labels: torch.Tensor  # (S,) or (S, labels): what else is known of each sample
+    length: torch.Tensor  # (B,): slots in use
+    # objectives.py fills these:
+    number: int = 0  # which batch of its step
+    filler: bool = False  # computed only so that all ranks make as many passes; it counts for nothing
+
+
 def collate(rows, device="cpu"):
-    """Tensors of rows: ids, positions, end (B, T); source, target, owner (N,), source counting slots and
-    owner samples across the batch; labels, one for each sample; length (B,).
-
-    `end` is None where every row is one plain text: the causal kernel then needs no mask.
-    """
-    T = max(len(row.ids) for row in rows)
-
-    def tensor(field):
-        padded = [getattr(row, field) + [0] * (T - len(row.ids)) for row in rows]
-        return torch.tensor(padded, dtype=torch.long, device=device)
-
-    def whole(numbers):
-        return torch.tensor(list(numbers), dtype=torch.long, device=device)
-
-    plain = all(end == len(row.ids) for row in rows for end in row.end)
-    first = [0, *accumulate(len(row.labels) for row in rows)]  # each row's first sample
-    return {
-        "ids": tensor("ids"),
-        "positions": tensor("positions"),
-        "end": None if plain else tensor("end"),
-        "source": whole(b * T + slot for b, row in enumerate(rows) for slot in row.source),
-        "target": whole(token for row in rows for token in row.target),
-        "owner": whole(sample + start for row, start in zip(rows, first) for sample in row.owner),
-        "labels": torch.tensor([label for row in rows for label in row.labels], device=device),
-        "length": whole(len(row.ids) for row in rows),
-    }
+    """The Batch of some rows."""
+    width = max(map(len, rows))
+    joined = Row()
+    for number, row in enumerate(rows):
+        joined.extend(row, number * width)
+    tensor = partial(torch.tensor, dtype=torch.long, device=device)
+    pad = lambda lists: tensor([numbers + [0] * (width - len(numbers)) for numbers in lists])
+    plain = all(end == len(row) for row in rows for end in row.end)
+    return Batch(
+        ids=pad(row.ids for row in rows),
+        positions=pad(row.positions for row in rows),
+        end=None if plain else pad(row.end for row in rows),
+        source=tensor(joined.source),
+        target=tensor(joined.target),
+        owner=tensor(joined.owner),
+        labels=torch.tensor(joined.labels, device=device),
+        length=tensor([*map(len, rows)]),
+    )
 
 
 # ------------------------------------------------------------------------------------------------ order
@@ -627,5 +483,5 @@ def permutation(seed, epoch, n):
 def indices(seed, step, batch, n):
     """The examples of a step (counted from 0): list of (example index, epoch). Every epoch is a fresh
     shuffle."""
-    places = range(step * batch, (step + 1) * batch)
-    return [(int(permutation(seed, place // n, n)[place % n]), place // n) for place in places]
+    places = [divmod(place, n) for place in range(step * batch, (step + 1) * batch)]
+    return [(int(permutation(seed, epoch, n)[at]), epoch) for epoch, at in places]

@@ -1,7 +1,7 @@
 """Text to vectors: models as encoders, in sentence-transformers' folder form.
 
 A text becomes tokens, these hidden states, these one pooled vector, and that goes through dense layers and is
-scaled to unit length where the folder says so. load_embedder reads a folder, save_embedder writes one that
+scaled to unit length where the folder says so. `embedder_of` reads a folder, `save_embedder` writes one that
 sentence-transformers opens; modules other than these four are refused, their code is never run."""
 
 import hashlib
@@ -18,15 +18,15 @@ import tokenizers
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tokenizers import Encoding, normalizers
 from tqdm import tqdm
 
 from attention import ALWAYS
 from data import read_tokenizer
-from lora import adapters, open_model, save_lora
-from model import Transformer, pool, read_json, resolve, save, weight_files
+from files import optional_json, read_json, write_json
+from lora import adapters, save_lora
+from model import Transformer, pool, save
+from weights import read_tensors, weight_files, write_tensors
 
 MODULES = "Transformer Pooling( Dense)*( Normalize)?"  # what a folder may hold, in this order
 POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # their names -> ours
@@ -69,7 +69,6 @@ class Embedder:
     prompts: dict = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: str | None = None  # what the vectors are made for: a note, kept for saving
-    base: tuple = ("", None)  # name and revision of the model, which an adapter on it names
 
     def __post_init__(self):
         inner = self.tokenizer
@@ -81,24 +80,14 @@ class Embedder:
 
     def cut(self, length):
         """Read at most `length` tokens of a text from now on."""
-        self.max_length, inner = min(self.max_length, length), self.tokenizer
-        inner.enable_truncation(self.max_length, direction=(inner.truncation or {}).get("direction", "right"))
+        self.max_length = min(self.max_length, length)
+        side = (self.tokenizer.truncation or {}).get("direction", "right")
+        self.tokenizer.enable_truncation(self.max_length, direction=side)
 
     @property
     def width(self):
         width = self.dense[-1].linear.out_features if len(self.dense) else self.model.config.dim
         return min(width, self.truncate_dim or width)
-
-    def prompt(self, prompt=None, prompt_name=None):
-        """The text put before every text: `prompt`, or that of a name, or the folder's default."""
-        if prompt is not None and prompt_name is not None:
-            raise ValueError("give a prompt or a prompt_name, not both")
-        name = prompt_name or self.default_prompt_name
-        if prompt is not None or not name:
-            return prompt or ""
-        if name not in self.prompts:
-            raise ValueError(f"prompt {name!r} is not one of {', '.join(self.prompts) or 'none at all'}")
-        return self.prompts[name]
 
     def prompt_of(self, kind):
         """The prompt that the folder has for a "query" or a "document", by whatever name, or none."""
@@ -107,9 +96,10 @@ class Embedder:
 
     def tokens(self, texts, prompt=""):
         """(ids, skip) of each text, prompt and special tokens included; the first `skip` are not pooled."""
-        skip, spelled = 0, [name for name in self.control if name in prompt]
-        if spelled:
-            raise ValueError(f"prompt {prompt!r} holds {spelled[0]}, which would be read as plain text here")
+        for name in self.control:
+            if name in prompt:
+                raise ValueError(f"prompt {prompt!r} holds {name}, which would be read as plain text here")
+        skip = 0
         if prompt and not self.include_prompt:
             (encoding,) = self.encodings([prompt])
             skip = len(encoding) - encoding.special_tokens_mask[-1]  # without the token that closes
@@ -117,18 +107,22 @@ class Embedder:
 
     def encodings(self, texts):
         """Encodings that hold no special token but those around a text, whatever it spells."""
-        inner, clean = self.tokenizer, [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        found, control = inner.encode_batch(clean), set(self.control.values())
-        for i, encoding in enumerate(found):
+        inner = self.tokenizer
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        encodings = inner.encode_batch(clean)
+        control = set(self.control.values())
+        for i, encoding in enumerate(encodings):
             content = [id for id, added in zip(encoding.ids, encoding.special_tokens_mask) if not added]
-            if not control.isdisjoint(content):  # an unknown word, or a name that is a word too
-                text = inner.normalizer.normalize_str(clean[i]) if inner.normalizer else clean[i]
-                names = [(re.escape(name[0]), re.escape(name[1:])) for name in self.control if name in text]
-                if names:  # cut each after its first character
-                    parts = re.split("|".join(f"(?<={first})(?={rest})" for first, rest in names), text)
-                    parts = [inner.encode(part, add_special_tokens=False) for part in parts]
-                    found[i] = inner.post_process(Encoding.merge(parts, growing_offsets=True))
-        return found
+            if control.isdisjoint(content):
+                continue  # otherwise an unknown word, or a name that is a word too
+            text = inner.normalizer.normalize_str(clean[i]) if inner.normalizer else clean[i]
+            names = [name for name in self.control if name in text]
+            if names:  # cut each after its first character
+                places = [f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names]
+                parts = re.split("|".join(places), text)
+                parts = [inner.encode(part, add_special_tokens=False) for part in parts]
+                encodings[i] = inner.post_process(Encoding.merge(parts, growing_offsets=True))
+        return encodings
 
     def fingerprint(self, texts, kind):
         """A name, of letters and digits, for the vectors of texts of a kind: a hash of the weights, the
@@ -157,51 +151,51 @@ class Embedder:
             x = layer(x)
         return (F.normalize(x, dim=-1) if self.normalise else x)[:, : self.width]
 
-    def embed(self, texts, prompt=None, prompt_name=None, batch_tokens=0, progress=False):
-        """Vectors (N, width) of N texts, float32 on the CPU.
+    def embed(self, texts, prompt=None, batch_tokens=0, progress=False):
+        """Vectors (N, width) of N texts, float32 on the CPU. prompt: what is put before each text, by default
+        the folder's own.
 
         batch_tokens: of one batch, padding included; 0 is 1024 on a CPU, where small batches stay in its
         cache, and 8192 on a graphics card."""
         if isinstance(texts, str):
             raise ValueError("embed takes a list of texts, not one text")
-        samples = self.tokens(texts, self.prompt(prompt, prompt_name))
-        batches, room, cpu = [], 0, self.model.device.type == "cpu"
+        if prompt is None:
+            prompt = self.prompts[self.default_prompt_name] if self.default_prompt_name else ""
+        samples = self.tokens(texts, prompt)
+        cpu = self.model.device.type == "cpu"
         batch_tokens = batch_tokens or (1024 if cpu else 8192)
-        for i in sorted(range(len(samples)), key=lambda i: -len(samples[i][0])):  # longest first
-            if not room:
-                batches.append([])
-                room = max(1, batch_tokens // max(1, len(samples[i][0])))
-            batches[-1].append(i)
-            room -= 1
-        found = torch.empty(len(samples), self.width)
+        batches = []
+        order = sorted(range(len(samples)), key=lambda i: -len(samples[i][0]))  # longest first
+        while order:
+            size = max(1, batch_tokens // max(1, len(samples[order[0]][0])))
+            batches.append(order[:size])
+            order = order[size:]
+        vectors = torch.empty(len(samples), self.width)
         self.model.eval()
         many = cpu and sum(len(ids) for ids, _ in samples) > 2048  # fewer are not worth copying the weights
-        with torch.no_grad(), laid_out(self.model) if many else nullcontext():
+        with torch.no_grad(), use_onednn(self.model) if many else nullcontext():
             for batch in tqdm(batches, unit="batch", disable=None if progress else True):
-                found[batch] = self.vectors(*padded([samples[i] for i in batch], self.model.device)).cpu()
-        return found
+                vectors[batch] = self.vectors(*padded([samples[i] for i in batch], self.model.device)).cpu()
+        return vectors
 
 
 @contextmanager
-def laid_out(model):
-    """In a with block the float32 matrices of a model on a CPU are copies in the order of oneDNN, whose
-    products take nine tenths of the time of torch's own; without gradients."""
+def use_onednn(model):
+    """In a with block the float32 matrices of a model on a CPU are copies in the order of oneDNN; without
+    gradients. 300 texts by a MiniLM take half of the time that they take by torch's own products."""
     linears = [layer for layer in model.modules() if type(layer) is nn.Linear]
-    linears = [layer for layer in linears if layer.weight.dtype == torch.float32]
     if not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
         linears = []
-    for layer in linears:
-        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
-        layer.forward = partial(multiplied, weight=weight, bias=layer.bias)
+    onednn, plain = torch.ops.mkldnn, dict(attr="none", scalars=[], algorithm="")
+    changed = [layer for layer in linears if layer.weight.dtype == torch.float32]
+    for layer in changed:
+        weight = onednn._reorder_linear_weight(layer.weight.detach())
+        layer.forward = partial(onednn._linear_pointwise, W=weight, B=layer.bias, **plain)
     try:
         yield
     finally:
-        for layer in linears:
+        for layer in changed:
             del layer.forward
-
-
-def multiplied(x, weight, bias):
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def padded(samples, device):
@@ -213,63 +207,63 @@ def padded(samples, device):
 
 
 # ------------------------------------------------------------------------------------------------ loading
-def load_embedder(
-    name, dtype=None, device="cpu", revision=None, pooling=None, normalise=None, max_length=None
-):
-    """The Embedder of a run, a sentence-transformers folder or a Hub name.
+def embedder_of(folder, model, normalise=None):
+    """The Embedder of a sentence-transformers folder around its model, loaded already. normalise overrides
+    what the folder says.
 
-    pooling (cls, mean, last), normalise and max_length override what the folder says; dtype is the
-    Transformer's. Without a modules.json an encoder's vector is the mean and a decoder's the last token, and
-    a line is printed that says so."""
-    if pooling not in (None, *POOLINGS.values()):
-        raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS.values())}")
-    folder = resolve(name, revision)
+    Without a modules.json an encoder's vector is the mean and a decoder's the last token, and a line is
+    printed that says so."""
     modules = modules_of(folder)
     home = modules[0][1]
-    model, _, base = open_model(home if home != folder else name, "", dtype, device, revision, labels=0)
-    config, model_config = optional(folder / "config_sentence_transformers.json"), model.config
-    only(folder / "config_sentence_transformers.json", config, dict(model_type="SentenceTransformer"))
-    kept, dense, width = {"pooling": pooling}, nn.ModuleList(), model_config.dim
+    notes = folder / "config_sentence_transformers.json"
+    config = optional_json(notes)
+    require(notes, config, dict(model_type="SentenceTransformer"))
+    prompts = {key: text or "" for key, text in config.get("prompts", {}).items()}
+    default = config.get("default_prompt_name")
+    if default and default not in prompts:
+        raise ValueError(f"{notes}: default_prompt_name {default!r} is not one of its prompts")
+    pooling, dense, width = {}, nn.ModuleList(), model.config.dim
     for kind, path in modules[1:]:
         if kind == "Pooling":
-            kept = pooling_of(path / "config.json")
+            pooling = pooling_of(path / "config.json")
         elif kind == "Dense":
             dense.append(load_dense(path, width))
             width = dense[-1].linear.out_features
-    if pooling:
-        kept["pooling"] = pooling
-    elif not kept["pooling"]:
-        kept["pooling"] = "last" if model_config.causal else "mean"
-        print(f"{name}: no modules.json says how its tokens are pooled; taking {kept['pooling']}")
+    if not pooling:
+        pooling = {"pooling": "last" if model.config.causal else "mean"}
+        print(f"{folder}: no modules.json says how its tokens are pooled; taking {pooling['pooling']}")
     path = next(iter(sorted(home.glob("sentence_*_config.json"))), home / SETTINGS)
-    settings = optional(path)
-    only(path, settings, ONLY)
-    room = model_config.places - model_config.place_offset if model_config.places else ALWAYS
-    stored = settings.get("max_seq_length") or min(
-        optional(home / "tokenizer_config.json").get("model_max_length", ALWAYS),
-        model_config.hf.get("max_position_embeddings", ALWAYS),
-    )
+    settings = optional_json(path)
+    require(path, settings, ONLY)
     lower = bool(settings.get("do_lower_case"))
     return Embedder(
         model,
-        tokenizer_of(home, model_config.vocab, lower),
+        tokenizer_of(home, model.config.vocab, lower),
         home,
-        max_length or min(stored, room, ALWAYS),
-        **kept,
-        dense=dense.to(device),
+        longest(home, settings, model.config),
+        **pooling,
+        dense=dense.to(model.device),
         normalise=modules[-1][0] == "Normalize" if normalise is None else normalise,
         truncate_dim=config.get("truncate_dim"),
         lower=lower,
-        prompts={key: text or "" for key, text in config.get("prompts", {}).items()},
-        default_prompt_name=config.get("default_prompt_name"),
+        prompts=prompts,
+        default_prompt_name=default,
         similarity=config.get("similarity_fn_name"),
-        base=base,
     )
+
+
+def longest(home, settings, config):
+    """Tokens that are read of a text: what the settings say, else tokenizer and model, which has room for so
+    many."""
+    room = config.places - config.place_offset if config.places else ALWAYS
+    own = optional_json(home / "tokenizer_config.json").get("model_max_length", ALWAYS)
+    stored = settings.get("max_seq_length") or min(own, config.hf.get("max_position_embeddings", ALWAYS))
+    return min(stored, room, ALWAYS)
 
 
 def modules_of(folder):
     """(kind, folder) of each module; of a folder without modules.json the Transformer alone."""
-    path, found = folder / "modules.json", []
+    path, modules = folder / "modules.json", []
     if not path.exists():
         return [("Transformer", folder)]
     for module in read_json(path):
@@ -277,18 +271,14 @@ def modules_of(folder):
         if not re.fullmatch(r"(\w[\w.-]*)?", module["path"]):
             raise ValueError(f"{path}: path {module['path']!r} is not the name of a folder beside it")
         ours = package.split(".")[0] == "sentence_transformers"
-        found.append((kind if ours else module["type"], folder / module["path"]))
-    order = " ".join(kind for kind, _ in found)
+        modules.append((kind if ours else module["type"], folder / module["path"]))
+    order = " ".join(kind for kind, _ in modules)
     if not re.fullmatch(MODULES, order):
         raise ValueError(f"{path}: modules {order!r} are not supported; supported are {MODULES}")
-    return found
+    return modules
 
 
-def optional(path):
-    return read_json(path) if path.exists() else {}
-
-
-def only(path, config, values):
+def require(path, config, values):
     """Refuse settings that are there but are not what this file does."""
     for key, value in values.items():
         if config.get(key) not in (None, value):
@@ -311,27 +301,28 @@ def load_dense(folder, width):
     path = folder / "config.json"
     config = read_json(path)
     vector = "sentence_embedding"
-    only(path, config, dict(module_input_name=vector, module_output_name=vector))
-    only(path, config, dict(use_residual=False, in_features=width))
+    supported = dict(module_input_name=vector, module_output_name=vector, use_residual=False)
+    require(path, config, supported | {"in_features": width})
     package, _, name = config.get("activation_function", "torch.nn.Tanh").rpartition(".")
     if not package.startswith("torch.nn") or name not in ACTIVATIONS:
         raise ValueError(f"{path}: activation {package}.{name} is not one of {', '.join(ACTIVATIONS)}")
     linear = nn.Linear(width, config["out_features"], bias=config.get("bias", True))
     layer = nn.Sequential(OrderedDict(linear=linear, activation=getattr(nn, name)()))
     try:
-        layer.load_state_dict(load_file(weight_files(folder)[0]))
-    except (RuntimeError, SafetensorError) as error:
+        layer.load_state_dict(read_tensors(weight_files(folder)[0]))
+    except RuntimeError as error:
         raise ValueError(f"{folder}: the weights do not fit config.json ({error})") from error
     return layer
 
 
 def tokenizer_of(folder, vocab, lower):
     """The tokenizer of a model folder, as it is but for lower case."""
-    path, settings = folder / "tokenizer.json", optional(folder / "tokenizer_config.json")
     inner = read_tokenizer(folder, vocab)
+    settings = optional_json(folder / "tokenizer_config.json")
     if settings.get("add_eos_token") and not inner.encode("a").special_tokens_mask[-1]:
         raise ValueError(
-            f"{path}: adds no end token, but tokenizer_config.json asks for one; save it with transformers"
+            f"{folder}/tokenizer.json: adds no end token, but tokenizer_config.json asks for one; save it "
+            "with transformers"
         )
     if lower:
         rest = [inner.normalizer] if inner.normalizer else []
@@ -340,57 +331,66 @@ def tokenizer_of(folder, vocab, lower):
 
 
 # ------------------------------------------------------------------------------------------------ saving
-def save_embedder(embedder, folder):
+def save_embedder(embedder, folder, base=("", None)):
     """Write a folder that sentence-transformers opens, 3 to 6, with the same vectors; of a model with an
-    adapter the adapter alone, in PEFT's form. None as the folder as in model.save."""
+    adapter the adapter alone, in PEFT's form, on the model that `base` names (name, revision). None as the
+    folder as in model.save."""
     if adapters(embedder.model):
-        save_lora(embedder.model, folder, *embedder.base)
+        save_lora(embedder.model, folder, *base)
     else:
         save(embedder.model, folder)
     if folder is None:
         return
-    folder = Path(folder)
-    if embedder.folder is None:
+    folder, source = Path(folder), embedder.folder
+    if source is None:
         embedder.tokenizer.save(str(folder / "tokenizer.json"))
         pad = embedder.tokenizer.id_to_token(embedder.model.config.hf["pad_token_id"])
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": pad}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    elif folder.resolve() != embedder.folder.resolve():
-        for path in embedder.folder.glob("*.*"):
+        write_json(folder / "tokenizer_config.json", config)
+    elif folder.resolve() != source.resolve():
+        for path in source.glob("*.*"):
             if path.name.startswith(TOKENIZER):
                 shutil.copy(path, folder / path.name)
     kinds = ["Transformer", "Pooling"] + ["Dense"] * len(embedder.dense) + ["Normalize"] * embedder.normalise
-    paths = [f"{i}_{kind}" if i else "" for i, kind in enumerate(kinds)]
-    written = {
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": embedder.model.config.dim,
-            **{old: POOLINGS.get(new) == embedder.pooling for old, new in OLD_POOLINGS.items()},
-            "include_prompt": embedder.include_prompt,
-        },
-        SETTINGS: {"max_seq_length": embedder.max_length, "do_lower_case": embedder.lower},
-        "config_sentence_transformers.json": {
-            "model_type": "SentenceTransformer",
-            "prompts": embedder.prompts,
-            "default_prompt_name": embedder.default_prompt_name,
-            "similarity_fn_name": embedder.similarity,
-            "truncate_dim": embedder.truncate_dim,
-        },
-        "modules.json": [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (kind, path) in enumerate(zip(kinds, paths))
-        ],
-    }
-    for path, layer in zip(paths[2:], embedder.dense):
-        linear, activation = layer
-        written[f"{path}/config.json"] = {
-            "in_features": linear.in_features,
-            "out_features": linear.out_features,
-            "bias": linear.bias is not None,
-            "activation_function": f"{type(activation).__module__}.{type(activation).__name__}",
+    modules = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": f"{i}_{kind}" if i else "",
+            "type": f"sentence_transformers.models.{kind}",
         }
-        (folder / path).mkdir(exist_ok=True)
-        state = {key: value.detach().cpu().contiguous() for key, value in layer.state_dict().items()}
-        save_file(state, folder / path / "model.safetensors", metadata={"format": "pt"})
+        for i, kind in enumerate(kinds)
+    ]
+    pooling = {
+        "word_embedding_dimension": embedder.model.config.dim,
+        **{old: POOLINGS.get(new) == embedder.pooling for old, new in OLD_POOLINGS.items()},
+        "include_prompt": embedder.include_prompt,
+    }
+    settings = {"max_seq_length": embedder.max_length, "do_lower_case": embedder.lower}
+    config = {
+        "model_type": "SentenceTransformer",
+        "prompts": embedder.prompts,
+        "default_prompt_name": embedder.default_prompt_name,
+        "similarity_fn_name": embedder.similarity,
+        "truncate_dim": embedder.truncate_dim,
+    }
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    for name, value in written.items():
-        (folder / name).write_text(json.dumps(value, indent=2) + "\n")
+    write_json(folder / "1_Pooling/config.json", pooling)
+    for i, layer in enumerate(embedder.dense):
+        save_dense(layer, folder / f"{i + 2}_Dense")
+    write_json(folder / SETTINGS, settings)
+    write_json(folder / "config_sentence_transformers.json", config)
+    write_json(folder / "modules.json", modules)
+
+
+def save_dense(layer, folder):
+    linear, activation = layer
+    folder.mkdir(exist_ok=True)
+    config = {
+        "in_features": linear.in_features,
+        "out_features": linear.out_features,
+        "bias": linear.bias is not None,
+        "activation_function": f"{type(activation).__module__}.{type(activation).__name__}",
+    }
+    write_json(folder / "config.json", config)
+    write_tensors(folder / "model.safetensors", layer.state_dict())

@@ -3,7 +3,10 @@
 `config_from_hf` turns a config.json of either dialect into a Config; model.py builds what a Config says and
 knows no family. To add one, write a row of FAMILIES, then a shape in tests/conftest.py and a golden file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh")  # model.py has them
 
 
 @dataclass
@@ -28,9 +31,8 @@ class Config:
     eps: float = 1e-6  # of every norm
     norm: str = "rms"  # rms, rms1 (scaled by 1 + weight) or layer
     norm_bias: bool = False
-    norms: str = "pre"  # where: pre, sandwich (on each branch's output as well) or post (on the sum)
+    norms: str = "pre"  # where: pre, sandwich (on each branch's output as well) or post (on the sum alone)
     first_norm: bool = True  # before the first layer's attention
-    final_norm: bool = True  # after the last layer
     activation: str = "silu"
     gated: bool = True  # act(gate(x)) * up(x) instead of act(up(x))
     qkv_bias: bool = False
@@ -48,7 +50,8 @@ class Config:
     # head
     tied: bool = False  # the head is the embedding
     logit_softcap: float | None = None
-    labels: int | None = None  # classes; 0 has no head at all; None a language model's head
+    head: str = "lm"  # lm (next token), classes or none
+    labels: int = 0  # how many classes
     pooling: str = "last"  # what is classified: the last token, the first (cls) or the mean
     dense: str = ""  # activation of a layer between pooling and classes
     dense_bias: bool = False
@@ -56,88 +59,128 @@ class Config:
     classes_bias: bool = False
     hf: dict = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def family(self):
+        """The family as which a model is saved."""
+        return FAMILIES[self.hf["model_type"]]
+
+    def file_name(self, ours):
+        """The name in saved files of a layer or tensor of ours: without a prefix where there is no head."""
+        name = self.family.file_name(ours)
+        return name.removeprefix(self.family.prefix) if self.head == "none" else name
+
 
 # ------------------------------------------------------------------------------------------------ the table
-# A row states how a family differs from Llama:
-#   rename    the file's names -> ours, whole dotted components only, so that it inverts for saving; in order
-#   aliases   other names of the same, put right before
-#   ignored   names of tensors that are no part of the model here: a regular expression
-#   prefix    what the names of all but the heads start with; files of a bare model lack it
-#   fused     one tensor of the file -> ours, stacked by rows (or within each key/value head: interleaved)
-#   defaults  what its config.json leaves out, as the family's own code has it
-#   config    what is special, from the config.json with its defaults
-#   sliding   whether layer i slides, where the file does not list layer_types
-#   thetas    names of the rotary bases, where sliding layers have their own
-#   becomes   config.json of a family of this table that the model equals, and is saved as
-#   stem      of its class names in `architectures`
-LLAMA_NAMES = [
-    ("model.embed_tokens", "embed"),
-    ("model.layers", "layers"),
-    ("model.norm", "norm"),
-    ("lm_head", "head"),
-    ("score", "classifier.out"),
-    ("self_attn", "attn"),
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "mlp_norm"),
-]
-GEMMA2_NAMES = LLAMA_NAMES[:-1] + [  # the same name is another norm here
-    ("post_attention_layernorm", "attn_out_norm"),
-    ("pre_feedforward_layernorm", "mlp_norm"),
-    ("post_feedforward_layernorm", "mlp_out_norm"),
-]
-BERT_NAMES = [
-    ("bert.embeddings.word_embeddings", "embed"),
-    ("bert.embeddings.position_embeddings", "places"),
-    ("bert.embeddings.token_type_embeddings", "types"),
-    ("bert.embeddings.LayerNorm", "embed_norm"),
-    ("bert.encoder.layer", "layers"),
-    ("attention.self.query", "attn.q_proj"),
-    ("attention.self.key", "attn.k_proj"),
-    ("attention.self.value", "attn.v_proj"),
-    ("attention.output.dense", "attn.o_proj"),
-    ("attention.output.LayerNorm", "attn_norm"),
-    ("intermediate.dense", "mlp.up_proj"),
-    ("output.dense", "mlp.down_proj"),
-    ("output.LayerNorm", "mlp_norm"),
-    ("classifier", "classifier.out"),
-    ("bert.pooler.dense", "classifier.dense"),
-]
-ROBERTA_NAMES = [(old.replace("bert.", "roberta."), new) for old, new in BERT_NAMES[:-2]] + [
-    ("classifier.out_proj", "classifier.out"),
-]
-MODERNBERT_NAMES = [
-    ("classifier", "classifier.out"),
-    ("head.dense", "classifier.dense"),
-    ("head.norm", "classifier.dense_norm"),
-    ("model.embeddings.tok_embeddings", "embed"),
-    ("model.embeddings.norm", "embed_norm"),
-    ("model.layers", "layers"),
-    ("model.final_norm", "norm"),
-    ("attn.Wo", "attn.o_proj"),
-    ("mlp.Wo", "mlp.down_proj"),
-]
-INTERNLM2_NAMES = [
-    ("model.tok_embeddings", "embed"),
-    ("model.layers", "layers"),
-    ("model.norm", "norm"),
-    ("output", "head"),
-    ("attention", "attn"),
-    ("wo", "o_proj"),
-    ("feed_forward.w1", "mlp.gate_proj"),
-    ("feed_forward.w3", "mlp.up_proj"),
-    ("feed_forward.w2", "mlp.down_proj"),
-    ("attention_norm", "attn_norm"),
-    ("ffn_norm", "mlp_norm"),
-]
-OLD_NORMS = [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")]
+# Names, the file's -> ours, are of whole dotted components only, so that they invert; in order.
+LLAMA_NAMES = {
+    "model.embed_tokens": "embed",
+    "model.layers": "layers",
+    "model.norm": "norm",
+    "lm_head": "head",
+    "score": "classifier.out",
+    "self_attn": "attn",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "mlp_norm",
+}
+GEMMA2_NAMES = LLAMA_NAMES | {
+    "post_attention_layernorm": "attn_out_norm",  # the same name is another norm here
+    "pre_feedforward_layernorm": "mlp_norm",
+    "post_feedforward_layernorm": "mlp_out_norm",
+}
+BERT_NAMES = {
+    "bert.embeddings.word_embeddings": "embed",
+    "bert.embeddings.position_embeddings": "places",
+    "bert.embeddings.token_type_embeddings": "types",
+    "bert.embeddings.LayerNorm": "embed_norm",
+    "bert.encoder.layer": "layers",
+    "attention.self.query": "attn.q_proj",
+    "attention.self.key": "attn.k_proj",
+    "attention.self.value": "attn.v_proj",
+    "attention.output.dense": "attn.o_proj",
+    "attention.output.LayerNorm": "attn_norm",
+    "intermediate.dense": "mlp.up_proj",
+    "output.dense": "mlp.down_proj",
+    "output.LayerNorm": "mlp_norm",
+}
+ROBERTA_NAMES = {old.replace("bert.", "roberta."): new for old, new in BERT_NAMES.items()}
+ROBERTA_NAMES["classifier.out_proj"] = "classifier.out"
+BERT_NAMES |= {"classifier": "classifier.out", "bert.pooler.dense": "classifier.dense"}
+MODERNBERT_NAMES = {
+    "classifier": "classifier.out",
+    "head.dense": "classifier.dense",
+    "head.norm": "classifier.dense_norm",
+    "model.embeddings.tok_embeddings": "embed",
+    "model.embeddings.norm": "embed_norm",
+    "model.layers": "layers",
+    "model.final_norm": "norm",
+    "attn.Wo": "attn.o_proj",
+    "mlp.Wo": "mlp.down_proj",
+}
+INTERNLM2_NAMES = {
+    "model.tok_embeddings": "embed",
+    "model.layers": "layers",
+    "model.norm": "norm",
+    "output": "head",
+    "attention": "attn",
+    "wo": "o_proj",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "attention_norm": "attn_norm",
+    "ffn_norm": "mlp_norm",
+}
+OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 QKV, GATE_UP = ("attn.q_proj", "attn.k_proj", "attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")
 
 
+@dataclass
+class Family:
+    """How a family differs from Llama."""
+
+    stem: str = ""  # of its class names in `architectures`
+    names: dict = field(default_factory=LLAMA_NAMES.copy)
+    aliases: dict = field(default_factory=dict)  # another name -> the file's usual one
+    ignored: str = "$^"  # regular expression of names of tensors that are no part of the model here
+    prefix: str = "model."  # what the names of all but the heads start with; files of a bare model lack it
+    fused: dict = field(default_factory=dict)  # one tensor of the file -> ours, stacked by rows
+    interleaved: bool = False  # they are stacked within each key/value head
+    defaults: dict = field(default_factory=dict)  # what its config.json leaves out, as its own code has it
+    config: Callable = lambda hf: {}  # what is special, from the config.json with its defaults
+    sliding: Callable | None = None  # (hf, i) -> whether layer i slides, where layer_types are not listed
+    thetas: tuple = ("rope_theta", None)  # names of the rotary bases, of full and of sliding layers
+    becomes: Callable | None = None  # hf -> config.json of a family that it equals, and is saved as
+
+    def our_name(self, theirs):
+        return rename(theirs, self.names)
+
+    def file_name(self, ours):
+        """The name in the family's files of a layer or tensor of ours, which may be one of several there."""
+        for fused, parts in self.fused.items():
+            for part in parts:
+                ours = rename(ours, {part: fused})
+        return rename(ours, {new: old for old, new in reversed(self.names.items())})
+
+
+def layout(names, file_name):
+    """Name in a file -> list of names of ours that it holds. file_name: gives the name in a file of ours."""
+    layout = {}
+    for name in names:
+        layout.setdefault(file_name(name), []).append(name)
+    return layout
+
+
+def rename(key, names):
+    """Replace whole dotted components in a name, old -> new, in order."""
+    dotted = f".{key}."
+    for old, new in names.items():
+        dotted = dotted.replace(f".{old}.", f".{new}.", 1)
+    return dotted[1:-1]
+
+
 def gemma(hf):
-    act = (
-        "gelu_pytorch_tanh" if hf["hidden_act"] == "gelu" else hf["hidden_act"]
-    )  # what the first files meant
-    return dict(norm="rms1", embed_scale=True, activation=act)
+    name = hf["hidden_act"]
+    meant = "gelu_pytorch_tanh" if name == "gelu" else name  # by the first files
+    return dict(norm="rms1", embed_scale=True, activation=meant)
 
 
 def gemma2(hf):
@@ -145,10 +188,7 @@ def gemma2(hf):
         norm="rms1",
         norms="sandwich",
         embed_scale=True,
-        activation=hf["hidden_activation"],
         scale=hf["query_pre_attn_scalar"] ** -0.5,
-        softcap=hf.get("attn_logit_softcapping"),
-        logit_softcap=hf.get("final_logit_softcapping"),
     )
 
 
@@ -156,16 +196,10 @@ def bert(hf):
     return dict(
         embed_norm=True,
         places=hf["max_position_embeddings"],
-        types=hf["type_vocab_size"],
-        eps=hf["layer_norm_eps"],
         norm="layer",
         norm_bias=True,
         norms="post",
-        final_norm=False,
         gated=False,
-        qkv_bias=True,
-        o_bias=True,
-        mlp_bias=True,
         causal=False,
         rope=None,
         pooling="cls",
@@ -178,15 +212,9 @@ def bert(hf):
 def modernbert(hf):
     return dict(
         embed_norm=True,
-        eps=hf["norm_eps"],
         norm="layer",
-        norm_bias=hf["norm_bias"],
         first_norm=False,  # the embeddings are normalised already
-        activation=hf["hidden_activation"],
         causal=False,
-        pooling=hf["classifier_pooling"],
-        dense=hf["classifier_activation"],
-        dense_bias=hf["classifier_bias"],
         dense_norm=True,
         classes_bias=True,
     )
@@ -204,7 +232,11 @@ def gemma3(hf):
     return head | own | hf.get("text_config", {}) | {"model_type": "gemma3_text"}
 
 
-WINDOW_OPTION = dict(  # written into every config.json, switched on in few
+def qwen_slides(hf, i):
+    return hf["use_sliding_window"] and i >= hf["max_window_layers"]
+
+
+QWEN = dict(  # a window is written into every config.json, switched on in few
     use_sliding_window=False, sliding_window=4096, max_window_layers=28
 )
 GEMMA2 = dict(
@@ -221,44 +253,41 @@ BERT = dict(
     layer_norm_eps=1e-12,
     max_position_embeddings=512,
     type_vocab_size=2,
+    attention_bias=True,
+    mlp_bias=True,
     tie_word_embeddings=True,
 )
 FAMILIES = {
-    "llama": dict(stem="Llama"),
-    "mistral": dict(
+    "llama": Family(stem="Llama"),
+    "mistral": Family(
         stem="Mistral",
         sliding=lambda hf, i: True,
         defaults=dict(num_key_value_heads=8, sliding_window=4096),
     ),
-    "qwen2": dict(
-        stem="Qwen2",
-        config=lambda hf: dict(qkv_bias=True),
-        sliding=lambda hf, i: hf["use_sliding_window"] and i >= hf["max_window_layers"],
-        defaults=WINDOW_OPTION,
-    ),
-    "qwen3": dict(
+    "qwen2": Family(stem="Qwen2", config=lambda hf: dict(qkv_bias=True), sliding=qwen_slides, defaults=QWEN),
+    "qwen3": Family(
         stem="Qwen3",
         config=lambda hf: dict(qk_norm=True),
-        sliding=lambda hf, i: hf["use_sliding_window"] and i >= hf["max_window_layers"],
-        defaults=WINDOW_OPTION | dict(head_dim=128),
+        sliding=qwen_slides,
+        defaults=QWEN | dict(head_dim=128),
     ),
-    "gemma": dict(
+    "gemma": Family(
         stem="Gemma",
         config=gemma,
         defaults=dict(
             num_key_value_heads=16, head_dim=256, hidden_act="gelu_pytorch_tanh", tie_word_embeddings=True
         ),
     ),
-    "gemma2": dict(
+    "gemma2": Family(
         stem="Gemma2",
-        rename=GEMMA2_NAMES,
+        names=GEMMA2_NAMES,
         config=gemma2,
         sliding=lambda hf, i: i % 2 == 0,
         defaults=GEMMA2 | dict(final_logit_softcapping=30.0, attn_logit_softcapping=50.0),
     ),
-    "gemma3_text": dict(
+    "gemma3_text": Family(
         stem="Gemma3Text",
-        rename=GEMMA2_NAMES,
+        names=GEMMA2_NAMES,
         config=lambda hf: gemma2(hf) | dict(qk_norm=True),
         sliding=lambda hf, i: (i + 1) % hf["sliding_window_pattern"] > 0,
         thetas=("rope_theta", "rope_local_base_freq"),
@@ -273,43 +302,43 @@ FAMILIES = {
             sliding_window_pattern=6,
         ),
     ),
-    "gemma3": dict(  # the text half of a checkpoint that also sees
-        aliases=[
-            ("model.language_model", "model"),
-            ("language_model.model", "model"),
-            ("language_model.lm_head", "lm_head"),
-        ],
-        rename=GEMMA2_NAMES,
+    "gemma3": Family(  # the text half of a checkpoint that also sees
+        aliases={
+            "model.language_model": "model",
+            "language_model.model": "model",
+            "language_model.lm_head": "lm_head",
+        },
+        names=GEMMA2_NAMES,
         becomes=gemma3,
         ignored=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
     ),
-    "phi3": dict(
+    "phi3": Family(
         stem="Phi3",
         fused={"attn.qkv_proj": QKV, "mlp.gate_up_proj": GATE_UP},
         sliding=lambda hf, i: True,
         defaults=dict(rms_norm_eps=1e-5),
     ),
-    "internlm2": dict(rename=INTERNLM2_NAMES, fused={"attn.wqkv": QKV}, interleaved=True, becomes=internlm2),
-    "bert": dict(
+    "internlm2": Family(names=INTERNLM2_NAMES, fused={"attn.wqkv": QKV}, interleaved=True, becomes=internlm2),
+    "bert": Family(
         stem="Bert",
-        prefix="bert",
+        prefix="bert.",
         aliases=OLD_NORMS,
-        rename=BERT_NAMES,
+        names=BERT_NAMES,
         config=bert,
         ignored=r"^cls\.",
         defaults=BERT,
     ),
-    "xlm-roberta": dict(
+    "xlm-roberta": Family(
         stem="XLMRoberta",
-        prefix="roberta",
-        rename=ROBERTA_NAMES,
+        prefix="roberta.",
+        names=ROBERTA_NAMES,
         ignored=r"^lm_head\.|^roberta\.pooler\.",
         config=lambda hf: bert(hf) | dict(place_offset=hf["pad_token_id"] + 1),
         defaults=BERT | dict(pad_token_id=1),
     ),
-    "modernbert": dict(
+    "modernbert": Family(
         stem="ModernBert",
-        rename=MODERNBERT_NAMES,
+        names=MODERNBERT_NAMES,
         ignored=r"^decoder\.",
         config=modernbert,
         fused={"attn.Wqkv": QKV, "mlp.Wi": GATE_UP},
@@ -330,7 +359,31 @@ FAMILIES = {
         ),
     ),
 }
-REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+REQUIRED = {  # its words -> ours
+    "vocab_size": "vocab",
+    "hidden_size": "dim",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "mlp_dim",
+}
+OPTIONAL = {
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "layer_norm_eps": "eps",
+    "norm_eps": "eps",  # which counts where a file has both
+    "rms_norm_eps": "eps",
+    "hidden_act": "activation",
+    "hidden_activation": "activation",
+    "mlp_bias": "mlp_bias",
+    "tie_word_embeddings": "tied",
+    "type_vocab_size": "types",
+    "attn_logit_softcapping": "softcap",
+    "final_logit_softcapping": "logit_softcap",
+    "norm_bias": "norm_bias",
+    "classifier_pooling": "pooling",
+    "classifier_activation": "dense",
+    "classifier_bias": "dense_bias",
+}
 UNSUPPORTED = {  # what would change the result without changing a tensor's name or shape
     "use_bidirectional_attention": False,
     "is_decoder": False,
@@ -348,28 +401,6 @@ ROPE_TYPES = {  # and what each needs
 }
 
 
-# ------------------------------------------------------------------------------------------------ names
-def row_of(config):
-    """The row by which a model is saved."""
-    return FAMILIES[config.hf["model_type"]]
-
-
-def names_of(row):
-    return row.get("rename", LLAMA_NAMES)
-
-
-def rename(key, pairs):
-    """Apply (old, new) pairs of whole dotted components to a tensor's name, in order."""
-    dotted = f".{key}."
-    for old, new in pairs:
-        dotted = dotted.replace(f".{old}.", f".{new}.", 1)
-    return dotted[1:-1]
-
-
-def inverse(pairs):
-    return [(new, old) for old, new in reversed(pairs)]
-
-
 # ------------------------------------------------------------------------------------------------ config.json
 def config_from_hf(hf, where="config.json"):
     """Translate a config.json (a dict) to a Config, or raise ValueError naming what is not supported."""
@@ -378,68 +409,60 @@ def config_from_hf(hf, where="config.json"):
         raise ValueError(
             f"{where}: model_type {name!r} is not supported; supported are {', '.join(FAMILIES)}"
         )
-    row = FAMILIES[name]
-    if "becomes" in row:
-        hf = row["becomes"](hf)
-        name, row = hf["model_type"], FAMILIES[hf["model_type"]]
-    value = {k: v for k, v in {**row.get("defaults", {}), **hf}.items() if v is not None}
+    family = FAMILIES[name]
+    if family.becomes:
+        return config_from_hf(family.becomes(hf), where)
+    value = {key: x for key, x in {**family.defaults, **hf}.items() if x is not None}
     missing = [key for key in REQUIRED if key not in value]
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} missing; every {name} config.json states them")
     for key, only in UNSUPPORTED.items():
         if value.get(key, only) != only:
             raise ValueError(f"{where}: {key} {value[key]!r} is not supported")
-    heads, bias = value["num_attention_heads"], bool(value.get("attention_bias", False))
-    common = dict(
-        vocab=value["vocab_size"],
-        dim=value["hidden_size"],
-        layers=value["num_hidden_layers"],
-        heads=heads,
-        kv_heads=value.get("num_key_value_heads", heads),
-        head_dim=value.get("head_dim", value["hidden_size"] // heads),
-        mlp_dim=value["intermediate_size"],
-        eps=value.get("rms_norm_eps", 1e-6),
-        activation=value.get("hidden_act", "silu"),
-        qkv_bias=bias,
-        o_bias=bias,
-        mlp_bias=bool(value.get("mlp_bias", False)),
-        tied=bool(value.get("tie_word_embeddings", False)),
-        hf=hf,
-    )
-    special = row.get("config", lambda hf: {})(value)
+    special = family.config(value)
     if "rope" not in special:
-        theta, local_theta = row.get("thetas", ("rope_theta", None))
+        theta, local_theta = family.thetas
         special["rope"] = rope_from_hf(value, "full_attention", theta, where)
         if local_theta:
             value.setdefault(local_theta, special["rope"]["rope_theta"])
             special["local_rope"] = rope_from_hf(value, "sliding_attention", local_theta, where)
-    config = Config(**common | windows(value, row, where) | special)
-    config.labels = labels_of(hf, config)
-    if config.labels is not None:
-        config.tied = False
-    if config.heads % config.kv_heads:
-        raise ValueError(
-            f"{where}: {config.heads} heads are no multiple of {config.kv_heads} key/value heads"
-        )
+    heads = value["num_attention_heads"]
+    value.setdefault("num_key_value_heads", heads)
+    value.setdefault("head_dim", value["hidden_size"] // heads)
+    common = {ours: value[theirs] for theirs, ours in (REQUIRED | OPTIONAL).items() if theirs in value}
+    bias = value.get("attention_bias", False)
+    common |= dict(qkv_bias=bias, o_bias=bias, hf=hf)
+    config = Config(**common | windows(value, family, where) | special)
+    kind = (hf.get("architectures") or [""])[0]
+    if kind.endswith("ForSequenceClassification"):
+        config.head = "classes"
+        config.labels = hf.get("num_labels") or len(hf.get("id2label") or "") or 2
+    elif kind.endswith("Model") or not config.causal:
+        config.head = "none"
+    config.tied = config.tied and config.head == "lm"
+    for name in filter(None, (config.activation, config.dense)):
+        if name not in ACTIVATIONS:
+            raise ValueError(f"{where}: activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    if heads % config.kv_heads:
+        raise ValueError(f"{where}: {heads} heads are no multiple of {config.kv_heads} key/value heads")
     return config
 
 
-def windows(value, row, where):
+def windows(value, family, where):
     """sliding and reach of a Config. A window of w tokens counts the token itself; of an encoder, both
     sides."""
-    if "sliding" not in row:
+    if not family.sliding:
         return {}
-    layers, kinds = range(value["num_hidden_layers"]), value.get("layer_types")
-    sliding = tuple(bool(row["sliding"](value, i)) for i in layers)
+    layers, kinds = value["num_hidden_layers"], value.get("layer_types")
+    sliding = tuple(family.sliding(value, i) for i in range(layers))
     if kinds:
         unknown = set(kinds) - {"full_attention", "sliding_attention"}
-        if unknown or len(kinds) != len(layers):
+        if unknown or len(kinds) != layers:
             raise ValueError(f"{where}: layer_types {sorted(unknown) or len(kinds)} are not supported")
         sliding = tuple(kind == "sliding_attention" for kind in kinds)
+    reach = value.get("sliding_window", 0) - 1
     if "local_attention" in value:
         reach = value["local_attention"] // 2
-    else:
-        reach = value.get("sliding_window", 0) - 1
     return dict(sliding=sliding, reach=reach) if any(sliding) and reach >= 0 else {}
 
 
@@ -451,40 +474,104 @@ def rope_from_hf(value, kind, theta, where):
         rope = rope.get(kind) or {}
     elif kind == "sliding_attention":
         rope = {}
-    rope = {k: v for k, v in rope.items() if v is not None}
-    rope["rope_type"] = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
-    rope.pop("type", None)
-    rope.setdefault("rope_theta", float(value.get(theta, 10_000.0)))
-    name = rope["rope_type"]
+    given = {"rope_theta": float(value.get(theta, 10_000.0))}
+    given |= {key: setting for key, setting in rope.items() if setting is not None}
+    name = given.get("rope_type") or given.get("type") or "default"
     if name not in ROPE_TYPES:
         known = ", ".join(ROPE_TYPES)
         raise ValueError(f"{where}: rope scaling {name!r} is not supported; supported are {known}")
-    if rope.pop("partial_rotary_factor", 1.0) != 1.0:
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(f"{where}: partial_rotary_factor is not supported")
-    if name == "dynamic":
-        rope["max_position_embeddings"] = value.get("max_position_embeddings")
+    given["max_position_embeddings"] = value.get("max_position_embeddings")
     for key in ROPE_TYPES[name]:
-        if rope.get(key) is None:
+        if given.get(key) is None:
             raise ValueError(f"{where}: rope scaling {name!r} without {key!r}")
-    return rope if name != "default" else {"rope_type": name, "rope_theta": rope["rope_theta"]}
+    return {"rope_type": name} | {key: given[key] for key in ("rope_theta", *ROPE_TYPES[name])}
 
 
-def set_labels(config, labels):
-    """Give a Config another head: so many classes, or with 0 none."""
-    stem, hf = (
-        row_of(config)["stem"],
-        {k: v for k, v in config.hf.items() if k not in ("id2label", "label2id")},
-    )
-    hf["architectures"] = [stem + ("ForSequenceClassification" if labels else "Model")]
+# ------------------------------------------------------------------------------------------------ changes
+def with_head(config, head):
+    """The Config of the same model with another head: "none", or so many classes."""
+    labels = range(0 if head == "none" else head)
+    kind = "ForSequenceClassification" if labels else "Model"
+    names = {i: f"LABEL_{i}" for i in labels}
+    named = ("num_labels", "id2label", "label2id")
+    hf = {key: value for key, value in config.hf.items() if key not in named}
+    hf["architectures"] = [config.family.stem + kind]
     if labels:
-        hf["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
-        hf["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
-    config.labels, config.tied, config.hf = labels, False, hf
+        hf["id2label"] = {str(i): name for i, name in names.items()}
+        hf["label2id"] = {name: i for i, name in names.items()}
+    return config_from_hf(hf)
 
 
-def labels_of(hf, config):
-    """Config.labels as `architectures` has it."""
-    kind = (hf.get("architectures") or [""])[0]
-    if kind.endswith("ForSequenceClassification"):
-        return hf.get("num_labels") or len(hf.get("id2label") or "") or 2
-    return None if config.causal and not kind.endswith("Model") else 0
+def small_config(kind, sizes, vocab, begin, end):
+    """The config.json of a new "decoder" or "encoder". sizes has dim, layers, heads and mlp_dim; begin and
+    end are the ids of the tokens around a text."""
+    common = {
+        "vocab_size": vocab,
+        "hidden_size": sizes.dim,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.mlp_dim,
+        "max_position_embeddings": 4096,
+        "attention_bias": False,
+        "bos_token_id": begin,
+        "eos_token_id": end,
+    }
+    decoder = {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "num_key_value_heads": sizes.heads,
+        "head_dim": sizes.dim // sizes.heads,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+    }
+    encoder = {
+        "model_type": "modernbert",
+        "architectures": ["ModernBertModel"],
+        "norm_eps": 1e-6,
+        "global_rope_theta": 10_000.0,
+        "global_attn_every_n_layers": 1,
+        "hidden_activation": "gelu",
+        "classifier_pooling": "mean",
+        "pad_token_id": end,
+        "sep_token_id": end,
+        "cls_token_id": begin,
+    }
+    return common | {"decoder": decoder, "encoder": encoder}[kind]
+
+
+def describe(config, name, parameters):
+    """What a model is, in lines. name: the model_type of its file; parameters: how many it has."""
+    embedding = config.vocab * config.dim * (2 if config.head == "lm" and not config.tied else 1)
+    slides = sum(config.sliding)
+    kinds = [f"{config.layers - slides} full"] if slides < config.layers else []
+    if slides:
+        kinds.append(f"{slides} sliding, {config.reach} tokens back" + " and ahead" * (not config.causal))
+    heads = f"{config.heads} heads"
+    if config.heads > config.kv_heads:
+        heads += f" on {config.kv_heads} keys"
+    saved = config.hf["model_type"]
+    rotation = ", ".join(f"{key} {value}" for key, value in (config.rope or {}).items())
+    purposes = {
+        "lm": "next token" + ", tied to the embedding" * config.tied,
+        "none": "none",
+        "classes": f"{config.labels} classes, {config.pooling} pooling",
+    }
+    lines = {
+        "family": name if saved == name else f"{name}, as {saved}",
+        "parameters": f"{parameters:,}, of them {embedding:,} in the vocabulary of {config.vocab:,}",
+        "layers": f"{', '.join(kinds)}; {config.norms} {config.norm} norm",
+        "width": f"{config.dim}, {heads} of {config.head_dim}, MLP {config.mlp_dim} {config.activation}",
+        "positions": rotation or f"{config.places - config.place_offset} learned",
+        "head": purposes[config.head],
+    }
+    if config.causal:
+        megabytes = 4e-3 * config.layers * config.kv_heads * config.head_dim
+        lines["cache"] = (
+            f"{megabytes:,.1f} MB per 1,000 tokens in bfloat16, {2 * megabytes:,.1f} MB in float32"
+        )
+    return [f"{title:<10} {text}" for title, text in lines.items()]

@@ -12,11 +12,11 @@ CHUNK = 2**26  # logits made at a time: 256 MB in float32
 
 # ------------------------------------------------------------------------------------------------ imitation
 def token_logp(head, hidden, target, vocab):
-    """Log-probability of each target (N,) given hidden states (N, D), float32: head(hidden) gives logits (N,
-    vocab).
+    """Log-probability (N,) in float32 of each target (N,) given hidden states (N, D). head(hidden) gives
+    logits (N, vocab).
 
-    Long inputs are cut into chunks whose logits are made again in the backward pass; with a vocabulary of
-    256,000 those of one token are 1 MB, and as much for their gradient."""
+    Long inputs are cut into chunks, whose logits the backward pass computes again: with a vocabulary of
+    256,000 the logits of one token take 1 MB, and as much for their gradient."""
 
     def logp(hidden, target):
         return -F.cross_entropy(head(hidden).float(), target, reduction="none")
@@ -35,8 +35,8 @@ def sft(logp):
 
 
 def classify(logits, target):
-    """Cross-entropy of each example, (B,): logits (B, C), target class indices (B,) or distributions (B,
-    C)."""
+    """Cross-entropy of each example, (B,). logits (B, C); target: class indices (B,) or distributions
+    (B, C)."""
     return F.cross_entropy(logits.float(), target, reduction="none")
 
 
@@ -44,21 +44,21 @@ def davidson(first, second):
     """Logits (B, 3) that the first, the second and neither of two is better, Davidson's model of paired
     comparisons with ties (doi 10.1080/01621459.1970.10481082): softmax of (d / 2, -d / 2, c). first, second
     (B, 2): the worth of each, of which d is the difference, and what each adds to c."""
-    half, tie = (first[:, 0] - second[:, 0]) / 2, first[:, 1] + second[:, 1]
+    half = (first[:, 0] - second[:, 0]) / 2
+    tie = first[:, 1] + second[:, 1]
     return torch.stack([half, -half, tie], 1)
 
 
-def contrastive(query, candidates, own, temperature, query_label=None, candidate_label=None):
+def contrastive(query, candidates, own, temperature, query_label, candidate_label):
     """InfoNCE (arXiv 1807.03748) of each query, (B,): its own candidate against all others.
 
     query (B, E), candidates (M, E), usually of unit length; own (B,): each query's index among the
     candidates. Other candidates with the same label as the query, (B,) and (M,), are right too and do not
     count against it."""
     scores = query.float() @ candidates.float().T / temperature  # (B, M)
-    if query_label is not None:
-        twin = query_label[:, None] == candidate_label
-        twin = twin & (torch.arange(len(candidates), device=own.device) != own[:, None])
-        scores = scores.masked_fill(twin, -torch.inf)
+    same_label = query_label[:, None] == candidate_label
+    is_own = torch.arange(len(candidates), device=own.device) == own[:, None]
+    scores = scores.masked_fill(same_label & ~is_own, -torch.inf)
     return F.cross_entropy(scores, own, reduction="none")
 
 
@@ -66,8 +66,9 @@ def distil(scores, teacher):
     """KL(teacher || scores) of the softmax over each query's own texts, (B,): both (B, G), a teacher's -inf
     where a query has fewer than G."""
     absent = teacher == -torch.inf
-    wanted, found = (x.float().masked_fill(absent, -torch.inf).log_softmax(-1) for x in (teacher, scores))
-    return (wanted.exp() * (wanted - found).masked_fill(absent, 0.0)).sum(-1)
+    target = teacher.float().masked_fill(absent, -torch.inf).log_softmax(-1)
+    logp = scores.float().masked_fill(absent, -torch.inf).log_softmax(-1)
+    return (target.exp() * (target - logp).masked_fill(absent, 0.0)).sum(-1)
 
 
 # ------------------------------------------------------------------------------------------------ preference
@@ -78,15 +79,15 @@ def dpo(logp_chosen, logp_rejected, ref_chosen, ref_rejected, beta):
     return -F.logsigmoid(beta * margin)
 
 
-def kto(logp, ref, good, z, beta, weight_good=1.0, weight_bad=1.0):
+def kto(logp, ref, good, z, beta):
     """Loss of each judged reply, (B,): eq. 8 of arXiv 2402.01306. Inputs: summed log-probabilities (B,), good
     (B,) bool.
 
     z: the mean of logp - ref over replies put to other prompts, taken as a constant and at least zero."""
-    gain, z = logp - ref, torch.as_tensor(z).detach().clamp(min=0)
+    gain = logp - ref
+    z = torch.as_tensor(z).detach().clamp(min=0)
     value = torch.where(good, beta * (gain - z), beta * (z - gain))
-    weight = torch.where(good, weight_good, weight_bad)
-    return weight * (1 - torch.sigmoid(value))
+    return 1 - torch.sigmoid(value)
 
 
 # ------------------------------------------------------------------------------------------------ reward

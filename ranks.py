@@ -1,16 +1,62 @@
-"""Several processes, one a card, started by torchrun: joining them, and what they tell each other.
+"""The machine: devices, dtypes, memory, and several processes, one a card, started by torchrun.
 
 By default every rank holds the model and takes its share of a step's batches; shard() cuts the model itself.
-With one process all of it does nothing."""
+With one process what is about ranks does nothing."""
 
 import datetime
 import os
 import sys
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
 
+from terminal import UsageError
 
+
+# ------------------------------------------------------------------------------------------------ the machine
+def device_of(name):
+    """The device of a name; of several ranks each takes the card of its own number."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch finds no CUDA device here")
+    if name != "auto":
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise UsageError(f"--device {name}: {error}") from error
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        return device
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def dtype_of(name, device):
+    """The dtype of matrix products: for "auto" bfloat16 on a device that multiplies it natively, else
+    float32."""
+    if name != "auto":
+        return getattr(torch, name)
+    native = False
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device, compute):
+    """Matrix products in the dtype `compute`, within a with block."""
+    return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
+
+
+def memory_of(device):
+    """Bytes that are free on a graphics card, or of main memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+# ------------------------------------------------------------------------------------------------ ranks
 def join(device):
     """(rank, world): this process's number and how many torchrun started; joins them."""
     world = int(os.environ.get("WORLD_SIZE", 1))

@@ -6,14 +6,14 @@
 
 A checkpoint is written under a temporary name, flushed, renamed, and only then does the link `model` move to
 it, in one atomic step: model and optimizer can never come from different steps. Checkpoints without a link to
-them are deleted."""
+them are deleted. `resolve` turns the name of a run, a folder or a Hub repository into a folder."""
 
 import json
 import os
 import re
 import shutil
 import time
-from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,45 +21,107 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from files import link, read_json, replacing, write_json, write_text
 from ranks import split_as, whole
+from terminal import UsageError
+
+# ------------------------------------------------------------------------------------------------ names
+# Files of a Hub repository that are downloaded: never its code or pickles, nor other formats of the same
+# weights; folders such as 1_Pooling are wanted
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+UNWANTED = ["[!0-9]*/*", "consolidated*"]
 
 
-def trained_on(folder):
-    """Ids of examples that the model in this folder was trained on, where they count (Task.trained_on)."""
-    path = Path(folder) / "trained.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+def resolve(name, revision=None):
+    """The local folder of a run, a folder or a Hub name: Path. Downloads what is needed of a Hub
+    repository."""
+    path, name = Path(name), str(name)
+    if (path / "run.json").exists():
+        if not (path / "model").exists():
+            raise FileNotFoundError(f"{path}: this run has no checkpoint yet")
+        return path / "model"
+    if path.is_dir():
+        return path
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise FileNotFoundError(f"{name}: no such run or model folder (a Hub name has the form owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-
-def write_json(path, value):
-    """Write JSON so that a reader sees the old file or the new one."""
-    replace_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def replace_text(path, text):
-    """Write a file under a temporary name, flush, rename."""
-    partial = Path(f"{path}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+        )
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name}: not a local folder, not in the Hub cache, and the Hub cannot be reached"
+            + (" (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else "")
+        ) from error
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(f"{name}: the Hub refused it: {error}") from error
 
 
-def link(name, target):
-    """Make or move a symbolic link in one step."""
-    partial = Path(f"{name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target)
-    os.replace(partial, name)
-    folder = os.open(Path(name).parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+def read_values(name):
+    """The settings that a run was trained with, {} where the name is not that of a run."""
+    path = Path(name, "run.json")
+    return read_json(path)["values"] if path.exists() else {}
 
 
+# ------------------------------------------------------------------------------------------------ progress
+@dataclass
+class Progress:
+    """What resuming needs beside the weights and the optimizers."""
+
+    step: int = 0  # steps done
+    best: float | None = None  # the best score of an evaluation during training
+    worse: int = 0  # evaluations in a row without a better one
+    seconds: float = 0.0  # spent so far, counted under --max-minutes
+    scaler: dict | None = None
+
+    def note(self, score, lower_is_better):
+        """Note the score of an evaluation; whether it is the best so far."""
+        better = self.best is None or (score < self.best if lower_is_better else score > self.best)
+        self.best, self.worse = (score, 0) if better else (self.best, self.worse + 1)
+        return better
+
+    def saved(self):
+        state = asdict(self)
+        return {name: state[name] for name in state if name != "step"}
+
+
+class Clock:
+    """The time of steps, and the end of training: by --max-minutes, or after --patience evaluations in a row
+    without a better score."""
+
+    def __init__(self, cfg, progress):
+        self.cfg, self.first, self.before = cfg, progress.step, progress.seconds
+        self.began = self.step_began = time.time()
+
+    def start_step(self):
+        """Seconds spent so far, those of the run before it was resumed included."""
+        self.step_began = time.time()
+        return self.before + self.step_began - self.began
+
+    def steps_gone(self, progress):
+        """What the time gone stands for in steps, which need not be a whole number; 0 without a limit."""
+        budget = self.cfg.max_minutes * 60
+        return progress.seconds / budget * self.cfg.steps if budget else 0.0
+
+    def over(self, progress):
+        """Why training ends now, or ""."""
+        if self.cfg.max_minutes and self.steps_gone(progress) >= self.cfg.steps:
+            return f"{self.cfg.max_minutes:g} minutes are over"
+        return "no better score lately" if 0 < self.cfg.patience <= progress.worse else ""
+
+    def end_step(self, progress):
+        """(seconds of the step, seconds left)."""
+        now = time.time()
+        left = (now - self.began) / (progress.step - self.first) * (self.cfg.steps - progress.step)
+        if self.cfg.max_minutes:
+            left = min(left, self.cfg.max_minutes * 60 - self.before - now + self.began)
+        return now - self.step_began, left
+
+
+# ------------------------------------------------------------------------------------------------ the folder
 class Run:
     """The folder of one training run, new or resumed. Of several ranks only the first writes: the others are
     `quiet`, and help it to gather what is to be written where the model is `sharded`."""
@@ -72,7 +134,7 @@ class Run:
     def new(cls, runs, task, name="", sharded=False):
         """Make a folder that does not exist yet."""
         if name and (Path(name).name != name or name == "latest"):
-            raise ValueError(f"--name {name}: must be a plain folder name")
+            raise UsageError(f"--name {name}: must be a plain folder name")
         base = Path(runs) / (name or f"{task}-{time.strftime('%m%d-%H%M')}")
         folder, number = base, 2
         while folder.exists():
@@ -83,6 +145,11 @@ class Run:
             folder, number = base.with_name(f"{base.name}-{number}"), number + 1
         folder.mkdir(parents=True)
         return cls(folder, sharded=sharded)
+
+    def start_bar(self, total, done):
+        """A progress bar over steps; lines are printed above it."""
+        hidden = self.quiet or not os.isatty(2)
+        self.bar = tqdm(total=total, initial=done, disable=hidden, unit="step")
 
     def print(self, line):
         """To the terminal and log.txt."""
@@ -96,6 +163,11 @@ class Run:
         with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
             file.write(re.sub(r"\x1b\[\d*m", "", line) + "\n")
 
+    def write(self, name, value):
+        """Write one of the run's JSON files."""
+        if not self.quiet:
+            write_json(self.folder / name, value)
+
     def record(self, name, row):
         """Append a row to metrics.jsonl or samples.jsonl."""
         if self.quiet:
@@ -106,51 +178,44 @@ class Run:
     def rewind(self, step):
         """Forget the rows of metrics.jsonl and rollouts.jsonl after a step: a resumed run writes them
         again."""
-        paths = [self.folder / name for name in ("metrics.jsonl", "rollouts.jsonl")]
-        for path in [path for path in paths if path.exists() and not self.quiet]:
+        for name in ("metrics.jsonl", "rollouts.jsonl"):
+            path = self.folder / name
+            if self.quiet or not path.exists():
+                continue
             lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows was cut by a kill
             kept = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
-            replace_text(path, "".join(kept))
+            write_text(path, "".join(kept))
 
     # -------------------------------------------------------------------------------------------- checkpoints
-    def save(self, step, write_model, optimizers, best=None, **kept):
-        """Checkpoint of a step: write_model(folder) writes the weights (None only gathers them); `state`
-        gives best (the score so far) and kept (what else resuming needs) back.
+    def save(self, step, write_model, optimizers, state):
+        """Checkpoint of a step: write_model(folder) writes the weights (None only gathers them), and `state`
+        is what else resuming needs, which `load_state` gives back.
 
         Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
         """
-        name, again = f"step-{step}", self.saved == step  # a step has one result
+        again = self.saved == step  # a step has one result
         self.saved = step
         if again or self.quiet:
             if self.sharded and not again:
                 write_model(None)
                 pack_state(optimizers)
             return
-        partial = self.folder / f"{name}.partial"
+        name = f"step-{step}"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            write_model(partial)
-            (partial / "state").mkdir()
-            tensors, scalars = pack_state(optimizers)
-            save_file(tensors, partial / "state" / "optimizer.safetensors")
-            write_json(
-                partial / "state" / "state.json", {"step": step, "best": best, **kept, "scalars": scalars}
-            )
-            for path in partial.rglob("*"):
-                if path.is_file():
-                    with open(path, "rb") as file:
-                        os.fsync(file.fileno())
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            os.replace(partial, self.folder / name)
+            with replacing(self.folder / name) as partial:
+                write_model(partial)
+                (partial / "state").mkdir()
+                tensors, scalars = pack_state(optimizers)
+                save_file(tensors, partial / "state" / "optimizer.safetensors")
+                write_json(partial / "state" / "state.json", {"step": step, **state, "scalars": scalars})
             link(self.folder / "model", name)
             link(self.folder.parent / "latest", self.folder.name)
         except Exception as error:  # safetensors raises its own kind for a full disk
-            shutil.rmtree(partial, ignore_errors=True)
-            state = "no checkpoint was saved before it"
+            advice = "no checkpoint was saved before it"
             if (self.folder / "model").exists():
                 last = os.readlink(self.folder / "model")
-                state = f"{last} is whole: make room, then continue with --resume {self.folder}"
-            raise OSError(f"{self.folder}: saving step {step} failed ({error}); {state}") from error
+                advice = f"{last} is whole: make room, then continue with --resume {self.folder}"
+            raise OSError(f"{self.folder}: saving step {step} failed ({error}); {advice}") from error
         self.tidy()
 
     def mark_best(self):
@@ -161,15 +226,15 @@ class Run:
         self.tidy()
 
     def tidy(self):
-        kept = {
-            os.readlink(self.folder / name) for name in ("model", "best") if (self.folder / name).is_symlink()
-        }
+        """Delete the checkpoints that no link names."""
+        links = [self.folder / name for name in ("model", "best")]
+        kept = {os.readlink(path) for path in links if path.is_symlink()}
         for old in self.folder.glob("step-*"):
             if old.name not in kept:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def state(self):
-        """{"step", "best", ...} and the optimizer tensors of the newest checkpoint."""
+    def load_state(self, optimizers):
+        """The state of the newest checkpoint, {"step", ...}; its optimizers' state goes back into these."""
         folder = self.folder / "model" / "state"
         if not folder.exists():
             raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
@@ -177,9 +242,10 @@ class Run:
             tensors = load_file(folder / "optimizer.safetensors")
         except SafetensorError as error:
             raise ValueError(f"{folder / 'optimizer.safetensors'}: truncated or damaged ({error})") from error
-        state = json.loads((folder / "state.json").read_text())
+        state = read_json(folder / "state.json")
         self.saved = state["step"]
-        return state, tensors
+        unpack_state(optimizers, tensors, state.pop("scalars"))
+        return state
 
 
 def pack_state(optimizers):
@@ -188,10 +254,10 @@ def pack_state(optimizers):
     for o, optimizer in enumerate(optimizers):
         for p, values in optimizer.state_dict()["state"].items():
             for key, value in values.items():
-                kind = tensors if torch.is_tensor(value) else scalars
-                kind[f"{o}.{p}.{key}"] = (
-                    whole(value).detach().cpu().contiguous() if torch.is_tensor(value) else value
-                )
+                if torch.is_tensor(value):
+                    tensors[f"{o}.{p}.{key}"] = whole(value).detach().cpu().contiguous()
+                else:
+                    scalars[f"{o}.{p}.{key}"] = value
     return tensors, scalars
 
 
@@ -205,76 +271,3 @@ def unpack_state(optimizers, tensors, scalars):
             if int(number) == o:
                 packed["state"].setdefault(int(p), {})[key] = split_as(parameters[int(p)], value)
         optimizer.load_state_dict(packed)
-
-
-def table(after, before=None):
-    """Lines that set an evaluation beside the one before training, if given, and its baseline."""
-
-    def cell(result, name):
-        value, interval = result["metrics"].get(name), result["intervals"].get(name)
-        text = "-" if value is None else f"{value:.3f}"
-        return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{text:21}"
-
-    width = max([28, *(len(name) + 1 for name in after["metrics"])])
-    lines = [" " * width + (f"{'before':>22}{'after':>22}" if before else " " * 22) + f"{'baseline':>10}"]
-    for name in after["metrics"]:
-        columns = [cell(result, name) for result in (before, after) if result]
-        base = after["baselines"].get(name)
-        lines.append(
-            f"{name:{width}}"
-            + "".join(f"{c:>22}" for c in columns)
-            + ("" if base is None else f"{base:>10.3f}")
-        )
-    return [
-        *lines,
-        *after.get("notes", []),
-        f"n = {after['n']}" + (f" after, {before['n']} before" if before else "") + "; 95 % intervals",
-    ]
-
-
-# ------------------------------------------------------------------------------------------------ the machine
-def device_of(name):
-    """The device of a name; of several ranks each takes the card of its own number."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch finds no CUDA device here")
-    if name != "auto":
-        try:
-            return torch.device(name)
-        except RuntimeError as error:
-            raise ValueError(f"--device {name}: {error}") from error
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(device)
-        return device
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def memory_of_machine():
-    """Bytes of main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def dtype_of(name, device):
-    """The dtype of matrix products: bfloat16 on a device that multiplies it natively, else float32."""
-    if name == "auto":
-        native = {
-            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-            "cpu": getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False),
-        }
-        return torch.bfloat16 if native.get(device.type, lambda: False)() else torch.float32
-    if name not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"--dtype {name}: must be auto, float32, bfloat16 or float16")
-    return getattr(torch, name)
-
-
-def autocast(device, compute):
-    """Matrix products in the dtype `compute`, within a with block."""
-    return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
-
-
-def duration(seconds):
-    """'52s', '38m' or '2h05m'."""
-    seconds = int(seconds)
-    if seconds < 100:
-        return f"{seconds}s"
-    return f"{seconds // 60}m" if seconds < 6000 else f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"

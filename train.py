@@ -1,9 +1,9 @@
 """Train a model to play: python train.py --task 20q
 
-The whole loop stands in train(): examples -> items -> packed rows -> model -> loss -> step -> log, evaluate,
-save. A step's examples, their augmentation and its dropout follow from (seed, step); losses are summed and
-divided by a weight known before the first backward, so how the work is cut changes nothing (dropout and
-NEFTune excepted: they draw by micro-batch)."""
+Read train() first: examples -> a Step of packed rows -> update -> log, evaluate, save. A step's examples,
+their augmentation and its dropout follow from (seed, step); losses are summed and divided by a weight known
+before the first backward, so how the work is cut changes nothing (dropout excepted: it draws by
+micro-batch)."""
 
 import math
 import re
@@ -11,271 +11,219 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import processors
-from tqdm import tqdm
 
+import checkpoint
 import data
 import lora
-import model as models
-import objectives
 import ranks
-import runs
 from agents import Classifier, Encoder, Model
-from embed import Embedder, load_embedder, save_embedder
-from families import config_from_hf, set_labels
+from files import read_json
 from games import task_class
-from games.rows import enough
-from games.task import Contrast, Duel, Label
-from objectives import OBJECTIVES, Learner, batches_of, items_of, step_of
-from optim import Muon
-from recipes import Train, UsageError, parse, restore, values
-from reports import describe, figures
-from runs import autocast
+from games.task import Classifies, Contrast, Duel, HasBank, Label, Players, TracksTraining, tests_for
+from objectives import OBJECTIVES, make_step, step_number
+from optim import optimizers_of, schedule
+from ranks import autocast
+from recipes import Train, parse, restore, values
+from reports import check_enough, describe, figures, table
+from runs import Clock, Progress, Run, resolve
+from steps import Learner, Place, batches_of
+from terminal import UsageError, check_choice, duration, exit_code
 
-MAY_CHANGE = (
-    "resume device threads steps epochs max_minutes patience eval_every save_every dry_run name runs "
-    "row_tokens micro_tokens".split()
+MAY_CHANGE = (  # flags of a call with --resume
+    *("resume", "device", "threads", "steps", "epochs", "max_minutes", "patience", "eval_every"),
+    *("save_every", "dry_run", "name", "runs", "row_tokens", "micro_tokens"),
 )
-VALID, NO_EPOCH = 32, 1 << 30  # examples of the validation loss, and an epoch that training never reaches
-WHOLE = 32_768  # slots of a batch, padding counted, whose texts can be learned from only together
+VALID = 32  # examples of the validation loss
+NO_EPOCH = 1 << 30  # an epoch that training never reaches
+WHOLE_STEP = 32_768  # slots of a batch, padding counted, whose texts can be learned from only together
 
 
 # ------------------------------------------------------------------------------------------------ set-up
-def scratch(cfg, task, labels=None):
-    """A new model and the tokenizer for it, both small: (model, tokenizer). A decoder; with labels an encoder
-    and so many classes, or none."""
-    tokenizer = data.train_tokenizer(task.texts(), cfg.vocab, task.pieces)
-    config = {
-        "vocab_size": tokenizer.size,
-        "hidden_size": cfg.dim,
-        "num_hidden_layers": cfg.layers,
-        "num_attention_heads": cfg.heads,
-        "intermediate_size": cfg.mlp_dim,
-        "max_position_embeddings": 4096,
-        "attention_bias": False,
-        "bos_token_id": tokenizer.control["<|begin|>"],
-        "eos_token_id": tokenizer.control["<|end|>"],
-    }
-    decoder = {
-        "model_type": "qwen3",
-        "architectures": ["Qwen3ForCausalLM"],
-        "num_key_value_heads": cfg.kv_heads,
-        "head_dim": cfg.dim // cfg.heads,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10_000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
-        "use_sliding_window": False,
-    }
-    encoder = {
-        "model_type": "modernbert",
-        "architectures": ["ModernBertModel"],
-        "norm_eps": 1e-6,
-        "global_rope_theta": 10_000.0,
-        "global_attn_every_n_layers": 1,
-        "hidden_activation": "gelu",
-        "classifier_pooling": "mean",
-        **dict.fromkeys(("pad_token_id", "sep_token_id"), tokenizer.control["<|end|>"]),
-        "cls_token_id": tokenizer.control["<|begin|>"],
-    }
-    config = config_from_hf(config | (decoder if labels is None else encoder))
-    if labels is not None:
-        set_labels(config, labels)
-        tokenizer.inner.post_processor = processors.TemplateProcessing(
-            single="<|begin|> $A <|end|>",
-            pair="<|begin|> $A <|end|> $B <|end|>",
-            special_tokens=[(name, tokenizer.control[name]) for name in ("<|begin|>", "<|end|>")],
+@dataclass
+class Machine:
+    """Where training runs, and which of several ranks this is."""
+
+    device: torch.device
+    compute: torch.dtype  # of matrix products
+    rank: int = 0
+    world: int = 1
+    shard: bool = False  # every rank holds a part of the model, and all play and evaluate together
+
+    @property
+    def evaluates(self):
+        return self.shard or not self.rank
+
+    def autocast(self):
+        return autocast(self.device, self.compute)
+
+    def place(self, number, together=False):
+        """The Place of a step; together: all ranks do all of it."""
+        return Place(number) if together else Place(number, self.rank, self.world)
+
+
+@dataclass
+class Trained:
+    """What an update changes."""
+
+    weights: list  # the parameters that are trained
+    optimizers: list
+    peaks: list  # the highest learning rate of each optimizer
+    scaler: torch.amp.GradScaler  # of the loss, under float16
+
+    def set_rate(self, share):
+        """Learning rates for the next update, as a share of their peaks."""
+        for optimizer, peak in zip(self.optimizers, self.peaks):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+
+
+def check_call(cfg):
+    """Raise UsageError where flags are out of their range."""
+    for name, least in (("batch", 1), ("group", 2), ("updates", 1)):
+        if getattr(cfg, name) < least:
+            raise UsageError(f"--{name} must be at least {least}")
+    if not cfg.temperature:
+        raise UsageError("--temperature must be above 0: equal replies teach nothing")
+    if cfg.loss:
+        check_choice("loss", cfg.loss, OBJECTIVES)
+
+
+def join_ranks(cfg):
+    """The Machine of this process."""
+    device = ranks.device_of(cfg.device)
+    compute = ranks.dtype_of(cfg.dtype, device)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    rank, world = ranks.join(device)
+    if cfg.shard and (world == 1 or compute == torch.float16 or cfg.optimizer == "muon"):
+        raise UsageError("--shard needs torchrun, --dtype float32 or bfloat16, and --optimizer adamw")
+    return Machine(device, compute, rank, world, cfg.shard)
+
+
+def set_sizes(cfg, device, objective):
+    """Put sizes for the device where 0 asks for them. On a CPU attention costs the square of a row's length,
+    and small batches stay in its cache; but a loss over a whole step reads every text twice where the step is
+    more than one batch. None of it changes a number but by rounding."""
+    rows, slots = (1, 512) if device.type == "cpu" else (cfg.max_tokens, 8192)
+    slots = max(slots, WHOLE_STEP) if objective.whole else slots
+    cfg.row_tokens, cfg.micro_tokens = cfg.row_tokens or rows, cfg.micro_tokens or slots
+
+
+def training_examples(cfg, task):
+    examples = task.examples("train")
+    check_enough(len(examples), task.dropped, "examples", cfg.keep)
+    if not examples:
+        raise ValueError("no examples to train on")
+    return examples[: cfg.limit] if cfg.limit else examples
+
+
+def head_for(objective, task):
+    """The head that a model needs for an objective (checkpoint.open)."""
+    if objective.item is Label and not isinstance(task, Classifies):
+        raise UsageError("--loss classify: this game has no classes")
+    if objective.item is Label:
+        return task.labels
+    return {Duel: 2, Contrast: "none"}.get(objective.item, "own")
+
+
+def open_checkpoint(cfg, task, head, home, compute):
+    """The Checkpoint to train, on the device `home`, its trainable parameters marked and in float32."""
+    name = cfg.resume or cfg.init or cfg.model
+    if name:
+        point = checkpoint.open(
+            name,
+            head,
+            dtype=compute if cfg.lora_rank else torch.float32,
+            device=home,
+            revision=cfg.revision or None,
+            format=cfg.format,
+            seed=cfg.seed if isinstance(head, int) and not cfg.resume else None,
+            normalise=True,
         )
-        tokenizer = data.Tokenizer(tokenizer.inner, data.encoder_format(tokenizer.inner))
-    return models.Transformer(config).initialise(cfg.seed), tokenizer
+        if point.embedder:
+            point.embedder.cut(cfg.max_tokens)
+        if lora.adapters(point.model) and not cfg.resume:
+            keep_or_merge(cfg, name, point.model)
+    else:
+        if cfg.lora_rank:
+            raise UsageError("--lora-rank needs --model: an adapter goes on a model that is kept")
+        point = checkpoint.from_scratch(cfg, task.texts(), task.pre_tokens, head, cfg.seed, cfg.max_tokens)
+        point.model.to(home)
+    if cfg.lora_rank and not lora.adapters(point.model):
+        settings = (cfg.lora_targets, cfg.lora_dropout, cfg.rslora, cfg.dora, cfg.seed)
+        lora.add_lora(point.model, cfg.lora_rank, cfg.lora_alpha or None, *settings)
+        point.model.to(home)
+    if cfg.train_only:
+        freeze_others(point.model, cfg.train_only)
+    for weight in point.model.parameters():
+        if weight.requires_grad:  # a classifier beside an adapter: half precision rounds small steps away
+            weight.data = weight.data.float()
+    return point
 
 
-def scratch_embedder(cfg, task):
-    """A new encoder whose vectors are the mean of its hidden states, of unit length."""
-    model, tokenizer = scratch(cfg, task, 0)
-    return Embedder(model, tokenizer.inner, None, cfg.max_tokens, normalise=True)
+def keep_or_merge(cfg, name, model):
+    """Train an adapter further, or merge it where the weights themselves are trained."""
+    rank = lora.adapters(model)[0][1].rank
+    if cfg.lora_rank not in (0, rank):
+        raise ValueError(
+            f"{name} is an adapter of rank {rank}: --lora-rank {rank} trains it further, a new one "
+            "needs it merged first (infer.py merge)"
+        )
+    if not cfg.lora_rank:
+        lora.merge_lora(model)
 
 
-def reference_of(cfg, model, device):
+def freeze_others(model, pattern):
+    """Train only parameters whose name the regular expression finds."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--train-only {pattern}: {error}") from error
+    for key, weight in model.named_parameters():
+        weight.requires_grad_(weight.requires_grad and bool(re.search(pattern, key)))
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UsageError(f"--train-only {pattern}: no parameter (layers.0.attn.q_proj.weight ...) fits")
+
+
+def open_reference(cfg, model, device):
     """The model before training, frozen, or None where that is the model without its adapter."""
     name = cfg.init or cfg.model
-    if lora.adapters(model) and not (models.resolve(name) / "adapter_config.json").exists():
+    if lora.adapters(model) and not (resolve(name) / "adapter_config.json").exists():
         return None
     if not name:
         raise UsageError(
             f"--loss {cfg.loss} compares with the model before training: it needs --model or --init"
         )
-    reference = lora.open_model(name, device=device, revision=cfg.revision or None)[0]
+    reference = checkpoint.open(name, device=device, revision=cfg.revision or None, tokenizer=False).model
     if lora.adapters(reference):
         lora.merge_lora(reference)
     return reference.float().requires_grad_(False)
 
 
-def opened(cfg, task, device, compute, labels=None):
-    """(model, tokenizer, write): the model to train, with a classifier of `labels` classes if there are any,
-    its trainable parameters marked, and write(folder) to save it. Labels 0 make texts into vectors: the
-    tokenizer is then an Embedder."""
-    name, base, revision = cfg.resume or cfg.init or cfg.model, ("", None), cfg.revision or None
-    if name:
-        frozen = compute if cfg.lora_rank else torch.float32
-        if labels == 0:
-            tokenizer = load_embedder(name, frozen, device, revision, normalise=True)
-            tokenizer.cut(cfg.max_tokens)
-            model, folder, base = tokenizer.model, None, tokenizer.base
-        else:
-            seed = cfg.seed if labels and not cfg.resume else None
-            model, folder, base = lora.open_model(name, "", frozen, device, revision, labels, seed)
-            tokenizer = data.load_tokenizer(folder, cfg.format, model.config.vocab)
-        if lora.adapters(model) and not cfg.resume:
-            rank = lora.adapters(model)[0][1].rank
-            if cfg.lora_rank not in (0, rank):
-                raise ValueError(
-                    f"{name} is an adapter of rank {rank}: --lora-rank {rank} trains it further, a new one "
-                    "needs it merged first (infer.py merge)"
-                )
-            if not cfg.lora_rank:
-                lora.merge_lora(model)
-    else:
-        folder = None
-        if labels == 0:
-            tokenizer = scratch_embedder(cfg, task)
-            model = tokenizer.model.to(device)
-        else:
-            model, tokenizer = scratch(cfg, task, labels)
-            model.to(device)
-        if cfg.lora_rank:
-            raise UsageError("--lora-rank needs --model: an adapter goes on a model that is kept")
-    if cfg.lora_rank and not lora.adapters(model):
-        lora.add_lora(
-            model,
-            cfg.lora_rank,
-            cfg.lora_alpha or None,
-            cfg.lora_targets,
-            cfg.lora_dropout,
-            cfg.rslora,
-            cfg.dora,
-            cfg.seed,
-        )
-        model.to(device)
-    if cfg.train_only:
-        try:
-            re.compile(cfg.train_only)
-        except re.error as error:
-            raise UsageError(f"--train-only {cfg.train_only}: {error}") from error
-        for key, weight in model.named_parameters():
-            weight.requires_grad_(weight.requires_grad and bool(re.search(cfg.train_only, key)))
-        if not any(weight.requires_grad for weight in model.parameters()):
-            raise ValueError(
-                f"--train-only {cfg.train_only}: no parameter (layers.0.attn.q_proj.weight ...) fits"
-            )
-
-    for weight in model.parameters():
-        if weight.requires_grad:  # a classifier beside an adapter: half precision rounds small steps away
-            weight.data = weight.data.float()
-
-    task.seen = {*task.trained_on(), *(runs.trained_on(folder) if folder else ())}
-
-    def write(target):
-        if labels == 0:
-            return save_embedder(tokenizer, target)
-        if cfg.lora_rank:
-            lora.save_lora(model, target, *base)
-        else:
-            models.save(model, target)
-        if target is None:
-            return
-        if folder:
-            models.copy_tokenizer(folder, target)
-        else:
-            tokenizer.save(target)
-        if task.seen:
-            runs.write_json(target / "trained.json", sorted(task.seen))
-
-    return model, tokenizer, write
+def open_learner(cfg, task, objective, machine):
+    """(Learner, Checkpoint) of a run."""
+    home = "cpu" if cfg.shard else machine.device
+    point = open_checkpoint(cfg, task, head_for(objective, task), home, machine.compute)
+    reference = open_reference(cfg, point.model, home) if objective.reference(cfg) else None
+    for model in (point.model, reference) if cfg.shard else ():
+        if model is not None:
+            ranks.shard(model)
+    if cfg.bank and not isinstance(task, HasBank):
+        raise UsageError("--bank: this game has no labels that are known beforehand")
+    bank = task.bank() if cfg.bank else []
+    point.model.recompute_activations(cfg.checkpointing)
+    return Learner(point.model, point.tokenizer, cfg, point.embedder, reference, bank), point
 
 
-def optimizers_of(model, cfg):
-    """[(optimizer, peak learning rate)]: muon takes the blocks' matrices, adamw the rest, or everything."""
-    named = [(key, weight) for key, weight in model.named_parameters() if weight.requires_grad]
-    matrices = [weight for key, weight in named if weight.dim() == 2 and key.startswith("layers.")]
-    if cfg.optimizer == "muon" and matrices:
-        chosen = {id(weight) for weight in matrices}
-        rest = [weight for _, weight in named if id(weight) not in chosen]
-        pairs = [(Muon(matrices, lr=cfg.muon_lr, weight_decay=cfg.weight_decay), cfg.muon_lr)]
-    elif cfg.optimizer in ("adamw", "muon"):
-        rest, pairs = [weight for _, weight in named], []
-    else:
-        raise UsageError(f"--optimizer {cfg.optimizer}: must be adamw or muon")
-    groups = [
-        {"params": [weight for weight in rest if weight.dim() > 1], "weight_decay": cfg.weight_decay},
-        {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0},
-    ]
-    if not rest:
-        return pairs
-    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, betas=(cfg.beta1, cfg.beta2))
-    return [*pairs, (adamw, cfg.lr)]
-
-
-def sized(cfg, device, objective):
-    """Put sizes for the device where 0 asks for them. On a CPU attention costs the square of a row's length,
-    and small batches stay in its cache; but a loss over a whole step reads every text twice where the step is
-    more than one batch. None of it changes a number but by rounding."""
-    rows, slots = (1, 512) if device.type == "cpu" else (cfg.max_tokens, 8192)
-    slots = max(slots, WHOLE) if objective.whole else slots
-    cfg.row_tokens, cfg.micro_tokens = cfg.row_tokens or rows, cfg.micro_tokens or slots
-
-
-SCHEDULES = {  # shape by the share of the steps that is left, from 1 to 0
-    "linear": lambda left: left,
-    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
-    "constant": lambda left: 1.0,
-}
-
-
-def schedule(step, cfg):
-    """Learning rate of a step, counted from 0, as a share of the peak. Under --max-minutes step is what the
-    time gone stands for, which need not be a whole number."""
-    warmup = max(1, round(cfg.warmup * cfg.steps))
-    if step < warmup:
-        return min(1.0, (step + 1) / warmup)
-    left = 1 - (step - warmup) / max(1, cfg.steps - warmup)
-    return cfg.final_lr + (1 - cfg.final_lr) * SCHEDULES[cfg.schedule](left)
-
-
-# ------------------------------------------------------------------------------------------------ measures
-@torch.no_grad()
-def valid_loss(objective, learner, step, device, compute):
-    """Mean loss of a step's rows, by their weight."""
-    batches = partial(batches_of, learner=learner)
-    with autocast(device, compute):
-        if objective.before:
-            step.known = objective.before(learner, step, batches, lambda tensor: None)
-        return sum(float(objective.loss(learner, b, step)[0]) for b in batches(step.rows)) / step.weight
-
-
-def evaluate(task, learner, n, device, compute):
-    """task.evaluate on the first n test examples."""
-    cfg, model, tokenizer = learner.cfg, learner.model.eval(), learner.tokenizer
-    if isinstance(tokenizer, Embedder):
-        agent = Encoder(tokenizer)
-    elif model.config.labels:
-        agent = Classifier(model, tokenizer, cfg.max_tokens)
-    else:
-        agent = Model(model, tokenizer, cfg.max_new, task.temperature, seed=cfg.seed)
-    examples = task.examples("test")
-    with autocast(device, compute):
-        return task.evaluate(task.unseen(examples[:n] if n else examples), agent)
-
-
-# ------------------------------------------------------------------------------------------------ main
-def resumed(cfg):
+def resume_settings(cfg):
     """The settings of the run to resume; flags of this call may change only MAY_CHANGE of them."""
-    saved = models.read_json(Path(cfg.resume) / "run.json")["values"]
+    saved = read_json(Path(cfg.resume) / "run.json")["values"]
     given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
     changed = [
         f"{name} was {saved.get(name)!r}, now {value!r}"
@@ -289,238 +237,289 @@ def resumed(cfg):
     return restore(Train, saved | given)
 
 
+# ------------------------------------------------------------------------------------------------ measures
+@torch.no_grad()
+def valid_loss(objective, learner, step, machine):
+    """Mean loss of a step's rows, by their weight."""
+    batches = partial(batches_of, learner=learner)
+    with machine.autocast():
+        if objective.before:
+            objective.before(learner, step, batches, lambda tensor: None)
+        total = sum(float(objective.loss(learner, batch, step)[0]) for batch in batches(step.rows))
+    return total / step.weight
+
+
+def evaluate(task, learner, n, trained_on, machine):
+    """task.evaluate on the first n test examples."""
+    cfg, model = learner.cfg, learner.model.eval()
+    if learner.embedder:
+        agent = Encoder(learner.embedder)
+    elif model.config.labels:
+        agent = Classifier(model, learner.tokenizer, cfg.max_tokens)
+    else:
+        agent = Model(model, learner.tokenizer, cfg.max_new, task.evaluation.temperature, seed=cfg.seed)
+    players = Players(agent, n=cfg.eval_replies or task.evaluation.n, trained_on=trained_on)
+    with machine.autocast():
+        return task.evaluate(tests_for(task, n, trained_on), players)
+
+
+# ------------------------------------------------------------------------------------------------ a step
+@dataclass
+class Update:
+    """What an update of the weights did."""
+
+    sums: list  # the figures named by objective.names, over the whole step
+    norm: float  # of the gradient
+    skipped: bool  # float16: the gradient overflowed, and the scale of the loss falls
+    asked: bool  # somebody asked a rank to stop
+
+
+def update(objective, learner, step, place, trained, machine, asked):
+    """Forward, backward, reduce, clip, step. Raises FloatingPointError, which names the first tensor that is
+    not finite, before anything is changed."""
+    weight = max(1, step.weight)  # of all ranks
+    sums = torch.zeros(len(objective.names) + 1, device=machine.device)
+    for batch in batches_of(step.rows, learner, place):
+        with machine.autocast():
+            found = objective.loss(learner, batch, step)  # sums over the batch
+        share = (0 if batch.filler else 1) / weight
+        trained.scaler.scale(found[0] * share).backward()
+        sums[:-1] += torch.stack([value.detach().float() for value in found]) * share
+    sums[-1] = asked
+    if machine.world > 1 and not machine.shard:
+        for parameter in trained.weights:  # a rank may have had no rows
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        ranks.summed(*(parameter.grad for parameter in trained.weights))
+    ranks.summed(sums)
+    *sums, asked = sums.tolist()
+    if not step.rows:
+        return Update(sums, 0.0, False, asked)
+    for optimizer in trained.optimizers:
+        trained.scaler.unscale_(optimizer)
+    clip = learner.cfg.clip or math.inf
+    norm = float(ranks.whole(torch.nn.utils.clip_grad_norm_(trained.weights, clip)))
+    skipped = trained.scaler.is_enabled() and not math.isfinite(norm) and trained.scaler.get_scale() > 1
+    if not math.isfinite(sums[0]) or not (math.isfinite(norm) or skipped):
+        raise FloatingPointError(
+            f"loss {sums[0]}, gradient norm {norm}, first in {first_broken(learner.model)}"
+        )
+    for optimizer in trained.optimizers:
+        trained.scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+    trained.scaler.update()
+    return Update(sums, norm, skipped, asked)
+
+
+def first_broken(model):
+    """The name of the first tensor whose gradient is not finite."""
+    for key, weight in model.named_parameters():
+        if weight.grad is not None and not ranks.whole(weight.grad).isfinite().all():
+            return key
+    return "the loss"
+
+
+def log_step(run, cfg, objective, step, done, result, rate, seconds, left):
+    """A step in metrics.jsonl and log.txt, and now and then on the terminal."""
+    slots = sum(len(row.ids) for row in step.rows)
+    line = f"step {done}/{cfg.steps} | loss {result.sums[0]:.4f} | lr {rate:.1e} | grad {result.norm:.2f}"
+    for name, value in zip(objective.names[1:], result.sums[1:]):
+        line += f" | {name} {value:.3f}"
+    line += f" | tok/s {slots / seconds:,.0f} | eta {duration(left)}"
+    (run.print if done % max(1, cfg.steps // 20) == 0 else run.log)(line)
+    row = {"step": done, **dict(zip(objective.names, result.sums)), "lr": rate, "grad": result.norm}
+    row |= {"tok/s": slots / seconds, "tokens": slots, "learned": step.weight, "dropped": step.left_out}
+    run.record("metrics", row | step.report)
+    for sample in step.samples:
+        run.record("rollouts", {"step": done, **sample})
+
+
+# ------------------------------------------------------------------------------------------------ the loop
 def train(cfg, argv):
     """One run, from its settings to its table; the exit code."""
-    for name, least in (("batch", 1), ("group", 2), ("updates", 1)):
-        if getattr(cfg, name) < least:
-            raise UsageError(f"--{name} must be at least {least}")
-    for name, known in (("schedule", SCHEDULES), ("normalise", objectives.NORMALISE)):
-        if getattr(cfg, name) not in known:
-            raise UsageError(f"--{name} {getattr(cfg, name)}: must be one of {', '.join(known)}")
-    if not cfg.temperature:
-        raise UsageError("--temperature must be above 0: equal replies teach nothing")
-    device = runs.device_of(cfg.device)
-    compute = runs.dtype_of(cfg.dtype, device)
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    task = task_class(cfg.task)(cfg.options, cfg.seed)
-    task.n = cfg.eval_replies or task.n
-    if (cfg.loss or task.loss) not in OBJECTIVES:
-        raise UsageError(f"--loss {cfg.loss}: unknown (known: {', '.join(OBJECTIVES)})")
-    objective = OBJECTIVES[cfg.loss or task.loss]
-    task.item = objective.item
-    sized(cfg, device, objective)
-    examples = task.examples("train")
-    enough(len(examples), task.dropped, "examples", cfg.keep)
-    if not examples:
-        raise ValueError("no examples to train on")
-    examples = examples[: cfg.limit] if cfg.limit else examples
-    if cfg.neftune and not objective.noise:
-        raise UsageError(f"--neftune: --loss {cfg.loss or task.loss} learns without noise")
-    rank, world = ranks.join(device)
-    if cfg.shard and (world == 1 or compute == torch.float16 or cfg.optimizer == "muon"):
-        raise UsageError("--shard needs torchrun, --dtype float32 or bfloat16, and --optimizer adamw")
-    labels, home = (
-        {Label: task.labels, Duel: 2, Contrast: 0}.get(objective.item),
-        "cpu" if cfg.shard else device,
-    )
-    model, tokenizer, write = opened(cfg, task, home, compute, labels)
-    reference = reference_of(cfg, model, home) if objective.reference(cfg) else None
-    for whole in (model, reference) if cfg.shard else ():
-        if whole is not None:
-            ranks.shard(whole)
-    # what is sharded can only be played and evaluated by all ranks together, each doing all of it
-    alone, part = (False, (0, 1)) if cfg.shard else (bool(rank), (rank, world))
-    learner = Learner(model, tokenizer, cfg, reference, task.bank() if cfg.bank else [])
-    if labels is None:
-        task.length = lambda chat: len(tokenizer.render(chat.messages, chat.learn)[0])
-        task.max_tokens = cfg.max_tokens
-    model.recompute = cfg.checkpointing
-    pairs = optimizers_of(model, cfg)
-    optimizers = [optimizer for optimizer, _ in pairs]
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    check_call(cfg)
+    objective = OBJECTIVES[cfg.loss or task_class(cfg.task).loss]
+    machine = join_ranks(cfg)
+    set_sizes(cfg, machine.device, objective)
+    task = task_class(cfg.task)(cfg.options, cfg.seed, objective.item)
+    examples = training_examples(cfg, task)
+    learner, point = open_learner(cfg, task, objective, machine)
     cfg.steps = cfg.steps or max(1, round(cfg.epochs * len(examples) / cfg.batch))
+    optimizers, peaks = zip(*optimizers_of(learner.model, cfg))
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.compute == torch.float16)
+    weights = [weight for weight in learner.model.parameters() if weight.requires_grad]
+    trained = Trained(weights, optimizers, peaks, scaler)
+    seen = point.trained_on | (set(task.trained_on()) if isinstance(task, TracksTraining) else set())
+    save_model = partial(point.save, trained_on=seen)
 
     def prepare(number):
-        """What step `number` learns from."""
-        chosen = data.indices(cfg.seed, number, cfg.batch, len(examples))
-        if objective.item:
-            items = [items_of(task, examples, cfg, *one) for one in chosen]
-            return step_of(objective, learner, items)
-        played = [examples[i] for i, _ in chosen]
-        with autocast(device, compute):  # by the model as it is now
-            return objective.step(learner, task, played, [cfg.seed, number], *part)
+        """What step `number` learns from; games are played by the model as it is now."""
+        with machine.autocast():
+            return step_number(objective, learner, task, examples, machine.place(number, cfg.shard))
 
-    first = prepare(0)
-    valid = task.examples("valid") if objective.item else []
-    places = np.random.default_rng([cfg.seed, 22]).permutation(len(valid))[:VALID]
-    items = [items_of(task, valid, cfg, int(i), NO_EPOCH) for i in places]
-    valid = step_of(objective, learner, items) if items else None
+    step = prepare(0)
+    valid = validation_step(cfg, objective, learner, task)
 
-    def measured(n):
-        result = evaluate(task, learner, n, device, compute)
+    def measure(n):
+        result = evaluate(task, learner, n, seen, machine)
         if valid and valid.rows:
-            result["metrics"]["valid_loss"] = valid_loss(objective, learner, valid, device, compute)
-        model.train()
+            result["metrics"]["valid_loss"] = valid_loss(objective, learner, valid, machine)
+        learner.model.train()
         return result
 
-    about = describe(objective, learner, task, examples, first, device, compute)
+    about = describe(objective, learner, task, examples, step, machine.device, machine.compute)
     if cfg.dry_run:
         print("\n".join(about))
         return 0
-    if rank or cfg.resume:
-        run = runs.Run(cfg.resume or cfg.runs, bool(rank), cfg.shard)
-    else:
-        run = runs.Run.new(cfg.runs, cfg.task, cfg.name, cfg.shard)
+    run = open_run(cfg, machine)
     for line in about:
         run.print(line)
+    progress = Progress()
     if cfg.resume:
-        state, tensors = run.state()
-        start = state["step"]
-        runs.unpack_state(optimizers, tensors, state["scalars"])
-        before = models.read_json(run.folder / "before.json")
-        run.rewind(start)
-        run.print(f"resumed after step {start}")
-    else:
-        start, state = 0, {"best": None}
-    kept = {"best": state["best"]} | {name: state[name] for name in ("worse", "seconds") if name in state}
-    scaler = torch.amp.GradScaler(device.type, enabled=compute == torch.float16)
-    if "scaler" in state:
-        scaler.load_state_dict(state["scaler"])
+        progress = resume(run, trained)
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
-    if not rank:
-        runs.write_json(run.folder / "run.json", {"values": values(cfg), "argv": argv, "versions": versions})
-    if not (alone or cfg.resume):
-        before = measured(cfg.eval_few)
+    run.write("run.json", {"values": values(cfg), "argv": argv, "versions": versions})
+    if cfg.resume:
+        before = read_json(run.folder / "before.json")
+    elif machine.evaluates:
+        before = measure(cfg.eval_few)
         before.pop("records")
-        if not rank:
-            runs.write_json(run.folder / "before.json", before)
+        run.write("before.json", before)
     run.print(f"run folder: {run.folder}")
 
+    save = lambda: run.save(progress.step, save_model, optimizers, progress.saved())
     stop = Interrupt()
-    run.bar = tqdm(total=cfg.steps, initial=start, disable=bool(rank) or not sys.stderr.isatty(), unit="step")
+    run.start_bar(cfg.steps, progress.step)
+    clock = Clock(cfg, progress)
+    epoch = EpochMeans(cfg, objective, len(examples))
     ahead = ThreadPoolExecutor(1)
-    waiting = ahead.submit(prepare, start) if objective.item else None
-    tally = []  # values of the steps of an epoch
-    began, left_out, budget, before_now = time.time(), 0, cfg.max_minutes * 60, kept.get("seconds", 0.0)
-    for number in range(start, cfg.steps):
-        clock, gone = time.time(), 0.0
-        if budget:
-            kept["seconds"] = before_now + clock - began
-            (kept["seconds"],) = ranks.agreed([kept["seconds"]], device)
-            gone = kept["seconds"] / budget * cfg.steps  # what the time gone stands for, in steps
-        if gone >= cfg.steps or (cfg.patience and kept.get("worse", 0) >= cfg.patience):
-            why = f"{cfg.max_minutes:g} minutes are over" if gone >= cfg.steps else "no better score lately"
+    waiting = ahead.submit(prepare, progress.step) if objective.item else None
+    began, left_out = time.time(), 0
+    while progress.step < cfg.steps:
+        number, place = progress.step, machine.place(progress.step)
+        seconds = clock.start_step()
+        if cfg.max_minutes:
+            (progress.seconds,) = ranks.agreed([seconds], machine.device)
+        if why := clock.over(progress):
             run.print(f"{why}: training ends after step {number}")
-            run.save(number, write, optimizers, **kept)
+            save()
             break
-        step = waiting.result() if waiting else prepare(number) if number else first
+        if waiting:
+            step = waiting.result()
+            if number + 1 < cfg.steps:  # the next step's rows, while this one computes
+                waiting = ahead.submit(prepare, number + 1)
+        elif number:
+            step = prepare(number)
         left_out += step.left_out
-        if waiting and number + 1 < cfg.steps:
-            waiting = ahead.submit(prepare, number + 1)  # the next step's rows, while this one computes
-        batches = partial(batches_of, learner=learner, number=number, rank=rank, world=world)
-        share, weight = schedule(max(number, gone), cfg), max(1, step.weight)  # of all ranks
-        for optimizer, peak in pairs:
-            for group in optimizer.param_groups:
-                group["lr"] = peak * share
+        rate = schedule(max(number, clock.steps_gone(progress)), cfg)
+        trained.set_rate(rate)
         if objective.before and step.rows:
-            with autocast(device, compute):
-                step.known = objective.before(learner, step, batches, ranks.summed)
-        for _ in range(cfg.updates if objective.item is None else 1):
-            sums = torch.zeros(len(objective.names) + 1, device=device)  # the last: ranks asked to stop
-            for batch in batches(step.rows):
-                with autocast(device, compute):
-                    found = objective.loss(learner, batch, step)  # sums over the batch
-                counts = (0 if batch["filler"] else 1) / weight
-                scaler.scale(found[0] * counts).backward()
-                sums[:-1] += torch.stack([value.detach().float() for value in found]) * counts
-            sums[-1] = stop.asked
-            if world > 1 and not cfg.shard:
-                for parameter in trained:  # a rank may have had no rows
-                    if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-                ranks.summed(*(parameter.grad for parameter in trained))
-            ranks.summed(sums)
-            *shown, asked = sums.tolist()
-            if not step.rows:
-                norm, skipped = 0.0, False
-                break
-            for optimizer in optimizers:
-                scaler.unscale_(optimizer)
-            norm = float(ranks.whole(torch.nn.utils.clip_grad_norm_(trained, cfg.clip or math.inf)))
-            skipped = scaler.is_enabled() and not math.isfinite(norm) and scaler.get_scale() > 1
-            if not math.isfinite(shown[0]) or not (math.isfinite(norm) or skipped):
-                run.save(number, write, optimizers, **kept)
-                chosen = [i for i, _ in data.indices(cfg.seed, number, cfg.batch, len(examples))]
-                grads = [(key, w.grad) for key, w in model.named_parameters() if w.grad is not None]
-                broken = [key for key, grad in grads if not ranks.whole(grad).isfinite().all()]
-                culprit = [*broken, "the loss"][0]
-                raise FloatingPointError(
-                    f"step {number + 1}: loss {shown[0]}, gradient norm {norm}, first in {culprit}, on the "
-                    f"examples {chosen}; step {number} is saved"
-                )
-            for optimizer in optimizers:
-                scaler.step(optimizer)
-                optimizer.zero_grad(set_to_none=True)
-            scaler.update()
+            with machine.autocast():
+                batches = partial(batches_of, learner=learner, place=place)
+                objective.before(learner, step, batches, ranks.summed)
+        try:
+            for _ in range(cfg.updates if objective.item is None else 1):
+                result = update(objective, learner, step, place, trained, machine, stop.asked)
+        except FloatingPointError as error:
+            save()
+            chosen = [i for i, _ in data.indices(cfg.seed, number, cfg.batch, len(examples))]
+            raise FloatingPointError(
+                f"step {number + 1}: {error}, on the examples {chosen}; step {number} is saved"
+            ) from error
         if scaler.is_enabled():
-            kept["scaler"] = scaler.state_dict()
-
-        done, slots, spent = number + 1, sum(len(row.ids) for row in step.rows), time.time() - clock
-        left = (time.time() - began) / (done - start) * (cfg.steps - done)
-        left = min(left, budget - before_now - time.time() + began) if budget else left
-        line = f"step {done}/{cfg.steps} | loss {shown[0]:.4f} | lr {cfg.lr * share:.1e} | grad {norm:.2f}"
-        line += "".join(f" | {name} {value:.3f}" for name, value in zip(objective.names[1:], shown[1:]))
-        line += f" | tok/s {slots / spent:,.0f} | eta {runs.duration(left)}"
-        (run.print if done % max(1, cfg.steps // 20) == 0 else run.log)(line)
-        row = {"step": done, **dict(zip(objective.names, shown)), "lr": cfg.lr * share, "grad": norm}
-        row |= {"tok/s": slots / spent, "tokens": slots, "learned": step.weight, "dropped": step.left_out}
-        run.record("metrics", row | step.report | ({"skipped": skipped} if scaler.is_enabled() else {}))
-        for sample in step.samples:
-            run.record("rollouts", {"step": done, **sample})
-        tally.append(shown)
-        epoch, before_it = (n * cfg.batch // len(examples) for n in (done, number))
-        if "accuracy" in objective.names and epoch > before_it:
-            means = dict(zip(objective.names, np.mean(tally, 0).tolist()))
-            run.print(f"epoch {epoch}, in training: {figures(means)}")
-            tally.clear()
+            progress.scaler = scaler.state_dict()
+            step.report["skipped"] = result.skipped
+        progress.step += 1
+        log_step(run, cfg, objective, step, progress.step, result, cfg.lr * rate, *clock.end_step(progress))
+        if means := epoch.add(progress.step, result.sums):
+            run.print(means)
         run.bar.update()
         better = False
-        if cfg.eval_every and done % cfg.eval_every == 0 and done < cfg.steps:
+        if cfg.eval_every and progress.step % cfg.eval_every == 0 and progress.step < cfg.steps:
             score = 0.0
-            if not alone:
-                metrics = measured(cfg.eval_few)["metrics"]
-                run.print(f"step {done}: {figures(metrics)}")
-                run.record("metrics", {"step": done, "eval": metrics})
+            if machine.evaluates:
+                metrics = measure(cfg.eval_few)["metrics"]
+                run.print(f"step {progress.step}: {figures(metrics)}")
+                run.record("metrics", {"step": progress.step, "eval": metrics})
                 score = next(iter(metrics.values()), 0.0)  # a task's first metric is its main one
-            (score,) = ranks.agreed([score], device)
-            better = kept["best"] is None or (score < kept["best"] if task.lower else score > kept["best"])
-            kept |= {"best": score, "worse": 0} if better else {"worse": kept.get("worse", 0) + 1}
-        if world == 1:
-            asked = stop.asked  # several ranks stop together, after the step in which they told each other
-        if better or done == cfg.steps or asked or (cfg.save_every and done % cfg.save_every == 0):
-            run.save(done, write, optimizers, **kept)
+            (score,) = ranks.agreed([score], machine.device)
+            better = progress.note(score, task.evaluation.lower_is_better)
+        # several ranks stop together, after the step in which they told each other
+        asked = stop.asked if machine.world == 1 else result.asked
+        due = cfg.save_every and progress.step % cfg.save_every == 0
+        if better or asked or due or progress.step == cfg.steps:
+            save()
         if better:
             run.mark_best()
         if asked:
-            run.print(f"stopped after step {done}, saved; go on with: python train.py --resume {run.folder}")
+            run.print(
+                f"stopped after step {progress.step}, saved; go on with: "
+                f"python train.py --resume {run.folder}"
+            )
             return 130
     run.bar.close()
     stop.over()
     if left_out:
         run.print(f"{left_out} samples longer than --max-tokens {cfg.max_tokens} were left out")
+    if machine.evaluates:
+        after = measure(cfg.eval_n)
+        report(run, cfg, before, after)
+    run.print(f"trained in {duration(time.time() - began)}; play: python infer.py --run {run.folder}")
+    return 0
 
-    after = None if alone else measured(cfg.eval_n)
-    if rank:
-        return 0
+
+def validation_step(cfg, objective, learner, task):
+    """A Step of some validation examples, or None where there are none."""
+    valid = task.examples("valid") if objective.item else []
+    places = np.random.default_rng([cfg.seed, 22]).permutation(len(valid))[:VALID]
+    chosen = [(int(i), NO_EPOCH) for i in places]
+    return make_step(objective, learner, task, valid, chosen, Place()) if chosen else None
+
+
+def open_run(cfg, machine):
+    if machine.rank or cfg.resume:
+        return Run(cfg.resume or cfg.runs, bool(machine.rank), cfg.shard)
+    return Run.new(cfg.runs, cfg.task, cfg.name, cfg.shard)
+
+
+def resume(run, trained):
+    """The Progress of a run that is gone on with; its optimizers get their state."""
+    state = run.load_state(trained.optimizers)
+    progress = Progress(**{name: state[name] for name in asdict(Progress()) if name in state})
+    if progress.scaler:
+        trained.scaler.load_state_dict(progress.scaler)
+    run.rewind(progress.step)
+    run.print(f"resumed after step {progress.step}")
+    return progress
+
+
+def report(run, cfg, before, after):
+    """Write and print what the evaluation after training found."""
+    if run.quiet:
+        return
     (run.folder / "samples.jsonl").unlink(missing_ok=True)
     for record in after.pop("records"):
         run.record("samples", record)
-    runs.write_json(run.folder / "eval.json", {"format": 1, "task": cfg.task, "seed": cfg.seed, **after})
-    for line in runs.table(after, before):
+    run.write("eval.json", {"format": 1, "task": cfg.task, "seed": cfg.seed, **after})
+    for line in table(after, before):
         run.print(line)
-    run.print(f"trained in {runs.duration(time.time() - began)}; play: python infer.py --run {run.folder}")
-    return 0
+
+
+class EpochMeans:
+    """The mean figures of an epoch's steps, for objectives that report an accuracy."""
+
+    def __init__(self, cfg, objective, n):
+        self.batch, self.names, self.n, self.sums = cfg.batch, objective.names, n, []
+
+    def add(self, done, sums):
+        """Note a step's figures; a line about them where it ended an epoch."""
+        self.sums.append(sums)
+        epoch, epoch_before = (steps * self.batch // self.n for steps in (done, done - 1))
+        if "accuracy" not in self.names or epoch == epoch_before:
+            return ""
+        means = dict(zip(self.names, np.mean(self.sums, 0).tolist()))
+        self.sums.clear()
+        return f"epoch {epoch}, in training: {figures(means)}"
 
 
 class Interrupt:
@@ -542,27 +541,21 @@ class Interrupt:
         print("\nstopping after this step ...", file=sys.stderr)
 
 
+def run_call(argv):
+    cfg = parse(Train, argv)
+    if cfg.resume:
+        cfg = resume_settings(cfg)
+    try:
+        return train(cfg, argv)
+    except torch.OutOfMemoryError as error:
+        less = "smaller --micro-tokens or --max-tokens, --checkpointing, --dtype bfloat16, --lora-rank 16"
+        raise ValueError(f"{error}\nout of memory; what takes less: {less}") from error
+
+
 def main(argv=None):
     """Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted (saved)."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    try:
-        cfg = parse(Train, argv)
-        if cfg.resume:
-            cfg = resumed(cfg)
-        return train(cfg, argv)
-    except UsageError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train.py: interrupted; what was saved goes on with --resume RUN", file=sys.stderr)
-        return 130
-    except torch.OutOfMemoryError as error:
-        less = "smaller --micro-tokens or --max-tokens, --checkpointing, --dtype bfloat16, --lora-rank 16"
-        print(f"train.py: {error}\nout of memory; what takes less: {less}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2 if str(error).startswith("--") else 1
+    return exit_code("train.py", lambda: run_call(argv), "what was saved goes on with --resume RUN")
 
 
 if __name__ == "__main__":

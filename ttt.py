@@ -1,65 +1,77 @@
 """Test-time training: a model that learns from what its test tasks show, and from its own replies to them,
-before it answers. No output of a test is learned from (Task.lessons).
+before it answers. No output of a test is learned from (LearnsAtTestTime.lessons).
 
 `attempt` takes the place of a task's own: sample, learn, sample again. The model is put back to where it was
 after each group of tasks, so that no group knows of another."""
+
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
 
 import data
-import sampler
-from objectives import OBJECTIVES, Learner, batches_of, items_of, step_of
+from objectives import OBJECTIVES, make_step
 from recipes import Train
+from steps import Learner, Place, batches_of
+from terminal import UsageError
+
+LEARNING_RATE = 1e-3  # peak, of adamw
 
 
-def attempt(cfg, task, agent, examples):
-    """Records of --n replies to each example, as of Task.attempt, of a model that learns from them together.
+def attempt(cfg, task, players, examples):
+    """Records of players.n replies to each example, as of LearnsAtTestTime.attempt, of a model that learns
+    from the examples together.
 
     A task whose lessons need no replies is learned from first; of one that learns from replies the first
-    share of them comes before. cfg: recipes.Infer. Raises ValueError where --n is too small to share."""
+    share of them comes before. cfg: recipes.Infer. Raises UsageError where --n is too small to
+    share."""
+    agent = players.player
     trained = [weight for weight in agent.model.parameters() if weight.requires_grad]
     start = [weight.detach().clone() for weight in trained]
     early = bool(task.lessons(examples, []))
-    rounds, records = cfg.ttt_rounds + (not early), []
-    if not 1 <= rounds <= task.n:
-        raise ValueError(f"--ttt-rounds {cfg.ttt_rounds}: takes {rounds} shares of --n {task.n} replies")
+    rounds = cfg.ttt_rounds + (not early)
+    if not 1 <= rounds <= players.n:
+        raise UsageError(f"--ttt-rounds {cfg.ttt_rounds}: takes {rounds} shares of --n {players.n} replies")
+    records = []
     try:
         for number in range(rounds):
             if number or early:
                 learn(cfg, task, agent, task.lessons(examples, records), number)
-            share = task.n // rounds + (number < task.n % rounds)
-            records = [record for _, record in task.attempt(examples, agent, records, share)]
+            share = players.n // rounds + (number < players.n % rounds)
+            again = task.attempt(examples, replace(players, n=share), records)
+            records = [record for _, record in again]
     finally:
-        restore(trained, start)
-        agent.session = sampler.Session(agent.model)  # what it keeps was made by other weights
+        put_back(trained, start)
+        agent.forget()  # what it keeps was made by other weights
     return enumerate(records)
 
 
 def learn(cfg, task, agent, examples, number):
     """Train the agent's model on examples for --ttt-steps steps, the rate falling to 0."""
     model, sft = agent.model.train(), OBJECTIVES["sft"]
-    sizes = (1, 2048) if model.device.type == "cpu" else (cfg.max_tokens, 8192)
-    settings = Train(seed=cfg.seed, max_tokens=cfg.max_tokens, row_tokens=sizes[0], micro_tokens=sizes[1])
+    row_tokens, micro_tokens = (1, 2048) if model.device.type == "cpu" else (cfg.max_tokens, 8192)
+    settings = Train(
+        seed=cfg.seed, max_tokens=cfg.max_tokens, row_tokens=row_tokens, micro_tokens=micro_tokens
+    )
     learner = Learner(model, agent.tokenizer, settings)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=cfg.ttt_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     for n in tqdm(range(cfg.ttt_steps if examples else 0), unit="step", leave=False, disable=None):
-        place = number * cfg.ttt_steps + n  # no two rounds draw alike
-        chosen = data.indices(cfg.seed, place, cfg.ttt_batch, len(examples))
-        step = step_of(sft, learner, [items_of(task, examples, settings, *one) for one in chosen])
+        place = Place(number * cfg.ttt_steps + n)  # no two rounds draw alike
+        chosen = data.indices(cfg.seed, place.number, cfg.ttt_batch, len(examples))
+        step = make_step(sft, learner, task, examples, chosen, place)
         for group in optimizer.param_groups:
-            group["lr"] = cfg.ttt_lr * (1 - n / cfg.ttt_steps)
+            group["lr"] = LEARNING_RATE * (1 - n / cfg.ttt_steps)
         for batch in batches_of(step.rows, learner, place):
             (sft.loss(learner, batch, step)[0] / max(1, step.weight)).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     model.eval()
-    agent.session = sampler.Session(model)
+    agent.forget()
 
 
 @torch.no_grad()
-def restore(weights, values):
+def put_back(weights, values):
     for weight, value in zip(weights, values):
         weight.copy_(value)

@@ -35,14 +35,18 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from tables import MEASURED, carry_out, table  # noqa: E402
+from tables import MEASURED, carry_out, step_of, table  # noqa: E402
 
 import model  # noqa: E402
-import objectives  # noqa: E402
 import train  # noqa: E402
 from agents import Classifier  # noqa: E402
+from families import config_from_hf  # noqa: E402
+from files import read_json  # noqa: E402
 from games.task import Label  # noqa: E402
+from objectives import OBJECTIVES  # noqa: E402
+from optim import optimizers_of  # noqa: E402
 from recipes import Train, parse  # noqa: E402
+from steps import Learner, Place, batches_of  # noqa: E402
 
 SIDES = {"infer": ["ours", "sorted-8", "plain-8"], "train": ["ours", "sorted-8", "plain-8"]}
 SHORTEST, LONGEST = 64, 2048
@@ -91,10 +95,10 @@ class Ours:
         self.cfg, self.batches, device = settings(args), {}, torch.device(args.device)
         if args.batch_tokens:
             self.batches["batch_tokens"] = args.batch_tokens
-        self.objective = objectives.OBJECTIVES["classify"]
-        train.sized(self.cfg, device, self.objective)
+        self.objective = OBJECTIVES["classify"]
+        train.set_sizes(self.cfg, device, self.objective)
         self.model = model.load(args.folder, torch.float32, device)
-        self.learner = objectives.Learner(self.model, Ids(), self.cfg)
+        self.learner = Learner(self.model, Ids(), self.cfg)
 
     def logits(self, ids):
         """Those of each text, (N, 3)."""
@@ -103,8 +107,8 @@ class Ours:
     def losses(self, ids, labels):
         """The parts of a step's loss, one after another, as train.py has them."""
         items = [[Label(*pair)] for pair in zip(ids, labels)]
-        step = objectives.step_of(self.objective, self.learner, items)
-        for batch in objectives.batches_of(step.rows, self.learner, number=0):
+        step = step_of(self.objective, self.learner, items)
+        for batch in batches_of(step.rows, self.learner, Place()):
             yield self.objective.loss(self.learner, batch, step)[0] / step.weight
 
 
@@ -190,7 +194,7 @@ def side(args):
         found = which.logits(ids).tolist()
     else:
         which.model.train()
-        ((optimizer, _),) = train.optimizers_of(which.model, which.cfg)
+        ((optimizer, _),) = optimizers_of(which.model, which.cfg)
         learn(which, optimizer, short, labels[:2])
         start = clocks(args.device)
         found = learn(which, optimizer, ids, labels)
@@ -236,7 +240,7 @@ def compare(args):
     found, apart, matmul = {name: [] for name in sides}, dict.fromkeys(sides, 0.0), matmul_speed(args)
     with tempfile.TemporaryDirectory() as folder:
         make(args, folder)
-        config = model.config_from_hf(model.read_json(Path(folder, "config.json")), folder)
+        config = config_from_hf(read_json(Path(folder, "config.json")), folder)
         for turn in range(args.rounds):
             for name in found if turn % 2 == 0 else reversed(found):
                 found[name].append(run(args, name, folder))

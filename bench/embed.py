@@ -34,13 +34,15 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from tables import MEASURED, carry_out, table  # noqa: E402
+from tables import MEASURED, carry_out, step_of, table  # noqa: E402
 
-import objectives  # noqa: E402
+import checkpoint  # noqa: E402
 import train  # noqa: E402
-from embed import load_embedder  # noqa: E402
 from games.task import Contrast  # noqa: E402
+from objectives import OBJECTIVES  # noqa: E402
+from optim import optimizers_of  # noqa: E402
 from recipes import Train, parse  # noqa: E402
+from steps import Learner, batches_of  # noqa: E402
 
 SIDES = {
     "encode": ["ours", "st-16", "st-32", "st-64"],
@@ -52,9 +54,13 @@ MIB = 2**20
 
 
 # ------------------------------------------------------------------------------------------------ texts
+def open_embedder(args, **options):
+    return checkpoint.open(args.model, "none", **options).embedder
+
+
 def made(args):
     """made(median, deviation) -> a text of as many tokens as it draws."""
-    vocabulary = load_embedder(args.model).tokenizer.get_vocab()
+    vocabulary = open_embedder(args).tokenizer.get_vocab()
     words = sorted(word for word in vocabulary if re.fullmatch("[a-z]{2,}", word))
     rng = np.random.default_rng(args.seed)
 
@@ -102,7 +108,7 @@ def peer(args):
 def encoder(args):
     """texts -> vectors (N, width) as an array, of one side."""
     if args.side == "ours":
-        embedder, options = load_embedder(args.model, torch.float32), {}
+        embedder, options = open_embedder(args, dtype=torch.float32), {}
         if args.batch_tokens:
             options["batch_tokens"] = args.batch_tokens
         return lambda texts: embedder.embed(texts, **options).numpy()
@@ -113,16 +119,16 @@ def encoder(args):
 def ours(args, cfg):
     """(model, losses): losses(rows) yields the parts of a step's loss, one after another, as train.py has
     them."""
-    embedder = load_embedder(args.model, torch.float32, normalise=True)
+    embedder = open_embedder(args, dtype=torch.float32, normalise=True)
     embedder.cut(cfg.max_tokens)
-    learner = objectives.Learner(embedder.model, embedder, cfg)
-    objective = objectives.OBJECTIVES["contrastive"]
+    learner = Learner(embedder.model, None, cfg, embedder)
+    objective = OBJECTIVES["contrastive"]
 
     def losses(rows):
         items = [[Contrast(query, positive, negatives, None)] for query, positive, *negatives in rows]
-        step = objectives.step_of(objective, learner, items)
-        batches = lambda rows: objectives.batches_of(rows, learner)
-        step.known = objective.before(learner, step, batches, lambda tensor: None)
+        step = step_of(objective, learner, items)
+        batches = lambda rows: batches_of(rows, learner)
+        objective.before(learner, step, batches, lambda tensor: None)
         for batch in batches(step.rows):
             yield objective.loss(learner, batch, step)[0] / step.weight
 
@@ -168,12 +174,12 @@ def side(args):
         np.save(args.keep, vectors)
     else:
         cfg = parse(Train, ["--model", args.model, "--lr", "2e-5", "--micro-tokens", str(args.micro_tokens)])
-        train.sized(cfg, torch.device("cpu"), objectives.OBJECTIVES["contrastive"])
+        train.set_sizes(cfg, torch.device("cpu"), OBJECTIVES["contrastive"])
         steps = steps_of(args)
         model, losses = (ours if args.side == "ours" else theirs)(args, cfg)
         loaded = resident()
         trained = list(model.train().parameters())
-        ((optimizer, _),) = train.optimizers_of(model, cfg)
+        ((optimizer, _),) = optimizers_of(model, cfg)
         for number, rows in enumerate(steps):
             if number == 1:
                 clock, used = time.perf_counter(), time.process_time()
@@ -219,7 +225,7 @@ def run(args, name, folder):
 
 def compare(args):
     """All rounds; returns the lines of the table."""
-    embedder = load_embedder(args.model)
+    embedder = open_embedder(args)
     encodes = args.what == "encode"
     steps = [] if encodes else steps_of(args)[1:]
     texts = texts_of(args) if encodes else [text for rows in steps for row in rows for text in row]

@@ -42,7 +42,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import model as models  # noqa: E402
 import sampler  # noqa: E402
-from cache import fuse  # noqa: E402
+from cache import Session  # noqa: E402
+from families import config_from_hf  # noqa: E402
+from files import read_json  # noqa: E402
+from fused import fuse  # noqa: E402
 
 CASES = ["stream", "streams", "samples", "ragged", "games"]
 SIDES = ["ours", "generate", "continuous", "cached", "llama-f32", "llama-bf16", "llama-q8_0"]
@@ -82,7 +85,7 @@ def played(call, case, seed, scale=1.0):
 # ------------------------------------------------------------------------------------------------ sides
 def ours(args):
     model = fuse(models.load(args.model, torch.float32))
-    session = sampler.Session(model)
+    session = Session(model)
 
     def call(prompts, lengths, temperature):
         replies = sampler.generate(
@@ -239,7 +242,7 @@ def main():
     args = parser.parse_args()
     if args.side:
         return side(args)
-    config = models.config_from_hf(models.read_json(Path(args.model) / "config.json"))
+    config = config_from_hf(read_json(Path(args.model) / "config.json"))
     with torch.device("meta"):
         weights = sum(weight.numel() for weight in models.Transformer(config).parameters())
     found, bounds = {}, {}

@@ -40,18 +40,18 @@ def ours(args):
     """(seconds, sampled tokens) of each step after the first."""
     import train
     from games import GAMES
-    from games.task import Episode, Task
+    from games.task import Episode, Rollouts, Task
 
-    class Letters(Task):
+    class Letters(Rollouts, Task):
         def examples(self, split):
             return [{"question": text} for text in questions(args)] if split == "train" else []
 
-        def rollout(self, examples, agent):
+        def rollout(self, examples, player):
             asked = [[{"role": "user", "content": example["question"]}] for example in examples]
-            replies = [reply for reply, *_ in agent.reply(asked)]
+            replies = [reply for reply, *_ in player.reply(asked)]
             return [Episode(e, [], [r], reward_of(r.text)) for e, r in zip(examples, replies)]
 
-        def evaluate(self, examples, agent):
+        def evaluate(self, examples, players):
             return {"n": 0, "metrics": {"none": 0.0}, "intervals": {}, "baselines": {}, "records": []}
 
     GAMES["letters"] = Letters

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from games.task import wilson
-from games.twentyq.contest.tournament import fitted, spread, teams_of
+from games.stats import wilson
+from games.twentyq.contest.tournament import fit, interval, teams_of
 
 KINDS = {"alpha": "answers by rule", "half": "answers by rule", "false": "pretends"}
 
@@ -22,9 +22,9 @@ KINDS = {"alpha": "answers by rule", "half": "answers by rule", "false": "preten
 def main(path, one, other):
     report = json.loads(Path(path).read_text(encoding="utf-8"))
     names = [row["agent"] for row in report["tournament"]]
-    ratings = fitted(names, report["records"], report["seed"], bootstraps=1000)
+    ratings = fit(names, report["records"], report["seed"], bootstraps=1000)
     gap = ratings[:, names.index(one)] - ratings[:, names.index(other)]
-    print("{} less {}: {:+.0f} [{:.0f}, {:.0f}]".format(one, other, *spread(gap[:, None]).ravel()))
+    print("{} less {}: {:+.0f} [{:.0f}, {:.0f}]".format(one, other, *interval(gap[:, None]).ravel()))
     found = {}
     for team in teams_of(report["records"]):
         guesser, answerer = (team[seat].partition("+")[0] for seat in ("guesser", "answerer"))

@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import ENCODERS, SHAPES  # noqa: E402
 
 import model as models  # noqa: E402
-from tests.test_peers import new_there  # noqa: E402
+from tests.peers import new_there  # noqa: E402
 
 IDS = torch.randint(3, 300, (2, 40), generator=torch.Generator().manual_seed(0))
 
@@ -34,7 +34,7 @@ def outputs(folder, dtype, theirs, encoder):
 def row(name, folder, encoder):
     cells = []
     for dtype in (torch.bfloat16, torch.float16):
-        models.save(models.load(folder, dtype=dtype, labels=0 if encoder else None), folder / "rounded")
+        models.save(models.load(folder, dtype=dtype, head="none" if encoder else "own"), folder / "rounded")
         exact = outputs(folder / "rounded", torch.float32, True, encoder)
         ours, theirs = (outputs(folder / "rounded", dtype, side, encoder) - exact for side in (False, True))
         scale = exact.square().mean().sqrt()

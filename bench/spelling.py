@@ -11,20 +11,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import data
-import model as models
+import checkpoint
 from agents import Model
-from games.task import wilson
+from games.stats import wilson
 from games.twentyq.contest.rules import HANDSHAKE, RULES, answer_by_rule
 from games.twentyq.prompts import answer_prompt
-from games.twentyq.world import WORLD, world_of
+from games.twentyq.world import world_of
 
 
 def main(run):
-    folder = Path(run, "model")
-    agent = Model(models.load(folder), data.load_tokenizer(folder))
+    opened = checkpoint.open(run)
+    agent = Model(opened.model, opened.tokenizer)
     questions = [example for *_, example in RULES if example != HANDSHAKE]
-    cells = [(word, question) for word in world_of(WORLD).keywords for question in questions]
+    cells = [(word, question) for word in world_of().keywords for question in questions]
     truth = [answer_by_rule(*cell) for cell in cells]
     says = agent.choose([answer_prompt(*cell) for cell in cells], ["yes", "no"])
     rates = []

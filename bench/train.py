@@ -32,15 +32,19 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from tables import carry_out  # noqa: E402
+from tables import carry_out, step_of  # noqa: E402
 
 import data  # noqa: E402
 import lora  # noqa: E402
 import model as models  # noqa: E402
-import objectives  # noqa: E402
 import train  # noqa: E402
+from families import config_from_hf  # noqa: E402
+from files import read_json  # noqa: E402
 from games.task import Chat  # noqa: E402
+from objectives import OBJECTIVES  # noqa: E402
+from optim import optimizers_of  # noqa: E402
 from recipes import Train, parse  # noqa: E402
+from steps import Learner, batches_of  # noqa: E402
 
 MEASURED = ["seconds", "cpu", "peak", "growth"]
 SIDES = ["ours", "padded", "packed", "single"]
@@ -83,11 +87,11 @@ def ours(args, cfg, tokenizer):
     model = models.load(args.model, torch.float32)
     if args.rank:
         lora.add_lora(model, args.rank)
-    objective, learner = objectives.OBJECTIVES["sft"], objectives.Learner(model, tokenizer, cfg)
+    objective, learner = OBJECTIVES["sft"], Learner(model, tokenizer, cfg)
 
     def losses(chats):
-        step = objectives.step_of(objective, learner, [[Chat(chat)] for chat in chats])
-        for batch in objectives.batches_of(step.rows, learner):
+        step = step_of(objective, learner, [[Chat(chat)] for chat in chats])
+        for batch in batches_of(step.rows, learner):
             yield objective.loss(learner, batch, step)[0] / step.weight
 
     return model, losses
@@ -135,7 +139,7 @@ def side(args):
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     cfg = parse(Train, ["--model", args.model, "--micro-tokens", str(args.micro_tokens)])
-    train.sized(cfg, torch.device("cpu"), objectives.OBJECTIVES["sft"])
+    train.set_sizes(cfg, torch.device("cpu"), OBJECTIVES["sft"])
     tokenizer, steps = data.load_tokenizer(args.model), steps_of(args)
     model, losses = (ours if args.side == "ours" else theirs)(args, cfg, tokenizer)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -143,7 +147,7 @@ def side(args):
     with torch.no_grad():
         first = sum(float(loss) for loss in losses(steps[0]))
     trained = [weight for weight in model.train().parameters() if weight.requires_grad]
-    ((optimizer, _),) = train.optimizers_of(model, cfg)
+    ((optimizer, _),) = optimizers_of(model, cfg)
     clock, used = time.perf_counter(), time.process_time()
     for chats in steps:
         for loss in losses(chats):
@@ -171,7 +175,7 @@ def matmul_speed(tokens, threads):
 
 def work(args, lengths, learned):
     """FLOPs of all steps; see the top of this file."""
-    config = models.config_from_hf(models.read_json(Path(args.model) / "config.json"))
+    config = config_from_hf(read_json(Path(args.model) / "config.json"))
     D, kv = config.dim, config.kv_heads * config.head_dim
     width = config.heads * config.head_dim
     shapes = [(D, width), (D, kv), (D, kv), (width, D), *[(D, config.mlp_dim)] * 3]

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from games.rows import read_rows
-from games.task import wilson
+from games.stats import wilson
 from games.twentyq.world import World, plain
 
 

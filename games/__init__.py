@@ -18,3 +18,17 @@ def task_class(name):
         return entry
     module, _, kind = entry.partition(":")
     return getattr(importlib.import_module(module), kind)
+
+
+def recipes_of(name):
+    """The recipes of a game, from its folder's recipes.py: {name: settings}. Each name begins with that of
+    its game."""
+    for kind in task_class(name).__mro__:
+        folder = kind.__module__.rpartition(".")[0]
+        if folder.startswith("games."):
+            return importlib.import_module(f"{folder}.recipes").RECIPES
+    return {}
+
+
+# What recipes that train a small model from scratch have in common
+SCRATCH = dict(optimizer="muon", lr=3e-3, muon_lr=0.02, schedule="linear")

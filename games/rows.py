@@ -3,7 +3,8 @@
     for where, row in read_rows("battles.csv", rows="0:1000", columns=("prompt", "winner")): ...
 
 `where` is the place of a row, such as "battles.csv, line 12", for what a game has to say about it. Read
-read_rows first, then which files a name stands for (files, choose, hub_files), then the formats."""
+read_rows first, then which files a name stands for (find_files, choose_files, hub_files), then the
+formats."""
 
 import csv
 import difflib
@@ -17,6 +18,8 @@ import re
 import zlib
 from pathlib import Path, PurePosixPath
 
+from terminal import UsageError
+
 SPLITS = {word: "train" for word in ("train", "training")}
 SPLITS |= {word: "valid" for word in ("valid", "validation", "val", "dev")}
 SPLITS |= {word: "test" for word in ("test", "testing", "eval", "evaluation")}
@@ -29,36 +32,36 @@ def read_rows(source, rows="", columns=(), split="train"):
     file, a folder of such files, or a Hub data set, owner/name; FOLDER:PART and owner/name:PART take a file,
     a folder or a pattern of it. CSV cells are strings; JSON and Parquet keep their types.
 
-    rows: a slice a:b over all files, counted from 0, without b; what is before it is not parsed, what is
-    behind it not read (nor downloaded). columns: what the header, or the first row of JSON, must have. split:
-    train, valid or test, picked by file name where the source is no single file. Every fault of the data is a
-    ValueError or FileNotFoundError with file and line, one in `rows` a ValueError that starts with
-    "--rows"."""
-    start, stop = ends(rows)
+    rows: a slice a:b over all files, counted from 0, without b; what is before it is not parsed (Parquet: by
+    row groups), what is behind it not read (nor downloaded). columns: what the header, or the first row of
+    JSON, must have. split: train, valid or test, picked by file name where the source is no single file.
+    Every fault of the data is a ValueError or FileNotFoundError with file and line, one in `rows` a
+    UsageError."""
+    start, stop = slice_ends(rows)
     seen = 0
-    for shown, path in files(str(source), SPLITS.get(split, split)):
-        checked = False
-        for where, row in READERS[kind(path.name)](path, shown, start - seen):
+    for shown, path in find_files(str(source), split):
+        unchecked = columns
+        for where, row in READERS[ending(path.name)](path, shown, start - seen):
             if seen >= start:
-                if not checked:
-                    check_columns(where, columns, row)
-                    checked = True
+                check_columns(where, unchecked, row)
+                unchecked = ()
                 yield where, row
             seen += 1
             if seen == stop:
                 return
     if rows and seen <= start:
-        raise ValueError(f"--rows {rows}: selects nothing, {source} has {seen:,} rows")
+        raise UsageError(f"--rows {rows}: selects nothing, {source} has {seen:,} rows")
 
 
-def ends(rows):
+def slice_ends(rows):
     """The two ends of a slice written a:b; the second is None where it is absent."""
-    found = re.fullmatch(r"([0-9]*):([0-9]*)", rows or ":")
-    if not found:
-        raise ValueError(f"--rows {rows}: must be a slice such as 0:1000, :1000 or 1000:")
-    start, stop = int(found[1] or 0), int(found[2]) if found[2] else None
+    match = re.fullmatch(r"([0-9]*):([0-9]*)", rows or ":")
+    if not match:
+        raise UsageError(f"--rows {rows}: must be a slice such as 0:1000, :1000 or 1000:")
+    start = int(match[1] or 0)
+    stop = int(match[2]) if match[2] else None
     if stop is not None and stop <= start:
-        raise ValueError(f"--rows {rows}: selects nothing, the first end must be below the second")
+        raise UsageError(f"--rows {rows}: selects nothing, the first end must be below the second")
     return start, stop
 
 
@@ -70,46 +73,32 @@ def check_columns(where, columns, row):
             raise ValueError(f"{where}: no column {name!r} (there are: {', '.join(map(repr, row))}){hint}")
 
 
-def enough(kept, dropped, what, least=0.1):
-    """Raise ValueError where less than the share `least` (train.py's --keep) of `what` is kept; dropped:
-    reason -> count, as Task.dropped.
-
-    A filter that fits other data than yours can throw nearly everything away and training would still run: a
-    limit of 4,000 characters once left 1,786 of 180,000 rows, which were then learned 400 times over."""
-    total = kept + sum(dropped.values())
-    if kept >= least * total:
-        return
-    reasons = sorted(dropped, key=lambda reason: -dropped[reason])
-    reasons = "; ".join(f"{dropped[reason]:,} {reason}" for reason in reasons)
-    raise ValueError(
-        f"only {kept:,} of {total:,} {what} are left, a smaller share than --keep {least:g} (dropped: "
-        f"{reasons}); mend the data or what drops it, or lower --keep"
-    )
-
-
 # ------------------------------------------------------------------------------------------------ which files
-def kind(name):
-    """The ending that says how a file is read, or None."""
-    name = name.lower()
-    ending = PurePosixPath(name).suffix
-    if ending == ".gz":
-        ending = PurePosixPath(name.removesuffix(".gz")).suffix.replace(".parquet", "")  # compressed inside
-    return ending if ending in READERS else None
+def ending(name):
+    """The ending that says how a file is read, a key of READERS, or None."""
+    *_, first, last = ["", "", *PurePosixPath(name.lower()).suffixes]
+    zipped = last == ".gz" and first != ".parquet"  # which is compressed inside
+    found = first if zipped else last
+    return found if found in READERS else None
 
 
-def files(source, split):
+def names_in(folder):
+    return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def find_files(source, split):
     """Yield (how to name it, Path) of each file that a source stands for; a folder on this machine first."""
     path = Path(source)
     if path.is_file():
-        if not kind(path.name):
+        if not ending(path.name):
             raise ValueError(f"{source}: not a file of rows, which ends in one of {', '.join(READERS)}")
         yield source, path
         return
     name, _, part = (source, "", "") if path.is_dir() else source.partition(":")
     if Path(name).is_dir():
-        names = [path.relative_to(name).as_posix() for path in Path(name).rglob("*") if path.is_file()]
-        yield from ((str(Path(name, file)), Path(name, file)) for file in choose(names, source, part, split))
-    elif name.startswith((".", "/", "~")) or name.count("/") != 1 or kind(name):
+        for file in choose_files(names_in(name), source, part, split):
+            yield str(Path(name, file)), Path(name, file)
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1 or ending(name):
         raise FileNotFoundError(f"{source}: no such file or folder (a Hub data set has the form owner/name)")
     else:
         yield from hub_files(name, source, part, split)
@@ -121,30 +110,33 @@ def split_of(name):
     return SPLITS[words[-1]] if words else None
 
 
-def choose(names, source, part, split):
+def choose_files(names, source, part, split):
     """Those of a folder's files that hold the split, sorted; files that name no split are train. A part that
     is a file or a pattern is taken as it is. Only files of the folder can match, so no name leads out."""
-    data = [name for name in sorted(names) if kind(name) and not NOT_DATA.search(name)]
+    data = [name for name in sorted(names) if ending(name) and not NOT_DATA.search(name)]
     chosen = [name for name in data if name == part or fnmatch.fnmatchcase(name, part)]
     if not chosen:
         inside = [name for name in data if not part or name.startswith(part.rstrip("/") + "/")]
         chosen = [name for name in inside if split_of(name) == split]
-        chosen = chosen or [name for name in inside if split == "train" and not split_of(name)]
+        if not chosen and split == "train":
+            chosen = [name for name in inside if not split_of(name)]
         folders = sorted({PurePosixPath(name).parent.as_posix() for name in chosen})
         if len(folders) > 1:
             base = source.removesuffix(f":{part}")
             raise ValueError(f"{source}: in several folders ({', '.join(folders)}); take one: {base}:FOLDER")
     if not chosen:
-        there = ", ".join(sorted(names)[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        what = f"{', '.join(READERS)} files" + (f" under {part}" if part else "") + f" of the split {split}"
-        raise FileNotFoundError(f"{source}: no {what}; it has: {there or 'nothing'}")
-    if len({kind(name) for name in chosen}) > 1:
+        there = ", ".join(sorted(names)[:10]) or "nothing"
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        under = f" under {part}" if part else ""
+        what = f"no {', '.join(READERS)} files{under} of the split {split}"
+        raise FileNotFoundError(f"{source}: {what}; it has: {there}{more}")
+    if len({ending(name) for name in chosen}) > 1:
         raise ValueError(f"{source}: files of several kinds ({', '.join(chosen[:10])}); name one")
     return chosen
 
 
 def hub_files(name, source, part, split):
-    """Like files, of a Hub data set: each file is downloaded when its turn comes."""
+    """Like find_files, for a Hub data set: each file is downloaded when its turn comes."""
     from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, HTTPError, LocalEntryNotFoundError
 
@@ -164,17 +156,16 @@ def hub_files(name, source, part, split):
         try:
             names = [file.path for file in get_cached_repo_tree(name, repo_type="dataset")]
         except CachedRepoTreeNotFoundError:
-            folder = fetch([f"*{ending}{gz}" for ending in READERS for gz in ("", ".gz")])
-            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    chosen = choose(names, source, part, split)
-    if kind(chosen[0]) == ".parquet":
+            names = names_in(fetch([]))  # what is there
+    chosen = choose_files(names, source, part, split)
+    if ending(chosen[0]) == ".parquet":
         pyarrow_for(source)  # say so before the download
     for file in chosen:
         yield f"{name}:{file}", fetch([glob.escape(file)]) / file
 
 
 # ------------------------------------------------------------------------------------------------ formats
-# A reader yields (where, row) of each row of a file, (where, None) for the first `skip`.
+# A reader yields (where, row) of each row of a file; the first `skip` are only counted, not parsed.
 def lines(path, shown):
     """Yield (line number, text) of a text file, gzipped or not."""
     number = 0
@@ -207,39 +198,40 @@ def json_rows(path, shown, skip):
     def filled():
         return ((number, text.strip()) for number, text in lines(path, shown) if text.strip())
 
-    rows, word, parse = filled(), "line", parsed
-    if kind(path.name) == ".json" and next(filled(), (1, ""))[1].startswith("["):
-        rows = enumerate(parsed("".join(text for _, text in lines(path, shown)), shown), 1)
-        word, parse = "row", lambda row, *_: row
+    rows, word = filled(), "line"
+    whole = ending(path.name) == ".json" and next(filled(), (1, ""))[1].startswith("[")
+    if whole:
+        text = "".join(text for _, text in lines(path, shown))
+        rows, word = enumerate(parsed(text, shown), 1), "row"
     for i, (number, row) in enumerate(rows):
         where = f"{shown}, {word} {number}"
-        row = parse(row, shown, number) if i >= skip else None
-        if i >= skip and not isinstance(row, dict):
-            raise ValueError(f"{where}: expected an object, found {type(row).__name__}")
+        if i >= skip:
+            row = row if whole else parsed(row, shown, number)
+            if not isinstance(row, dict):
+                raise ValueError(f"{where}: expected an object, found {type(row).__name__}")
         yield where, row
 
 
 def csv_rows(path, shown, skip):
     """CSV, or TSV by its ending, with a header; the line of a row is the one in which it begins."""
     csv.field_size_limit(2**31 - 1)  # Python's own limit is 128 KB a cell
-    delimiter = "\t" if kind(path.name) == ".tsv" else ","
+    delimiter = "\t" if ending(path.name) == ".tsv" else ","
     reader = csv.reader((text for _, text in lines(path, shown)), delimiter=delimiter, strict=True)
     header, line, seen = None, 1, 0
     try:
         for cells in reader:
-            where, line = f"{shown}, line {line}", reader.line_num + 1
-            if not cells:  # an empty line
-                continue
-            if header is None:
+            where = f"{shown}, line {line}"
+            line = reader.line_num + 1
+            if cells and header is None:
                 header = cells
                 for name in header:
                     if header.count(name) > 1:
                         raise ValueError(f"{where}: the column {name!r} stands twice in the header")
-                continue
-            seen += 1
-            if seen > skip and len(cells) != len(header):
-                raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
-            yield where, dict(zip(header, cells)) if seen > skip else None
+            elif cells:  # not an empty line
+                seen += 1
+                if seen > skip and len(cells) != len(header):
+                    raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
+                yield where, dict(zip(header, cells))
     except csv.Error as error:
         what = f"the row that begins here is not CSV ({error})"
         raise ValueError(f"{shown}, line {line}: {what}; a quote inside a quoted cell is doubled") from error
@@ -257,7 +249,8 @@ def pyarrow_for(shown):
 def parquet_rows(path, shown, skip):
     """Parquet, some rows at a time, however large a row group is; groups before the first row wanted are not
     read."""
-    pyarrow, number = pyarrow_for(shown), 0
+    pyarrow = pyarrow_for(shown)
+    number = 0
     try:
         with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
@@ -267,10 +260,7 @@ def parquet_rows(path, shown, skip):
                     number += size
                     continue
                 for batch in file.iter_batches(BATCH, row_groups=[group]):
-                    past = max(0, min(skip - number, len(batch)))
-                    yield from itertools.repeat((shown, None), past)
-                    number += past
-                    for row in batch.slice(past).to_pylist():
+                    for row in batch.to_pylist():
                         number += 1
                         yield f"{shown}, row {number}", row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -1,16 +1,18 @@
-"""What a game is to the rest of the program: a Task that gives examples, training items, prompts and scores.
+"""What a game is to the rest of the program: the class Task, and small classes for what only some games do.
 
 Nothing here or in any game knows torch. An *example* is a plain dict, a *message* is {"role", "content"}, a
-*conversation* is a list of messages that ends with the user's. An *agent* is anything with
+*conversation* is a list of messages that ends with the user's. An *agent* is anything with one of
 
-    reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first (a game may ask
-        for what agents.Model can besides: begin, until, watch, seconds)
+    reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first
     choose(conversations, choices) -> for each conversation the log-probability of each choice
     classify(conversations) -> the probability of each class (N, classes)
     embed(texts, kind) -> a vector of each text (N, width), as a "query" or a "document"
-"""
 
-import math
+A new game needs examples, items, prompt and score, and inherits everything else; reading order: the items,
+Reply and Episode, Task, then the classes behind it when a game wants more."""
+
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +26,7 @@ class Chat:
 
     messages: list
     learn: str = "replies"  # last | replies | all
+    shorten: Callable | None = None  # (fits) -> a shorter Chat, for one that is too long; fits(chat) -> bool
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Duel:
 
 @dataclass
 class Pair:
+    """Two replies to a conversation, one of which is preferred."""
+
     messages: list
     chosen: str
     rejected: str
@@ -54,6 +59,8 @@ class Pair:
 
 @dataclass
 class Judged:
+    """A reply to a conversation, and whether it is good."""
+
     messages: list
     reply: str
     good: bool
@@ -61,25 +68,24 @@ class Judged:
 
 @dataclass
 class Contrast:
+    """A query, the text that it should find, and texts that it should not."""
+
     query: str
     positive: str
     negatives: list
-    label_id: int | None = (
-        None  # of the positive, from 0 on; texts of one label do not count against each other
-    )
-    scores: list | None = None  # a teacher's of the positive and the negatives (--distil)
+    label_id: int | None = None  # the positive's label, from 0; texts of one label do not count against it
+    scores: list | None = None  # a teacher's scores of the positive and the negatives (--distil)
 
 
 # ------------------------------------------------------------------------------------------------ play
 @dataclass
 class Reply:
-    """What an agent said: text, and from a model the ids it sampled, their log-probabilities (its own, and
-    those of the distribution they were drawn from), and the ids of the prompt before them."""
+    """What an agent said: text, and from a model the ids it sampled, their log-probabilities under the model
+    at temperature 1, and the ids of the prompt before them."""
 
     text: str
     ids: list = field(default_factory=list)
     logps: list = field(default_factory=list)
-    drawn_logps: list = field(default_factory=list)
     finished: bool = True  # it stopped by itself, not at the length limit
     prompt: list = field(default_factory=list)
 
@@ -98,48 +104,70 @@ class Episode:
     replies: list = field(default_factory=list)
     reward: float = 0.0
     scores: dict = field(default_factory=dict)
-    credits: list = field(default_factory=list)  # of each reply, where they differ from the reward
+    credits: list = field(default_factory=list)  # one for each reply, where they differ from the reward
+
+
+@dataclass
+class Players:
+    """Who takes part in an evaluation, and how; train.py and infer.py make it."""
+
+    player: object = None  # the agent at hand
+    named: dict = field(default_factory=dict)  # flag -> the agent that it names; a list flag: name -> agent
+    n: int = 1  # replies to each prompt
+    trained_on: frozenset = frozenset()  # ids of examples that the player's model was trained on
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a game is evaluated where no flag says otherwise."""
+
+    n: int = 1  # replies to each prompt
+    temperature: float = 0.0  # 0 takes the likeliest token
+    max_new: int = 24  # longest reply in tokens
+    varied: bool = False  # games about one example differ even at temperature 0
+    lower_is_better: bool = False  # for the first metric that evaluate() returns
+
+
+# ------------------------------------------------------------------------------------------------ its flags
+def flag(default, **marks):
+    """A field of a game's Options with marks, which recipes.py and infer.py read:
+
+    agent="reply" | "classify": names an agent, which infer.py opens. With it go: words=(...), values that
+        name none; max_new=16; endpoint={"model" | "workers" | "price": name of the flag that says so};
+        plays="eval" | "collect": what it names plays there instead of, or beside, --run or --model
+    as_trained=True: a run is played and evaluated with the value that it was trained with
+    cosmetic=True: changes no result, so a killed evaluation may go on with another value
+    share=True: a share, between 0 and 1"""
+    return field(default=default, metadata=marks)
+
+
+# ------------------------------------------------------------------------------------------------ contract
+PHRASES = r"\n|[^\n:]*: |[^\n:]+|:"  # pre-tokens: text is cut at line ends and after ": " only
 
 
 class Task:
-    """A game. Subclasses give `examples` and `items`; the rest has a default for games of one prompt and one
-    reply."""
+    """A game, made for one kind of item. The first ones below are what a new game gives; the others have
+    defaults for games of one prompt and one reply."""
 
-    loss = "sft"
-    labels = 0  # classes, of a task whose items are Labels
-    lower = False  # whether a lower value is better, of the first metric of an evaluation
-    seats = ("asker", "answerer")  # of the model at play, the usual one first
-    pieces = r"\n|[^\n:]*: |[^\n:]+|:"  # of text, beyond which no token of a new tokenizer goes: phrases
-    varied = False  # whether games about one example differ where the model takes its likeliest token
-    alone = ()  # verbs that need no model, as the flags are
-    idle = ()  # flags of the game that change no result
-    grader = None  # an agent that grades replies, where --judge names one
-    reranker = None  # an agent that puts the first candidates in order, where --reranker names one
-    n, temperature, max_new = 1, 0.0, 24  # of an evaluation: replies to a prompt, how drawn, longest (tokens)
+    loss = "sft"  # the objective of train.py without --loss
+    evaluation = Evaluation()
+    pre_tokens = PHRASES  # regex: the merges of a new tokenizer never cross these pieces
 
     @dataclass
     class Options:
         """The game's own command-line flags."""
 
-    def __init__(self, options=None, seed=0):
+    def __init__(self, options=None, seed=0, kind=Chat):
         self.options, self.seed = options or self.Options(), seed
-        self.dropped = {}  # reason -> rows of the user's data that were left out
-        self.seen = set()  # ids of examples that the model was trained on
-        self.players = {}  # name -> () -> an agent of the game's own, which a flag may name
-        self.wrappers = {}  # name -> agent -> an agent made of it, which a flag may name as NAME+AGENT
-        self.rivals = {}  # name -> an agent, of a tournament (--against)
-        self.length, self.max_tokens = None, 0  # tokens of a Chat, and most of them: training sets both
-        self.item = (
-            None  # the kind of item that --loss learns from, where a game has several: training sets it
-        )
+        self.kind = kind  # the items that the loss at hand learns from; None where it learns from games
+        self.dropped = Counter()  # reason -> rows of the user's data that were left out
 
     def examples(self, split):
-        """The examples of "train" or "test", in the same order every time: list of dicts."""
+        """The examples of "train", "valid" or "test", in the same order every time: list of dicts."""
         raise NotImplementedError
 
     def items(self, example, rng):
-        """What an example teaches this time: a list of Chat, Label, Duel, Pair, Judged or
-        Contrast. Augmentation uses `rng`."""
+        """What an example teaches this time, a list of items of self.kind. Augmentation uses `rng`."""
         raise NotImplementedError
 
     def prompt(self, example):
@@ -150,19 +178,16 @@ class Task:
         """{"score": 0..1, ...} of a reply's text: the metric and the reward."""
         raise NotImplementedError
 
-    def drop(self, reason):
-        """Count a row of the user's data that is left out."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
-
     def texts(self):
-        """Every text that a tokenizer for this game should know: list of str."""
+        """What a new tokenizer for this game is trained on: list of str. A text must stand there twice to
+        become tokens of its own."""
         rng = np.random.default_rng(0)
         items = [item for example in self.examples("train") for item in self.items(example, rng)]
         return sorted({message["content"] for item in items for message in item.messages})
 
-    def play(self, examples, agent):
-        """One prompt, one reply: list of Episodes."""
-        replies = agent.reply([self.prompt(example) for example in examples])
+    def play(self, examples, player):
+        """One prompt, one reply: list of Episodes. Reinforcement learns from them too."""
+        replies = player.reply([self.prompt(example) for example in examples])
         episodes = []
         for example, (reply, *_) in zip(examples, replies):
             result = self.score(example, reply.text)
@@ -170,74 +195,10 @@ class Task:
             episodes.append(Episode(example, turns, [reply], result["score"], result))
         return episodes
 
-    def rollout(self, examples, agent):
-        """The games that reinforcement learns from, every reply sampled by the agent: list of Episodes."""
-        return self.play(examples, agent)
-
-    def bank(self):
-        """The texts of all labels, by label_id, for contrastive learning against every one of them."""
-        return []
-
-    def trained_on(self):
-        """Ids of examples, of data that others evaluate on, which training sees: kept beside the model."""
-        return []
-
-    def unseen(self, examples):
-        """The examples; ValueError where the model was trained on some of them."""
-        both = [example["id"] for example in examples if example.get("id") in self.seen]
-        if both:
-            raise ValueError(
-                f"{len(both):,} of {len(examples):,} examples are among those that the model was trained on "
-                f"({both[0]}), so a result on them says nothing: take others, or a model that never saw them"
-            )
-        return examples
-
-    def interact(self, agent, read, show, seat, seed):
-        """Play with a person: read() gives the line typed or None at the end, show(line) prints (painted=True
-        what has colours of our own); read is None where nobody is there. May give the games played, for
-        --out."""
-        raise NotImplementedError
-
-    # (examples, agent) -> (place, record) of each example as it ends; of a game that goes on after a kill. Of
-    # one with lessons also (..., records so far, replies to add)
-    attempt = None
-    summary = None  # records -> what evaluate gives, of a game that is evaluated by its attempts
-
-    collects = "train"  # the split whose examples `collect` takes
-    lessons = None  # (examples, records so far) -> what to learn from at test time, no output of a test
-
-    mined = None  # (agent, limit) -> (rows for --data, rows of texts), of a game that collects negatives
-
-    def collected(self, record):
-        """Rows for --data that a record of `attempt` on a training example makes."""
-        raise ValueError("--task: this game collects nothing")
-
-    def tally(self, records):
-        """Lines that collect prints about all its records."""
-        return []
-
-    def lines(self, record):
-        """What --verbose shows of a record of `attempt`."""
-        return []
-
-    def files(self, records):
-        """What eval writes beside its report: {ending of the name: what json can write}."""
-        return {}
-
-    def submit(self, path):
-        """The submission that a file of predictions makes, checked."""
-        raise ValueError("--predictions: this game makes its submissions from a model, --run or --model")
-
-    def submission(self, agent):
-        """The rows of a submission, dicts of what a CSV file has, that an agent makes for --data, checked; of
-        games whose submissions are not made from what eval wrote."""
-        raise NotImplementedError
-
-    package = None  # (out, folder, format, settings): writes it, of games whose submission is a program
-
-    def evaluate(self, examples, agent):
-        """{"n", "metrics", "intervals", "baselines", "records"} of an agent on examples."""
-        episodes = self.play(examples, agent)
+    def evaluate(self, examples, players):
+        """{"n", "metrics", "intervals", "baselines", "records"} of players.player on examples; the first
+        metric is the main one."""
+        episodes = self.play(examples, players.player)
         score = float(np.mean([episode.reward for episode in episodes]))
         return {
             "n": len(episodes),
@@ -248,28 +209,171 @@ class Task:
         }
 
 
+# ------------------------------------------------------------------------------------------------ for some
+class Rollouts:
+    """Reinforcement learns from other games than those of `play`."""
+
+    def rollout(self, examples, player):
+        """One game about each example, every reply sampled by the player: list of Episodes."""
+        raise NotImplementedError
+
+
+class Classifies:
+    """Learns from Labels."""
+
+    labels = 2  # classes
+
+
+class HasBank:
+    """Learns from Contrasts whose labels are known beforehand (--bank)."""
+
+    def bank(self):
+        """The texts of all labels, by label_id."""
+        raise NotImplementedError
+
+
+class TracksTraining:
+    """Trains on data that others evaluate on: what a model saw is kept beside it, as ids of examples."""
+
+    def trained_on(self):
+        """The ids of the training examples."""
+        raise NotImplementedError
+
+    def tests_for(self, n, trained_on):
+        """The first n test examples, 0 takes all, for a model that was trained on some ids. ValueError where
+        it was trained on one of them."""
+        return refuse_seen(first(self.examples("test"), n), trained_on)
+
+
+class HasAgents:
+    """Has players of its own, which flags that name agents may name."""
+
+    def agent_named(self, name, open_agent):
+        """The game's own agent of this name, or None; open_agent(name) opens another that is a part of it."""
+        raise NotImplementedError
+
+
+class Interactive:
+    """Can be played by a person in the terminal."""
+
+    seats = ("asker", "answerer")  # the model's seats, the usual one first
+
+    def needs_model(self):
+        """Whether infer.py must open a model for this play."""
+        return True
+
+    def interact(self, players, read, show, seat, seed):
+        """Play: read() gives the line typed, or None at the end, and is None itself where nobody is there;
+        show(line) prints (painted=True: the line has colours of our own). Returns the games played, as rows,
+        or None."""
+        raise NotImplementedError
+
+
+class Attempts:
+    """Makes a record of each example, so that long work goes on after a kill."""
+
+    def attempt(self, examples, players):
+        """Yield (place, record) of each example as it ends."""
+        raise NotImplementedError
+
+    def lines(self, record):
+        """What eval shows of a record as it ends: list of str."""
+        return []
+
+
+class EvaluatesRecords(Attempts):
+    """Is evaluated by the records of its attempts."""
+
+    def summary(self, records, players):
+        """What `evaluate` returns, from all records."""
+        raise NotImplementedError
+
+    def files(self, records):
+        """What eval writes beside its report: {ending of the name: what json can write}."""
+        return {}
+
+    def evaluate(self, examples, players):
+        records = [record for _, record in self.attempt(examples, players)]
+        return self.summary(records, players)
+
+
+class LearnsAtTestTime(EvaluatesRecords):
+    """Can train on what its test tasks show (ttt.py)."""
+
+    def attempt(self, examples, players, records=None):
+        """As in Attempts; with records there are, players.n more replies go into these."""
+        raise NotImplementedError
+
+    def lessons(self, examples, records):
+        """Examples to learn from before a test is answered, given the records so far; no output of a test."""
+        raise NotImplementedError
+
+
+class Collects(Attempts):
+    """Its replies teach something: `infer.py collect`."""
+
+    collect_split = "train"  # the split whose examples are collected from
+
+    def collected(self, record):
+        """Rows for --data that a record of `attempt` makes."""
+        raise NotImplementedError
+
+    def tally(self, records):
+        """Lines that collect prints about all its records."""
+        return []
+
+
+class Mines:
+    """Collects rows in one go: hard negatives, or what a model says of the training examples."""
+
+    def mined(self, players, limit):
+        """(rows for --data, rows with the texts of all labels or None) from the first `limit` examples."""
+        raise NotImplementedError
+
+
+class SubmitsPredictions:
+    """Makes a submission from the predictions that eval wrote."""
+
+    def submit(self, path):
+        """What json can write, checked against --data."""
+        raise NotImplementedError
+
+
+class SubmitsRows:
+    """Makes a submission that is a CSV file from a model."""
+
+    def submission(self, players):
+        """The rows, dicts of cells, for the test rows of --data, checked."""
+        raise NotImplementedError
+
+
+class SubmitsProgram:
+    """Its submission is a program that plays with the model."""
+
+    def package(self, out, folder, format, settings):
+        """Write the program with the model of `folder` to `out`; settings: agents.Model's keywords."""
+        raise NotImplementedError
+
+
 # ------------------------------------------------------------------------------------------------ shared help
-def typed(read, show, what):
-    """The line that a person types when asked for something, or None at the end or at quit."""
-    show(what)
-    line = read()
-    return None if line is None or line.strip().lower() in ("quit", "q") else line
+def first(examples, n):
+    """The first n of a list, all for n = 0."""
+    return examples[:n] if n else examples
 
 
-def wilson(wins, n, z=1.96):
-    """The 95 % Wilson score interval of a rate wins / n: (low, high)."""
-    if n == 0:
-        return 0.0, 1.0
-    rate = wins / n
-    centre = rate + z * z / (2 * n)
-    spread = z * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
-    low, high = ((centre + side * spread) / (1 + z * z / n) for side in (-1, 1))
-    return max(low, 0.0), min(high, 1.0)  # rounding leaves the ends a hair outside
+def refuse_seen(examples, trained_on):
+    """The examples; ValueError where a model was trained on some of them."""
+    both = [example["id"] for example in examples if example.get("id") in trained_on]
+    if both:
+        raise ValueError(
+            f"{len(both):,} of {len(examples):,} examples are among those that the model was trained on "
+            f"({both[0]}), so a result on them says nothing: take others, or a model that never saw them"
+        )
+    return examples
 
 
-def pass_at(n, c, k):
-    """The chance that k of n attempts, drawn without replacement, hold one of the c right ones: the unbiased
-    estimator 1 - C(n - c, k) / C(n, k) of arXiv 2107.03374."""
-    if not 0 <= c <= n or not 1 <= k <= n:
-        raise ValueError(f"pass_at(n={n}, c={c}, k={k}): needs 0 <= c <= n and 1 <= k <= n")
-    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+def tests_for(task, n, trained_on=frozenset()):
+    """The test examples that a model is evaluated on: the first n, those it was trained on left alone."""
+    if isinstance(task, TracksTraining):
+        return task.tests_for(n, trained_on)
+    return first(task.examples("test"), n)

@@ -8,8 +8,10 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import data  # noqa: E402
+from families import config_from_hf  # noqa: E402
+from games import GAMES  # noqa: E402
 from games.twentyq.task import Options, TwentyQuestions  # noqa: E402
-from model import Transformer, config_from_hf  # noqa: E402
+from model import Transformer  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -105,3 +107,23 @@ def task(world_file):
 @pytest.fixture(scope="session")
 def tokenizer(world_file):
     return data.train_tokenizer(TwentyQuestions(Options(world=str(world_file))).texts(), 400)
+
+
+@pytest.fixture
+def facts(monkeypatch):
+    """facts(loss) makes the game 20q give items for that loss (tests/facts.py)."""
+    from tests.facts import Facts
+
+    def choose(loss):
+        monkeypatch.setattr(Facts, "loss", loss)
+        monkeypatch.setitem(GAMES, "20q", Facts)
+
+    return choose
+
+
+@pytest.fixture(scope="session")
+def base(world_file, tmp_path_factory):
+    """The folder of a small decoder with random weights."""
+    from tests.facts import save_small_model
+
+    return save_small_model(world_file, tmp_path_factory.mktemp("base"))

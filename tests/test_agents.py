@@ -1,76 +1,100 @@
-"""The teacher behind an endpoint: order, retries, what is given up at once, what is counted; a judge."""
+"""The agents: a Model on top of the sampler, a Teacher behind an endpoint, and the Journal of its replies."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import copy
 
 import pytest
+from torch.testing import assert_close
 
 import agents
-from agents import Teacher
-from games.reasoning.task import Options, Reasoning, written
+from agents import Journal, Model, Teacher
 from games.task import Reply
+from sampler import generate
+from tests.endpoint import Endpoint
+from tests.replies import agree, count, teacher_forced
 
+# ------------------------------------------------------------------------------------------------ a model
+TALKS = [
+    [{"role": "system", "content": "Play."}, {"role": "user", "content": "Is it alive?"}],
+    [{"role": "user", "content": "Ask the first question."}],
+]
+CHOICES = ["yes", "no", "Is it alive?"]
+
+
+@pytest.fixture
+def agent(tiny, tokenizer):
+    """A maker of Model agents over one tiny model."""
+    model = tiny(vocab_size=tokenizer.size)
+    return lambda **settings: Model(model, copy.copy(tokenizer), 8, **settings)
+
+
+def test_choose_gives_the_probability_of_each_whole_reply(agent, tokenizer):
+    agent = agent()
+    scores = agent.choose(TALKS, CHOICES)
+    for talk, row in zip(TALKS, scores):
+        prompt, end = tokenizer.prompt(talk), tokenizer.control["<|end|>"]
+        replies = [[*tokenizer.encode(choice), end] for choice in CHOICES]
+        expected = [float(teacher_forced(agent.model, prompt, ids).sum()) for ids in replies]
+        assert_close(row, expected, atol=1e-5, rtol=1e-6)
+
+
+def test_the_greedy_agent_says_what_its_model_finds_likeliest(agent, tokenizer):
+    agent = agent()
+    replies = [group[0] for group in agent.reply(TALKS)]
+    prompts = [tokenizer.prompt(talk) for talk in TALKS]
+    agree(replies, generate(agent.model, prompts, 8, tokenizer.stop_ids, temperature=0))
+    assert [reply.text for reply in replies] == [tokenizer.decode(reply.ids) for reply in replies]
+
+
+def test_an_agents_samples_depend_on_seed_call_row_and_sample(agent):
+    first, again, other = (agent(temperature=1, seed=seed) for seed in (1, 1, 2))
+    groups = first.reply([TALKS[0]] * 2, n=3)
+    assert again.reply([TALKS[0]] * 2, n=3) == groups
+    texts = [tuple(reply.ids) for group in groups for reply in group]
+    assert len(set(texts)) == 6
+    assert other.reply([TALKS[0]] * 2, n=3) != groups
+    assert first.reply([TALKS[0]] * 2, n=3) != groups
+    first.start_part(64)
+    again = first.reply([TALKS[0]] * 2, n=3)
+    assert [tuple(reply.ids) for group in again for reply in group] == texts
+
+
+def test_several_replies_at_temperature_zero_are_the_likeliest_best_first(agent):
+    agent = agent()
+    agent.tokenizer.stop_ids = list(range(0, agent.tokenizer.size, 3))
+    groups = agent.reply(TALKS, n=4)
+    for group in groups:
+        assert isinstance(group[0], Reply) and len(group) == 4
+        assert [reply.logp for reply in group] == sorted((reply.logp for reply in group), reverse=True)
+        assert len({tuple(reply.ids) for reply in group}) == 4
+
+
+def test_a_reply_goes_on_from_its_beginning_and_ends_before_a_string(agent):
+    agent, seen = agent(), []
+    agent.max_new = 12
+    plain = agent.reply(TALKS[:1])[0][0].text
+    begun = agent.reply(TALKS[:1], begin=plain[:3], watch=lambda i, text: seen.append(text))[0][0]
+    assert begun.text.startswith(plain[:3]) and seen[-1] == begun.text and len(seen) == len(begun.ids)
+    end = plain[4:6]
+    cut = agent.reply(TALKS[:1], until=[end])[0][0]
+    assert cut.text == plain.partition(end)[0] and cut.finished
+
+
+def test_an_agent_keeps_its_cache_over_the_turns_of_a_game(agent):
+    agent = agent()
+    shapes, talks = count(agent.model), TALKS
+    for turn in range(3):
+        shapes.clear()
+        replies = agent.reply(talks)
+        if turn:
+            assert shapes[0][1] < 0.6 * max(len(agent.tokenizer.prompt(talk)) for talk in talks)
+        talks = [
+            [*talk, {"role": "assistant", "content": group[0].text}, {"role": "user", "content": "yes"}]
+            for talk, group in zip(talks, replies)
+        ]
+
+
+# ------------------------------------------------------------------------------------------------ an endpoint
 KEY = "sk-very-secret"
-
-
-class Endpoint(ThreadingHTTPServer):
-    """A stub of an OpenAI-compatible endpoint on loopback; `script` says how requests fare, then "ok".
-    Closing it waits for the requests it still serves, so that none talks into the next test."""
-
-    daemon_threads = False
-
-    def __init__(self, *script):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.seen, self.lock = list(script), [], threading.Lock()
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, *_):
-        """A client that hangs up is part of the play."""
-
-    def talk(self, messages):
-        return f"re: {messages[-1]['content']}"
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.seen.append((self.path, self.headers["Authorization"], body))
-            how = self.server.script.pop(0) if self.server.script else "ok"
-        if how == "slow":
-            threading.Event().wait(0.6)
-        if how == "hang up":
-            return self.connection.close()
-        if isinstance(how, int):
-            self.send_response(how)
-            self.send_header("Retry-After", "0")
-            self.end_headers()
-            self.wfile.write(b'{"error": "not now"}')
-            return None
-        data = {
-            "nonsense": b"<html>",
-            "other": b'{"choices": []}',
-            "null": b'{"choices":[{"message":{"content":null}}]}',
-        }
-        answer = {
-            "choices": [
-                {"message": {"content": self.server.talk(body["messages"])}, "finish_reason": "stop"}
-            ],
-            "usage": {"prompt_tokens": 3, "completion_tokens": 2},
-        }
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(data.get(how) or json.dumps(answer).encode())
-        return None
 
 
 def asked(*texts):
@@ -89,7 +113,7 @@ def test_replies_come_in_order_and_are_counted():
         teacher = Teacher(end.url, "big", KEY, max_new=7, temperature=0.5, workers=4)
         groups = teacher.reply(asked(*"abcdefgh"), n=2)
     assert [[reply.text for reply in group] for group in groups] == [[f"re: {x}"] * 2 for x in "abcdefgh"]
-    assert teacher.tokens == {"prompt_tokens": 48, "completion_tokens": 32}
+    assert teacher.tokens() == [48, 32]
     path, key, body = end.seen[0]
     assert path == "/v1/chat/completions" and key == f"Bearer {KEY}"
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 7, 0.5)
@@ -106,37 +130,61 @@ def test_what_fails_for_a_while_is_tried_again(how, no_waiting):
 
 
 @pytest.mark.parametrize("how, tries", [(401, 1), (404, 1), (503, 3)])
-def test_what_cannot_work_says_so_without_the_key(how, tries):
+def test_what_cannot_work_says_so_without_the_key(how, tries, no_waiting):
     with Endpoint(*[how] * 9) as end:
-        with pytest.raises(
-            ConnectionError, match=f"{end.url}/chat/completions: no reply .*{how}.*not now"
-        ) as error:
-            Teacher(end.url, "big", KEY, tries=3).reply(asked("a"))
-    assert len(end.seen) == tries and KEY not in str(error.value)
-
-
-def test_nobody_there(no_waiting):
+        teacher, said = Teacher(end.url, "big", KEY, tries=3), f"{end.url}/chat/completions: no reply .*{how}"
+        with pytest.raises(ConnectionError, match=f"{said}.*not now") as error:
+            teacher.reply(asked("a"))
+    assert len(end.seen) == tries and KEY not in f"{error.value} {teacher!r}"
+    no_waiting.clear()
     with pytest.raises(ConnectionError, match="no reply"):
-        Teacher("http://127.0.0.1:9/v1", "big", tries=2).reply(asked("a"))
+        Teacher("http://127.0.0.1:9/v1", "big", tries=2).reply(asked("a"))  # nobody is there
     assert no_waiting == [1.0]
 
 
-# ------------------------------------------------------------------------------------------------ judging
-class Says:
-    def __init__(self, *texts):
-        self.texts = list(texts)
+def test_replies_that_a_journal_keeps_are_not_asked_again(tmp_path):
+    """Equal requests of one part are told apart, and so are those of two parts; what was paid is known."""
+    path, texts = tmp_path / "replies.part", ["a", "a", "b"]
+    with Endpoint() as end:
+        teacher = Teacher(end.url, "big", kept=Journal(path, {}))
+        groups = teacher.reply(asked(*texts))
+        with open(path, "a") as file:
+            file.write('{"row": "cut off by a')  # a kill
+        again = Teacher(end.url, "big", kept=Journal(path, {}))
+        assert again.reply(asked(*texts)) == groups and len(end.seen) == 3
+        assert again.before == again.tokens() == teacher.tokens() == [9, 6]
+        again.start_part(1)
+        again.reply(asked("a"))
+        assert len(end.seen) == 4
 
-    def reply(self, conversations, n=1):
-        self.seen = conversations
-        return [[Reply(self.texts[i % len(self.texts)], [1])] for i in range(len(conversations))]
+
+# ------------------------------------------------------------------------------------------------ the journal
+def test_a_journal_goes_on_where_it_was_cut_off(tmp_path):
+    path, settings = tmp_path / "new" / "rows.part", {"n": 2, "names": ("a", "b")}
+    Journal(path, settings).add([{"row": 0, "text": "\u00e9"}, {"row": 3}])
+    whole = path.read_bytes()
+    for cut in range(1, 6):
+        path.write_bytes(whole[:-cut] if cut > 1 else whole + b'{"r')
+        journal = Journal(path, settings)
+        assert list(journal.rows) == ([0, 3] if cut == 1 else [0])
+        journal.add([{"row": 3}])
+        assert path.read_bytes() == whole + (whole.split(b"\n")[1] + b"\n" if cut == 1 else b"")
+    assert Journal("", settings).rows == {}
 
 
-def test_grades_of_a_judge():
-    """Numbers from 0 to 10 count; the judge sees question and reply, not the truth."""
-    task = Reasoning(Options(tests=4))
-    task.grader = Says("8", "Grade: 6.5", "eleven", "12")
-    rows = [{"question": f"q{i}", "answer": "the truth", "kind": "open"} for i in range(4)]
-    metrics = task.evaluate(rows, Says(written("thoughts", "an answer")))["metrics"]
-    assert metrics["grade"] == 7.25 and metrics["graded"] == 0.5
-    told = task.grader.seen[0][-1]["content"]
-    assert "q0" in told and "thoughts" in told and "the truth" not in told
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        ('{"row": 0, "settings": {"n": 3}}\n', "made with n 3, now 2"),
+        ('{"row": 0}\n', "made with n None, now 2"),
+        ('{\n  "row": 0\n}\n', "not a file of ours"),
+        ("my notes", "not a file of ours"),
+        ('{"row": 0, ]\n', "line 1: not valid JSON"),
+    ],
+)
+def test_a_file_that_is_no_journal_of_this_call_is_left_alone(tmp_path, content, why):
+    path = tmp_path / "rows.part"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=why):
+        Journal(path, {"n": 2})
+    assert path.read_text() == content

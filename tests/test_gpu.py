@@ -9,8 +9,8 @@ from conftest import ENCODERS, SHAPES
 
 import attention
 import sampler
-from cache import fuse
-from tests.test_packing import SLIDING, batch_for, long_documents, model_body
+from fused import fuse
+from tests.packed import SLIDING, batch_for, long_documents, model_body
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,7 +51,7 @@ def on_gpu(tiny, family):
 def test_the_compiled_kernel_equals_a_mask(tiny, monkeypatch, family, recompute):
     """In float32 but for rounding; in bfloat16 it is about as far from that as the mask is."""
     model = on_gpu(tiny, family)
-    model.recompute = recompute
+    model.recompute_activations(recompute)
     inputs = [tensor.cuda() for tensor in batch_for(model)]
     exact = run(model, inputs, monkeypatch, "dense")
     assert error(run(model, inputs, monkeypatch, "flexed"), exact) < 1e-4

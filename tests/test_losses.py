@@ -25,7 +25,7 @@ def capped_head(weight):
     return lambda hidden: 3 * torch.tanh(hidden @ weight.T / 3)
 
 
-@pytest.mark.parametrize("chunk", [1, 40, 41 * 7, 2**26])
+@pytest.mark.parametrize("chunk", [1, 41 * 7])
 def test_chunks_of_logits_change_neither_log_probabilities_nor_gradients(monkeypatch, chunk):
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(n, 8, generator=generator) for n in (23, 40))
@@ -70,13 +70,10 @@ def test_classify_by_hand_with_indices_and_distributions():
     assert_close(half, torch.tensor([(LN(4) + LN(4 / 3)) / 2, (LN(5 / 4) + LN(5)) / 2]))
 
 
-def test_contrastive_of_orthonormal_vectors_has_a_closed_form():
-    vectors = torch.eye(4)
-    loss = contrastive(vectors, vectors, torch.arange(4), temperature=0.5)
+def test_contrastive_of_orthonormal_vectors_is_known_and_pushes_no_candidate_of_the_same_label_away():
+    vectors, four = torch.eye(4), torch.arange(4)
+    loss = contrastive(vectors, vectors, four, 0.5, four, four)
     assert_close(loss, torch.full((4,), LN(1 + 3 * math.exp(-2))))
-
-
-def test_a_candidate_with_the_same_label_is_not_pushed_away():
     query = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
     candidates = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
     own, labels = torch.tensor([0, 1]), torch.tensor([7, 8, 7, 9])  # the third is another positive of query 0
@@ -117,14 +114,10 @@ def test_dpo_starts_at_log_two_and_by_hand():
 
 def test_kto_by_hand():
     logp, ref, good = tensor(-10, -10), tensor(-12, -12), torch.tensor([True, False])
-    loss = kto(logp, ref, good, z=0.5, beta=0.1, weight_good=1.0, weight_bad=1.3)
-    assert_close(loss, tensor(1 - sigmoid(0.15), 1.3 * (1 - sigmoid(-0.15))))
+    assert_close(kto(logp, ref, good, z=0.5, beta=0.1), tensor(1 - sigmoid(0.15), 1 - sigmoid(-0.15)))
     assert_close(kto(logp, ref, good, z=-4.0, beta=0.1), tensor(1 - sigmoid(0.2), 1 - sigmoid(-0.2)))
-
-
-def test_no_gradient_flows_through_ktos_z():
     z = tensor(0.5)[0].requires_grad_()
-    kto(tensor(-1).requires_grad_(), tensor(-2), torch.tensor([True]), z, 0.1).sum().backward()
+    kto(logp.requires_grad_(), ref, good, z, 0.1).sum().backward()
     assert z.grad is None
 
 
@@ -136,10 +129,7 @@ def test_advantages_by_hand():
     expected = 0.5 / (spread + 1e-4)
     scaled = torch.tensor([[-expected, expected, expected, -expected], [0.0] * 4])
     assert_close(advantages(rewards), scaled)
-
-
-def test_an_even_group_has_no_advantage_whatever_rounding_leaves_of_its_spread():
-    assert advantages(torch.full((1, 3), 0.1)).abs().max() < 1e-6
+    assert advantages(torch.full((1, 3), 0.1)).abs().max() < 1e-6  # whatever rounding leaves of its spread
 
 
 def test_grpo_on_policy_is_the_policy_gradient():

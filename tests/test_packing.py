@@ -9,34 +9,13 @@ from torch.nn.attention import flex_attention
 from torch.testing import assert_close
 
 import attention
-from attention import ALWAYS, band, banded, blocks, dense, sees, visible
+from attention import ALWAYS, band, banded, blocks, dense, visible
 from cache import KVCache
-from data import collate, pack, share_prefixes
+from data import collate, pack
+from tests.packed import LONG, SLIDING, batch_for, long_documents, model_body, place, rows_of, text, tree
 
 families = pytest.mark.parametrize("family", SHAPES)
 everyone = pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])
-SLIDING = ["mistral", "gemma2", "gemma3_text", "modernbert"]
-LONG = 160  # slots from which the smallest band pays: twice its 64 queries and their neighbourhood
-
-
-def text(n, seed):
-    return torch.randint(1, 300, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def tree(stem, *branches, seed=0):
-    """Texts that share their first tokens, of these lengths, and some of them more than those."""
-    stem, first = text(stem, seed), text(8, seed + 1)
-    return [stem + first * (i % 2) + text(n, seed + 2 + i) for i, n in enumerate(branches)]
-
-
-def rows_of(*groups):
-    """A Row of each group of texts; every token but a text's first is learned, a text's label its number."""
-    rows, number = [], 0
-    for group in groups:
-        samples = [(ids, [0] + [1] * (len(ids) - 1)) for ids in group]
-        rows.append(share_prefixes(samples, [number + i for i in range(len(group))]))
-        number += len(group)
-    return rows
 
 
 SINGLES = [[text(n, seed)] for seed, n in enumerate((21, 14, 9, 3, 2))]
@@ -55,14 +34,14 @@ padded = pytest.mark.parametrize("layout", list(LAYOUTS)[-2:])
 def batch_of(layout):
     groups, slots = LAYOUTS[layout]
     batch = collate(pack(rows_of(*groups), slots))
-    assert (len(batch["ids"]) > 1) == (layout in ("long", "packed rows of different length"))
+    assert (len(batch.ids) > 1) == (layout in ("long", "packed rows of different length"))
     return batch, [ids for group in groups for ids in group]
 
 
 def logits_by_text(model, batch, texts, end):
     """The logits that predict each text's tokens, in the order of the texts."""
-    hidden = model(batch["ids"], batch["positions"], end).flatten(0, 1)[batch["source"]]
-    order = batch["labels"][batch["owner"]].argsort(stable=True)
+    hidden = model(batch.ids, batch.positions, end).flatten(0, 1)[batch.source]
+    order = batch.labels[batch.owner].argsort(stable=True)
     return model.logits(hidden)[order].split([len(ids) - 1 for ids in texts])
 
 
@@ -86,14 +65,29 @@ def same_gradients(actual, expected):
         assert (actual[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6 * whole, name
 
 
+def same_as_by_all_scores(model, inputs, monkeypatch):
+    """Hidden states of what is no padding, and gradients, are those that `dense` gives under a mask."""
+    real = (inputs[2] > 0)[:, :, None] if len(inputs) > 1 else 1
+    found = []
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr(attention, "flexible", lambda config, positions: False)
+            monkeypatch.setattr(attention, "band", lambda *args: None)
+            monkeypatch.setattr(attention, "texts_of", lambda end: None)
+        hidden = model(*inputs) * real
+        found.append((hidden, gradients(model_body(model), hidden.square().sum())))
+    assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
+    same_gradients(found[0][1], found[1][1])
+
+
 # ------------------------------------------------------------------------------------------------ packing
 @layouts
 @families
 def test_texts_in_packed_rows_equal_texts_alone(tiny, family, layout):
     model, (batch, texts) = tiny(family), batch_of(layout)
-    assert not model.config.sliding or model.config.reach + 1 < min(batch["length"])
+    assert not model.config.sliding or model.config.reach + 1 < min(batch.length)
     with torch.no_grad():
-        packed = logits_by_text(model, batch, texts, batch["end"])
+        packed = logits_by_text(model, batch, texts, batch.end)
         for actual, expected in zip(packed, logits_alone(model, texts)):
             # logits go up to 12; torch's kernels for AVX-512 with bfloat16 leave 1.7e-5, others 1e-5
             assert_close(actual, expected, atol=2e-5, rtol=1e-5)
@@ -103,31 +97,20 @@ def test_texts_in_packed_rows_equal_texts_alone(tiny, family, layout):
 @families
 def test_gradients_of_packed_rows_are_those_of_the_texts_alone_in_sum(tiny, family, layout):
     model, (batch, texts) = tiny(family), batch_of(layout)
-    packed = gradients(model, summed_loss(logits_by_text(model, batch, texts, batch["end"]), texts))
+    packed = gradients(model, summed_loss(logits_by_text(model, batch, texts, batch.end), texts))
     same_gradients(packed, gradients(model, summed_loss(logits_alone(model, texts), texts)))
-
-
-@layouts
-@families
-def test_without_end_texts_of_a_row_see_each_other(tiny, family, layout):
-    """That the tests above could fail."""
-    model, (batch, texts) = tiny(family), batch_of(layout)
-    with torch.no_grad():
-        leaking, alone = logits_by_text(model, batch, texts, None), logits_alone(model, texts)
-    worst = [float((a - b).abs().max()) for a, b in zip(leaking, alone)]
-    assert sum(difference > 1e-3 for difference in worst) >= len(texts) // 2
 
 
 @pytest.mark.parametrize("family", ENCODERS)
 def test_documents_in_an_encoder_row_equal_documents_alone(tiny, family):
     model, texts = tiny(family), [text(n, n) for n in (90, 30, 50, 1)]
     batch = collate(pack(rows_of(*[[ids + [0]] for ids in texts]), 175))  # the last token is no input
-    assert len(batch["ids"]) == 1 and batch["ids"].shape[1] >= LONG
-    ends = [0, *batch["end"][0].unique().tolist()]
+    assert len(batch.ids) == 1 and batch.ids.shape[1] >= LONG
+    ends = [0, *batch.end[0].unique().tolist()]
     with torch.no_grad():
-        packed = model(batch["ids"], batch["positions"], batch["end"])[0]
+        packed = model(batch.ids, batch.positions, batch.end)[0]
         for start, stop in zip(ends, ends[1:]):
-            alone = model(batch["ids"][:, start:stop])[0]
+            alone = model(batch.ids[:, start:stop])[0]
             assert_close(packed[start:stop], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -151,7 +134,7 @@ STRAIGHT = {
 }
 STRAIGHT["endless"] = STRAIGHT["padded right"][0], (STRAIGHT["padded right"][1] > 0) * ALWAYS
 CROOKED = {
-    "tree": [collate(rows_of(tree(40, 60, 60, 60)))[key] for key in ("positions", "end")],
+    "tree": place(collate(rows_of(tree(40, 60, 60, 60)))),
     "a place is skipped": (torch.arange(T)[None] + (torch.arange(T) > 99), torch.full((1, T), ALWAYS)),
     "packed without end": (STRAIGHT["packed"][0], None),
     "numbered documents": (torch.arange(T)[None], torch.arange(T)[None] // 100 + 1),
@@ -166,7 +149,7 @@ def random_qkv(heads, groups, T, seed=0):
 
 def near_mask(positions, end, reach, causal):
     near = (positions[:, :, None] - positions[:, None, :]).abs()[:, None] <= reach
-    return near & visible(end, end.shape[1], causal)
+    return near & visible(end, causal)
 
 
 @pytest.mark.parametrize("reach, heads, groups, softcap", [(5, 4, 2, None), (33, 3, 3, 5.0), (20, 4, 1, 5.0)])
@@ -217,48 +200,14 @@ def calls(monkeypatch):
     return found
 
 
-def long_documents():
-    """ids, positions and end of two rows that hold documents; one is shorter."""
-    rows = pack(rows_of(*[[text(n, n)] for n in (100, 40, 30, 90, 20)]), 175)
-    batch = collate(rows)
-    assert batch["ids"].shape[1] >= LONG and len(batch["ids"]) > 1
-    return batch["ids"], batch["positions"], batch["end"]
-
-
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("family", SLIDING)
 def test_a_model_with_the_band_equals_one_without(tiny, monkeypatch, calls, family, plain, recompute):
-    model, (ids, positions, end) = tiny(family), long_documents()
-    model.recompute = recompute
-    inputs = (ids,) if plain else (ids, positions, end)
-    real = torch.ones_like(ids)[:, :, None] if plain else (end > 0)[:, :, None]
-    found = []
-    for limit in (attention.band, lambda *args: None):
-        monkeypatch.setattr(attention, "band", limit)
-        hidden = model(*inputs) * real
-        found.append((hidden, gradients(model_body(model), hidden.square().sum())))
-    slides, full = sum(model.config.sliding), model.config.layers - sum(model.config.sliding)
-    times = 2 if recompute else 1
-    assert calls["banded"] == times * slides
-    assert calls["dense"] == times * (2 * full + slides) + calls["banded"]  # a band's blocks are dense
-    assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
-    same_gradients(found[0][1], found[1][1])
-
-
-def model_body(model):
-    """Without the head, which has no part in hidden states."""
-    body = torch.nn.Module()
-    for name, part in model.named_children():
-        if name not in ("head", "classifier"):
-            body.add_module(name, part)
-    return body
-
-
-def test_where_all_layers_slide_no_mask_of_all_scores_is_made(tiny, monkeypatch):
-    model, inputs = tiny("mistral"), long_documents()
-    monkeypatch.setattr(attention, "visible", lambda *args: pytest.fail("a mask (B, 1, T, S)"))
-    model(*inputs)
+    model = tiny(family)
+    model.recompute_activations(recompute)
+    same_as_by_all_scores(model, long_documents()[: 1 if plain else 3], monkeypatch)
+    assert calls["banded"]
 
 
 @pytest.mark.parametrize("family", SLIDING[:3])
@@ -266,12 +215,12 @@ def test_padding_behind_rows_without_end_is_no_obstacle_to_the_band(tiny, calls,
     """What collate makes of plain texts of different length: end is None, and padding is at position 0."""
     model, lengths = tiny(family), (190, 150)
     batch = collate(rows_of(*[[text(n, n)] for n in lengths]))
-    assert batch["end"] is None
+    assert batch.end is None
     with torch.no_grad():
-        together = model(batch["ids"], batch["positions"])
+        together = model(batch.ids, batch.positions)
         assert calls["banded"]
         for row, n in enumerate(lengths):
-            alone = model(batch["ids"][row : row + 1, : n - 1])[0]
+            alone = model(batch.ids[row : row + 1, : n - 1])[0]
             assert_close(together[row, : n - 1], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -313,38 +262,16 @@ def one_a_row(lengths, left=0, right=0):
 @apart
 @pytest.mark.parametrize("family", ENCODERS)
 def test_an_encoder_without_padding_equals_one_with_all_scores(tiny, monkeypatch, calls, family, lengths):
-    model, found = tiny(family), []
-    ids, positions, end = one_a_row(lengths)
-    for texts_of, limit in ((attention.texts_of, attention.band), (lambda *args: None, lambda *args: None)):
-        monkeypatch.setattr(attention, "texts_of", texts_of)
-        monkeypatch.setattr(attention, "band", limit)
-        hidden = model(ids, positions, end) * (end > 0)[:, :, None]
-        found.append((hidden, gradients(model_body(model), hidden.square().sum())))
+    model = tiny(family)
+    same_as_by_all_scores(model, one_a_row(lengths), monkeypatch)
     assert calls["banded"] == (sum(model.config.sliding or [0]) if sum(lengths) >= LONG else 0)
-    assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
-    same_gradients(found[0][1], found[1][1])
 
 
-@apart
-@pytest.mark.parametrize("family", ENCODERS)
-def test_padding_changes_nothing_in_an_encoder(tiny, family, lengths):
-    """Wherever it is, and however much."""
-    model, widest = tiny(family), max(lengths)
-    with torch.no_grad():
-        tight = model(*one_a_row(lengths))
-        for left, right in ((0, 30), (7, 0), (7, 30)):
-            loose = model(*one_a_row(lengths, left, right))[:, left : left + widest]
-            for row, n in enumerate(lengths):
-                assert_close(loose[row, :n], tight[row, :n], atol=1e-5, rtol=1e-5)
-                if n:
-                    alone = model(torch.tensor([text(n, row)]))[0]
-                    assert_close(tight[row, :n], alone, atol=1e-5, rtol=1e-5)
-
-
-def test_no_mask_of_all_scores_is_made_of_texts_without_padding(tiny, monkeypatch):
-    model = tiny("modernbert")
+@pytest.mark.parametrize("family", ["mistral", "modernbert"])
+def test_no_mask_of_all_scores_is_made_where_none_is_needed(tiny, monkeypatch, family):
+    """Where all layers slide, and of texts without padding."""
     monkeypatch.setattr(attention, "visible", lambda *args: pytest.fail("a mask (B, 1, T, S)"))
-    model(*one_a_row(APART["long"]))
+    tiny(family)(*(long_documents() if family == "mistral" else one_a_row(APART["long"])))
 
 
 # ------------------------------------------------------------------------------------------------ the kernel
@@ -357,28 +284,11 @@ def flex(monkeypatch):
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *args: None)
 
 
-def batch_for(model):
-    """A row of packed trees, a row of packed documents and a short one, over several blocks of 128 slots."""
-    documents = rows_of(*[[text(n, n)] for n in (140, 40, 30)])
-    trees = rows_of(tree(50, 60, 30, 40), tree(20, 30, 10, seed=9)) if model.config.causal else documents
-    batch = collate([*pack(documents, 280), *pack(trees, 280), documents[2]])
-    assert batch["ids"].shape[1] > 128 and batch["ids"].shape[0] == 3
-    return batch["ids"], batch["positions"], batch["end"]
-
-
 @everyone
 def test_the_kernels_rule_equals_a_mask(tiny, flex, calls, monkeypatch, family):
     model = tiny(family)
-    ids, positions, end = batch_for(model)
-    real, found = (end > 0)[:, :, None], []
-    for use in (True, False):
-        monkeypatch.setattr(attention, "flexible", lambda config, positions, use=use: use)
-        monkeypatch.setattr(attention, "band", lambda *args: None)
-        hidden = model(ids, positions, end) * real
-        found.append((hidden, gradients(model_body(model), hidden.square().sum())))
+    same_as_by_all_scores(model, batch_for(model), monkeypatch)
     assert calls["flexed"] == calls["dense"] == model.config.layers
-    assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
-    same_gradients(found[0][1], found[1][1])
 
 
 def test_blocks_that_are_computed_again_have_the_same_gradients(tiny, flex, monkeypatch):
@@ -387,7 +297,8 @@ def test_blocks_that_are_computed_again_have_the_same_gradients(tiny, flex, monk
     inputs, found = batch_for(model), []
     compiled = torch.compile(attention.flex_attention, backend="aot_eager")
     monkeypatch.setattr(attention, "flex_attention", compiled)
-    for model.recompute in (True, False):
+    for recompute in (True, False):
+        model.recompute_activations(recompute)
         hidden = model(*inputs) * (inputs[2] > 0)[:, :, None]
         found.append(gradients(model_body(model), hidden.square().sum()))
     same_gradients(*found)
@@ -411,7 +322,7 @@ def test_the_kernels_list_of_blocks_leaves_out_only_what_nobody_sees(causal, rea
     rows = [documents(1000, *lengths) for lengths in ((1000,), (130, 400, 300, 170), (500, 10), (7,))]
     if causal:
         trees = collate(pack(rows_of(tree(300, 200, 200), tree(20, 90, 90, seed=9)), 1000))
-        rows.append([F.pad(trees[key], (0, 1000 - trees[key].shape[1])) for key in ("positions", "end")])
+        rows.append([F.pad(tensor, (0, 1000 - tensor.shape[1])) for tensor in place(trees)])
     positions, end = (torch.cat(part) for part in zip(*rows))
     mask = blocks(positions, end, reach, causal)
     listed = mask.to_dense()[:, 0] > 0  # (B, 8, 8)
@@ -443,13 +354,3 @@ def test_a_kernel_serves_other_lengths_windows_and_scales(flex, monkeypatch):
         actual = attention.flexed(q, k, v, blocks(positions, end, reach, True), True, scale, softcap)
         assert_close(actual, expected, atol=1e-5, rtol=0)
     assert counter.frame_count <= 2  # one for the first length, one for all others
-
-
-def test_sees_by_hand():
-    """Two documents of two tokens and padding; as slots and as broadcast values."""
-    end, slots = torch.tensor([2, 2, 4, 4, 0, 0]), torch.arange(6)
-    first, second, own = [1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0], torch.eye(6).int().tolist()
-    seen = sees(slots[:, None], slots, end[:, None], end, True)
-    assert seen.int().tolist() == [own[0], first, own[2], second, own[4], own[5]]
-    seen = sees(slots[:, None], slots, end[:, None], end, False)
-    assert seen.int().tolist() == [first, first, second, second, own[4], own[5]]

@@ -15,7 +15,7 @@ from model import load, save
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers")
 
-from tests.test_peers import near, open_there, theirs  # noqa: E402
+from tests.peers import near, new_of_kind, open_there, theirs  # noqa: E402
 
 CLASSES = dict(id2label={"0": "A", "1": "B", "2": "C"}, label2id={"A": 0, "B": 1, "C": 2})
 VARIANTS = {  # of classifiers
@@ -65,20 +65,8 @@ def both(model, peer, padded):
 
 def classifier_hf(variant):
     family = variant.split(" ")[0]
-    kind = FAMILIES[family]["stem"] + "ForSequenceClassification"
+    kind = FAMILIES[family].stem + "ForSequenceClassification"
     return tiny_hf(family, architectures=[kind], **CLASSES, **{"pad_token_id": 0} | VARIANTS[variant])
-
-
-def new_there(kind, hf):
-    """A random model of theirs, its norms and biases away from one and zero."""
-    config = transformers.AutoConfig.for_model(**hf)
-    model = getattr(transformers, kind)(config)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            fresh = torch.empty(weight.shape).normal_(0, 1, generator=generator)
-            weight.copy_(0.3 + 0.5 * fresh if weight.dim() == 1 else fresh * 1.5 / weight.shape[1] ** 0.5)
-    return model.eval()
 
 
 def open_classifier(folder):
@@ -90,34 +78,27 @@ def open_classifier(folder):
 
 
 # ------------------------------------------------------------------------------------------------ encoders
+
+
 @masks
-@encoders
-def test_transformers_opens_the_encoder_that_we_save(tiny, tmp_path, family, padded):
-    save(tiny(family), tmp_path)
-    near(*both(tiny(family), transformers.AutoModel.from_pretrained(tmp_path), padded))
-
-
 @pytest.mark.parametrize("kind", ["Model", "ForMaskedLM"])
 @encoders
-def test_we_open_the_encoder_that_transformers_saves(tmp_path, family, kind):
-    peer = new_there(FAMILIES[family]["stem"] + kind, tiny_hf(family))
-    peer.save_pretrained(tmp_path)
-    near(*both(load(tmp_path), peer.base_model, "right"))
+def test_the_encoder_that_transformers_saves_we_open_and_save_again_for_it(tmp_path, family, kind, padded):
+    peer = new_of_kind(FAMILIES[family].stem + kind, tiny_hf(family))
+    peer.save_pretrained(tmp_path / "theirs")
+    model = load(tmp_path / "theirs")
+    near(*both(model, peer.base_model, padded))
+    save(model, tmp_path / "ours")
+    near(*both(model, transformers.AutoModel.from_pretrained(tmp_path / "ours"), padded))
 
 
 # ------------------------------------------------------------------------------------------------ classifiers
-@classifiers
-def test_transformers_opens_the_classifier_that_we_save(tiny, tmp_path, variant, padded):
-    hf = classifier_hf(variant)
-    model = tiny(**hf | {"family": hf["model_type"]})
-    save(model, tmp_path)
-    near(*both(model, open_classifier(tmp_path), padded))
 
 
 @classifiers
-def test_we_open_the_classifier_that_transformers_saves(tmp_path, variant, padded):
+def test_the_classifier_that_transformers_saves_we_open_and_save_again_for_it(tmp_path, variant, padded):
     hf = classifier_hf(variant)
-    peer = new_there(hf["architectures"][0], hf)
+    peer = new_of_kind(hf["architectures"][0], hf)
     peer.save_pretrained(tmp_path / "first")
     model = load(tmp_path / "first")
     near(*both(model, peer, padded))
@@ -128,7 +109,7 @@ def test_we_open_the_classifier_that_transformers_saves(tmp_path, variant, padde
 @pytest.mark.parametrize("family", [*SHAPES, *ENCODERS])
 def test_transformers_opens_a_model_that_we_gave_a_classifier(tiny, tmp_path, family):
     save(tiny(family, pad_token_id=0), tmp_path / "without")
-    model = load(tmp_path / "without", labels=4, seed=0)
+    model = load(tmp_path / "without", head=4, seed=0)
     save(model, tmp_path / "with")
     near(*both(model, open_classifier(tmp_path / "with"), "right"))
 
@@ -136,7 +117,7 @@ def test_transformers_opens_a_model_that_we_gave_a_classifier(tiny, tmp_path, fa
 @pytest.mark.parametrize("family", SHAPES)
 def test_transformers_opens_a_decoder_that_we_left_without_a_head(tiny, tmp_path, family):
     save(tiny(family), tmp_path / "with")
-    model = load(tmp_path / "with", labels=0)
+    model = load(tmp_path / "with", head="none")
     save(model, tmp_path / "without")
     peer, report = transformers.AutoModel.from_pretrained(tmp_path / "without", output_loading_info=True)
     assert not any(report.values()), report
@@ -159,7 +140,7 @@ def test_we_open_the_text_half_of_a_model_that_also_sees(tmp_path):
     seeing = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     seeing |= dict(image_size=28, patch_size=14)
     hf = dict(model_type="gemma3", text_config=tiny_hf("gemma3_text"), vision_config=seeing)
-    peer = new_there("Gemma3ForConditionalGeneration", hf | dict(mm_tokens_per_image=4))
+    peer = new_of_kind("Gemma3ForConditionalGeneration", hf | dict(mm_tokens_per_image=4))
     peer.save_pretrained(tmp_path)
     model, ids = load(tmp_path), batch("none")[0]
     with torch.no_grad():

@@ -48,5 +48,5 @@ def test_no_keyword_of_the_environment_is_ever_a_question():
     assert len(words) > 500
     for word in words:
         for text in (word["keyword"], *word["alts"]):
-            assert correct(text, word["keyword"], word["alts"])
-            assert not correct(as_question(f"{text}?"), word["keyword"], word["alts"])
+            assert correct(text, word["keyword"], *word["alts"])
+            assert not correct(as_question(f"{text}?"), word["keyword"], *word["alts"])

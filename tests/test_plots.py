@@ -1,13 +1,13 @@
-"""Pictures of runs."""
+"""Pictures of runs, and which game draws what."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 import plots
-from games.arena.task import Arena, Options
-from tests.games.arena.test_task import Reader
 
 
 @pytest.fixture
@@ -25,41 +25,46 @@ def run(tmp_path):
 def test_a_run_is_read_with_the_evaluations_at_its_ends(run):
     steps, evaluations = plots.read_run(run)
     assert len(steps) == 30
-    assert [(row["step"], row["eval"]["win_rate"]) for row in evaluations] == [(0, 0.0), (10, 0.5), (30, 0.9)]
+    assert [(row["step"], row["win_rate"]) for row in evaluations] == [(0, 0.0), (10, 0.5), (30, 0.9)]
 
 
 def test_smoothing_by_hand():
     assert plots.smooth([1, 3, 5, 7], 2) == [1, 2, 4, 6] and plots.smooth([1, 3], 1) == [1, 3]
 
 
-def test_a_picture_of_two_runs(run, tmp_path, capsys):
+def test_a_picture_of_two_runs(run, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     assert plots.main([str(run), str(run), "--out", str(tmp_path / "runs.png")]) == 0
     assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
-    few = [str(run), "--out", str(tmp_path / "few.png"), "--only"]
-    assert plots.main([*few, "loss,win_rate"]) == 0
+    few, smoothed = [str(run), "--out", str(tmp_path / "few.png"), "--only"], []
+    monkeypatch.setattr(plots, "smooth", lambda values, window: smoothed.append(len(values)) or values)
+    assert plots.main([*few, "loss,win_rate"]) == 0 and smoothed == [30]
     assert (tmp_path / "few.png").stat().st_size < (tmp_path / "runs.png").stat().st_size
-    assert plots.main([*few, "reward"]) == 1 and "--only reward: no such panel" in capsys.readouterr().err
+    assert plots.main([*few, "reward"]) == 2 and "--only reward: must be" in capsys.readouterr().err
 
 
-def test_without_matplotlib_the_error_names_the_command(run, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_drawn_is_named(run, tmp_path, monkeypatch, capsys):
+    reports = {"eedi": [1], "arena": [1], "reasoning": [1], "other": []}
+    paths = {task: str(tmp_path / f"{task}.json") for task in reports}
+    for task, records in reports.items():
+        Path(paths[task]).write_text(json.dumps({"task": task, "records": records}))
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "metrics.jsonl").write_text('{"step": 1}\n{"st')
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert plots.main([str(run), "--out", str(tmp_path / "runs.png")]) == 1
-    assert "pip install matplotlib" in capsys.readouterr().err
+    for call, said in (
+        ([paths["eedi"], paths["arena"]], "cannot be in one picture"),
+        ([paths["reasoning"]], "--task reasoning"),
+        ([paths["other"]], "other.json: not a run"),
+        ([str(tmp_path)], f"{tmp_path}/metrics.jsonl: no such file"),
+        ([str(damaged)], "metrics.jsonl, line 2"),
+        ([str(run)], "pip install matplotlib"),
+    ):
+        assert plots.main(call) == 1
+        assert said in capsys.readouterr().err
 
 
-def test_what_is_no_run_or_damaged_is_named(run, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    assert plots.main([str(tmp_path)]) == 1 and "no metrics.jsonl" in capsys.readouterr().err
-
-
-def test_a_damaged_line_is_named(run):
-    (run / "metrics.jsonl").write_text('{"step": 1}\n{"st')
-    with pytest.raises(ValueError, match="metrics.jsonl, line 2"):
-        plots.read_run(run)
-
-
-def test_pictures_of_an_evaluation_of_arc(tmp_path, capsys):
+def test_pictures_of_an_evaluation_of_arc(tmp_path):
     """What eval wrote: the curve and the lengths, and beside them the tasks."""
     path = tmp_path / "e.json"
     pair = {"input": [[1, 2]], "output": [[2, 1], [0, 0]]}
@@ -67,9 +72,6 @@ def test_pictures_of_an_evaluation_of_arc(tmp_path, capsys):
     replies += [{"test": None, "answers": [pair["output"], None], "logp": -1.0, "tokens": 9}]
     record = {"id": "a", "train": [pair], "test": [pair, {"input": [[3]]}], "replies": replies}
     path.write_text(json.dumps({"task": "arc", "curve": {"1": 0.5, "2": 1.0}, "records": [record]}))
-    other = tmp_path / "other.json"
-    other.write_text("{}")
-    assert plots.main([str(other)]) == 1 and "other.json: not a run" in capsys.readouterr().err
     pytest.importorskip("matplotlib")
     assert plots.main([str(path)]) == 0
     for name in ("e.png", "e_tasks.png"):
@@ -94,7 +96,7 @@ def test_pictures_of_eedi_before_and_after(tmp_path):
     assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_pictures_of_battles_and_of_an_evaluation_of_them(tmp_path, capsys):
+def test_a_picture_of_battles(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     rows = [
         {"prompt": f"p{i}", "response_a": "x" * i, "response_b": "y", "winner": ("a", "b", "tie")[i % 3]}
@@ -104,19 +106,8 @@ def test_pictures_of_battles_and_of_an_evaluation_of_them(tmp_path, capsys):
     path = tmp_path / "battles.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert plots.main([str(path)]) == 0
-    said = capsys.readouterr().out
-    assert "19 battles" in said and all(name in said for name in ("m1", "m2", "m3", "Davidson"))
-    task = Arena(Options(data=str(path), test_data=str(path)))
-    task.splits["train"] = task.examples("test")
-    report = task.evaluate(task.examples("test"), Reader())
-    (tmp_path / "e.json").write_text(json.dumps({"task": "arena", **report}))
-    assert plots.main([str(tmp_path / "e.json")]) == 0
-    for name in ("battles.png", "battles_models.png", "e.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-
-
-def test_reports_of_different_games_are_not_in_one_picture(tmp_path, capsys):
-    for task in ("eedi", "arena"):
-        (tmp_path / f"{task}.json").write_text(json.dumps({"task": task, "records": [1]}))
-    assert plots.main([str(tmp_path / "eedi.json"), str(tmp_path / "arena.json")]) == 1
-    assert "cannot be in one picture" in capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "19 battles" in shown and all(name in shown for name in ("m1", "m2", "m3"))
+    for name in re.findall(r"written: (.+)", shown):
+        assert Path(name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "battles.png").exists()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from tests.test_objectives import KINDS, SMALL, Facts, base, facts, rows_in  # noqa: F401  (fixtures)
+from tests.facts import KINDS, SMALL, rows_in
 
 ROOT = Path(train.__file__).parent
 SCRIPT = """
@@ -21,10 +21,10 @@ sys.path[:0] = {paths!r}
 import ranks
 import train
 from games import GAMES
-from tests.test_objectives import Facts
+from tests.facts import Facts
 GAMES["20q"] = Facts
 for kind in {kinds!r}:
-    Facts.kind = kind
+    Facts.loss = kind
     code = train.main(sys.argv[1:] + (["--name", kind] if "--resume" not in sys.argv else []))
     if code:
         ranks.leave(code)
@@ -66,8 +66,8 @@ slow = pytest.mark.slow
     ],
 )
 def test_two_ranks_train_what_one_does_for_every_loss(
-    torchrun, facts, base, world_file, tmp_path, kinds, more  # noqa: F811
-):  # fmt: skip
+    torchrun, facts, base, world_file, tmp_path, kinds, more
+):
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4", "--micro-tokens", "60"]
     flags += ["--eval-every", "2", *(flag for flag in more if flag != "--shard")]
     two = torchrun([*flags, *more], kinds)
@@ -88,7 +88,7 @@ def test_two_ranks_train_what_one_does_for_every_loss(
 
 
 @pytest.mark.slow
-def test_a_sharded_run_resumes_with_its_optimizer(torchrun, base, world_file, tmp_path):  # noqa: F811
+def test_a_sharded_run_resumes_with_its_optimizer(torchrun, base, world_file, tmp_path):
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--shard", "--schedule", "constant"]
     for steps, more in (("4", flags), ("2", flags), ("4", ["--resume", str(tmp_path / "two" / "sft")])):
         two = torchrun([*more, "--steps", steps], ["sft"])
@@ -102,7 +102,7 @@ def test_a_sharded_run_resumes_with_its_optimizer(torchrun, base, world_file, tm
 
 
 @pytest.mark.slow
-def test_two_ranks_stop_together_save_and_go_on(torchrun, base, world_file, tmp_path):  # noqa: F811
+def test_two_ranks_stop_together_save_and_go_on(torchrun, base, world_file, tmp_path):
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "100000"]
     two, log = torchrun(flags, ["sft"]), tmp_path / "two" / "sft" / "metrics.jsonl"
     while not (log.exists() and len(log.read_text().splitlines()) > 3):
@@ -115,7 +115,7 @@ def test_two_ranks_stop_together_save_and_go_on(torchrun, base, world_file, tmp_
 
 
 @pytest.mark.slow
-def test_a_rank_that_fails_ends_the_run_with_its_message(torchrun, base, world_file, tmp_path):  # noqa: F811
+def test_a_rank_that_fails_ends_the_run_with_its_message(torchrun, base, world_file, tmp_path):
     (tmp_path / "two" / "sft").mkdir(parents=True)  # the first rank may not overwrite a run
     two = torchrun([*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4"], ["sft"])
     output = two.communicate(timeout=120)[0]

@@ -6,29 +6,57 @@ import re
 import pytest
 import torch
 
-from games import GAMES, task_class
-from model import Transformer, config_from_hf
-from recipes import RECIPES, SEED_20Q, Infer, Train, UsageError, helps, parse, values
+from families import config_from_hf
+from games import GAMES, recipes_of, task_class
+from games.twentyq.recipes import SEED_20Q
+from model import Transformer
+from recipes import VERBS, Infer, Train, groups_of, parse, restore, values
+from terminal import UsageError
 
 KINDS = [Train, Infer, *(task_class(name).Options for name in GAMES)]
+RECIPES = {name: recipe for game in GAMES for name, recipe in recipes_of(game).items()}
+LOSSES = {"dpo", "kto", "contrastive", "grpo"}
+
+
+def helps(kind):
+    return {name: text for _, _, fields in groups_of(kind) for name, text in fields.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_field_has_a_help_comment(kind):
-    text = helps(kind)
-    assert [field.name for field in dataclasses.fields(kind) if not text.get(field.name)] == []
+def test_every_field_has_a_help_comment_under_a_heading(kind):
+    assert {field.name for field in dataclasses.fields(kind)} == set(helps(kind))
+    for heading, verbs, _ in groups_of(kind):
+        assert heading and set(verbs) <= {"train", *VERBS, *LOSSES}, heading
 
 
-@pytest.mark.parametrize("kind", [Train, Infer])
-def test_help_lists_every_flag_with_its_comment(kind, capsys):
+def help_of(kind, capsys, *argv):
     with pytest.raises(SystemExit) as left:
-        parse(kind, ["--help"])
+        parse(kind, [*argv, "--help"])
     assert left.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    for each in (kind, task_class("20q").Options):
-        for name, text in helps(each).items():
-            assert " ".join(text.split()) in shown
-            assert name == "verb" or f"--{name.replace('_', '-')}" in shown
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("verb", ["train", *VERBS])
+def test_help_shows_the_flags_that_the_verb_uses_and_no_others(game, verb, capsys):
+    kind = Train if verb == "train" else Infer
+    shown = help_of(kind, capsys, "--task", game, *([] if kind is Train else [verb]))
+    assert not re.search(r"\[/\w", shown)  # no absolute path in a default
+    for each in (kind, task_class(game).Options):
+        for _, verbs, fields in groups_of(each):
+            used = not verbs or verb in verbs or (kind is Train and task_class(game).loss in verbs)
+            for name in fields:
+                pattern = rf"^  --(\[no-\])?{name.replace('_', '-')} "
+                assert bool(re.search(pattern, shown, re.M)) == (used and name != "verb"), name
+
+
+def test_the_help_of_training_fits_two_screens(capsys):
+    for game in GAMES:
+        assert len(help_of(Train, capsys, "--task", game).splitlines()) <= 90
+
+
+def test_the_help_of_a_loss_shows_its_own_flags(capsys):
+    assert "--group" not in help_of(Train, capsys) and "--group" in help_of(Train, capsys, "--loss", "grpo")
 
 
 def test_no_flag_of_a_game_shadows_one_of_ours():
@@ -36,6 +64,23 @@ def test_no_flag_of_a_game_shadows_one_of_ours():
         own = {field.name for field in dataclasses.fields(task.Options)}
         for kind in (Train, Infer):
             assert not own & {field.name for field in dataclasses.fields(kind)}
+
+
+def test_a_value_that_is_none_of_its_choices_is_a_wrong_call():
+    for argv in (["--optimizer", "sgd"], ["--schedule", "cosin"], ["--flips", "1.5"], ["--lr", "-1"]):
+        with pytest.raises(UsageError, match=argv[0]):
+            parse(Train, argv)
+
+
+def test_a_run_that_was_saved_with_flags_of_before_is_restored_without_them():
+    saved = values(parse(Train, ["--steps", "3"])) | {"kv_heads": 4, "neftune": 0.0, "pool": 40}
+    assert restore(Train, saved).steps == 3
+
+
+def test_every_recipe_begins_with_the_name_of_its_game():
+    assert [
+        name for game in GAMES for name in recipes_of(game) if not f"{name}-".startswith(f"{game}-")
+    ] == []
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -129,7 +174,7 @@ def test_the_seed_recipes_hold_the_figures_of_the_seed(name, decay, learn_all):
     settings = parse(Train, ["--recipe", name])
     assert (settings.lr, settings.batch, settings.warmup) == (1e-5, 1, 0.1)
     assert (settings.weight_decay, settings.learn_all) == (decay, learn_all)
-    assert (settings.schedule, settings.clip, settings.beta1, settings.beta2) == ("linear", 1.0, 0.9, 0.999)
+    assert (settings.schedule, settings.clip, settings.beta2) == ("linear", 1.0, 0.999)
     assert settings.optimizer == "adamw" and settings.lora_rank == 0
 
 

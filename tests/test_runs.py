@@ -3,16 +3,19 @@
 import errno
 import json
 import os
-import re
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import files
 import model as models
 import runs
+import weights
+from files import link, write_json
 from optim import Muon
-from runs import Run, duration, link, pack_state, unpack_state, write_json
+from runs import Run, pack_state, unpack_state
+from terminal import duration
 
 
 def parameters(seed=0):
@@ -48,7 +51,7 @@ def writer(value):
 def stored(run):
     """(weight, step) of the newest checkpoint, read from the disk."""
     weight = load_file(run.folder / "model" / "model.safetensors")["w"]
-    return float(weight[0]), run.state()[0]["step"]
+    return float(weight[0]), run.load_state([])["step"]
 
 
 @pytest.fixture
@@ -63,10 +66,6 @@ def test_new_folders_are_named_by_task_and_time_and_numbered(tmp_path, monkeypat
     assert names == ["20q-1121-1402", "20q-1121-1402-2", "20q-1121-1402-3"]
 
 
-def test_the_name_of_a_folder_holds_task_and_time(tmp_path):
-    assert re.fullmatch(r"20q-\d{4}-\d{4}", Run.new(tmp_path, "20q").folder.name)
-
-
 def test_an_existing_name_is_refused_and_the_way_on_is_named(tmp_path, run):
     with pytest.raises(FileExistsError, match=f"--resume {run.folder}"):
         Run.new(run.folder.parent, "20q", "test")
@@ -79,39 +78,36 @@ def test_a_name_that_is_no_plain_folder_name_is_refused(tmp_path, name):
     assert not any(tmp_path.iterdir())
 
 
-def test_print_writes_to_the_terminal_and_log_only_to_the_file(run, capsys):
+def test_rows_and_lines_are_appended_and_lines_are_printed_too(run, capsys):
     run.print("one")
     run.log("two ü")
     assert capsys.readouterr().out == "one\n"
     assert (run.folder / "log.txt").read_text(encoding="utf-8") == "one\ntwo ü\n"
-
-
-def test_record_appends_rows(run):
-    run.record("metrics", {"step": 1})
-    run.record("metrics", {"step": 2, "word": "ü"})
-    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    assert rows == [{"step": 1}, {"step": 2, "word": "ü"}]
+    rows = [{"step": 1}, {"step": 2, "word": "ü"}]
+    for row in rows:
+        run.record("metrics", row)
+    text = (run.folder / "metrics.jsonl").read_text("utf-8")
+    assert [json.loads(line) for line in text.splitlines()] == rows
 
 
 # ------------------------------------------------------------------------------------------------ checkpoints
-def test_save_moves_the_links_model_and_latest(run):
-    run.save(1, writer(1), [])
-    run.save(2, writer(2), [])
+def test_save_moves_the_links_model_and_latest_by_which_the_run_is_found_wherever_it_is(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        run.load_state([])
+    run.save(1, writer(1), [], {})
+    run.save(2, writer(2), [], {})
     assert os.readlink(run.folder / "model") == "step-2" and stored(run) == (2, 2)
     assert os.readlink(run.folder.parent / "latest") == "test"
-
-
-def test_the_folder_of_all_runs_can_be_moved(run, tmp_path):
-    run.save(1, writer(1), [])
     moved = run.folder.parent.rename(tmp_path / "elsewhere")
-    assert stored(Run(moved / "latest")) == (1, 1)
+    Run(moved / "latest").save(3, writer(3), [], {})
+    assert stored(Run(moved / "latest")) == stored(Run(moved / "test")) == (3, 3)
 
 
 def test_only_linked_checkpoints_are_kept(run):
-    run.save(1, writer(1), [], best=0.5)
+    run.save(1, writer(1), [], {"best": 0.5})
     run.mark_best()
     for step in (2, 3):
-        run.save(step, writer(step), [], best=0.5)
+        run.save(step, writer(step), [], {"best": 0.5})
     assert sorted(path.name for path in run.folder.glob("step-*")) == ["step-1", "step-3"]
     assert (os.readlink(run.folder / "best"), os.readlink(run.folder / "model")) == ("step-1", "step-3")
     run.mark_best()
@@ -119,25 +115,14 @@ def test_only_linked_checkpoints_are_kept(run):
 
 
 def test_a_step_has_one_checkpoint_and_saving_it_again_changes_nothing(run):
-    run.save(4, writer(1), [], best=0.25)
-    run.save(4, writer(2), [], best=0.75)
-    assert run.state()[0] == {"step": 4, "best": 0.25, "scalars": {}} and stored(run) == (1, 4)
-
-
-def test_a_run_without_a_checkpoint_says_so(run):
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        run.state()
-
-
-def test_saving_through_the_link_latest_leaves_the_link_whole(run):
-    run.save(1, writer(1), [])
-    Run(run.folder.parent / "latest").save(2, writer(2), [])
-    assert stored(Run(run.folder.parent / "latest")) == (2, 2)
+    run.save(4, writer(1), [], {"best": 0.25})
+    run.save(4, writer(2), [], {"best": 0.75})
+    assert run.load_state([]) == {"step": 4, "best": 0.25} and stored(run) == (1, 4)
 
 
 @pytest.mark.parametrize("stage", ["weights", "optimizer", "state", "flush", "rename", "link"])
 def test_a_save_that_fails_leaves_the_last_checkpoint(run, monkeypatch, stage):
-    run.save(1, writer(1), optimizers_over(parameters()))
+    run.save(1, writer(1), optimizers_over(parameters()), {})
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def fails(*args, **kwargs):
@@ -161,50 +146,46 @@ def test_a_save_that_fails_leaves_the_last_checkpoint(run, monkeypatch, stage):
         if stage == "rename":
             patched.setattr(runs.os, "replace", refuse)
         if stage == "link":
-            patched.setattr(runs.Path, "symlink_to", fails)
+            patched.setattr(files.Path, "symlink_to", fails)
         with pytest.raises(OSError) as error:
-            run.save(2, half if stage == "weights" else writer(2), optimizers_over(parameters()))
+            run.save(2, half if stage == "weights" else writer(2), optimizers_over(parameters()), {})
     message = str(error.value)
     assert "saving step 2 failed" in message and "No space left" in message
     assert "step-1 is whole" in message and f"--resume {run.folder}" in message
     assert stored(run) == (1, 1)
     assert list(run.folder.rglob("*.partial")) == []
-    run.save(3, writer(3), [])
+    run.save(3, writer(3), [], {})
     assert stored(run) == (3, 3) and [path.name for path in run.folder.glob("step-*")] == ["step-3"]
 
 
 def test_a_failed_save_of_a_real_model_leaves_one_that_opens(run, monkeypatch, tiny):
     first, second = tiny(seed=1), tiny(seed=2)
-    run.save(1, lambda folder: models.save(first, folder), [])
+    run.save(1, lambda folder: models.save(first, folder), [], {})
 
     def fails(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(models, "save_file", fails)
+        patched.setattr(weights, "save_file", fails)
         with pytest.raises(OSError, match="step-1"):
-            run.save(2, lambda folder: models.save(second, folder), [])
+            run.save(2, lambda folder: models.save(second, folder), [], {})
     again = models.load(run.folder / "model")
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters()))
-
-
-def test_a_first_save_that_fails_says_there_is_no_checkpoint(run):
-    def fails(folder):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(OSError, match="no checkpoint was saved before it"):
-        run.save(1, fails, [])
-    assert not (run.folder / "model").exists()
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no checkpoint was saved before it"):
+        patched.setattr(weights, "save_file", fails)
+        fresh = Run.new(run.folder.parent, "20q", "fresh")
+        fresh.save(1, lambda folder: models.save(first, folder), [], {})
+    assert not (fresh.folder / "model").exists()
 
 
 def test_remains_of_a_killed_save_do_not_disturb_the_next(run):
-    run.save(1, writer(1), [])
+    run.save(1, writer(1), [], {})
     for name in ("step-2.partial", "step-7.partial", "step-2"):
         (run.folder / name).mkdir()
         (run.folder / name / "model.safetensors").write_bytes(b"half")
     (run.folder / "model.partial").symlink_to("step-2")
     assert stored(run) == (1, 1)
-    run.save(2, writer(2), [])
+    run.save(2, writer(2), [], {})
     assert stored(run) == (2, 2) and [path.name for path in run.folder.glob("step-*")] == ["step-2"]
 
 
@@ -230,27 +211,17 @@ def test_a_packed_state_put_back_goes_on_exactly(tmp_path):
         update(weights, optimizers, seed)
         update(copies, fresh, seed)
     assert all(torch.equal(a, b) for a, b in zip(weights, copies))
-
-
-def test_a_state_that_was_not_put_back_would_be_noticed():
-    """The test above could fail: without the state, the next step differs."""
-    weights = parameters()
-    optimizers = optimizers_over(weights)
-    update(weights, optimizers, 0)
-    copies = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
-    update(weights, optimizers, 1)
-    update(copies, optimizers_over(copies), 1)
+    fresh = optimizers_over(copies)  # the test could fail: without the state, the next step differs
+    update(weights, optimizers, 5)
+    update(copies, fresh, 5)
     assert not any(torch.equal(a, b) for a, b in zip(weights, copies))
-
-
-def test_parameters_that_never_had_a_gradient_have_no_state():
-    weights = parameters()
-    optimizers = optimizers_over(weights)
-    weights[0].grad = torch.ones_like(weights[0])
-    optimizers[0].step()
+    some, alone = parameters(), optimizers_over(parameters())
+    optimizers = optimizers_over(some)
+    some[0].grad = torch.ones_like(some[0])
+    optimizers[0].step()  # the others never had a gradient
     tensors, scalars = pack_state(optimizers)
     assert {name.rsplit(".", 1)[0] for name in {**tensors, **scalars}} == {"0.0"}
-    unpack_state(optimizers_over(parameters()), tensors, scalars)
+    unpack_state(alone, tensors, scalars)
 
 
 # ------------------------------------------------------------------------------------------ small things
@@ -261,13 +232,6 @@ def test_parameters_that_never_had_a_gradient_have_no_state():
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
-
-
-def test_write_json_writes_what_reads_back(tmp_path):
-    write_json(tmp_path / "x.json", {"a": [1, None, "ü"]})
-    write_json(tmp_path / "x.json", {"a": 2})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
 @pytest.mark.parametrize("stage", ["encode", "flush", "rename"])
@@ -286,34 +250,10 @@ def test_write_json_never_leaves_a_half_file(tmp_path, monkeypatch, stage):
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_link_moves_in_one_step(tmp_path, monkeypatch):
+def test_a_link_moves_in_one_step_whatever_an_earlier_one_left_behind(tmp_path, monkeypatch):
     link(tmp_path / "a", "one")
     (tmp_path / "a.partial").symlink_to("left behind")
-    monkeypatch.setattr(runs.Path, "unlink", forbidden_for(tmp_path / "a", runs.Path.unlink))
+    unlink = files.Path.unlink
+    monkeypatch.setattr(files.Path, "unlink", lambda path, **more: path.name == "a" or unlink(path, **more))
     link(tmp_path / "a", "two")
     assert os.readlink(tmp_path / "a") == "two" and len(list(tmp_path.iterdir())) == 1
-
-
-def forbidden_for(path, method):
-    """A method of Path that must not be called on `path`."""
-
-    def guarded(self, *args, **kwargs):
-        assert self != path
-        return method(self, *args, **kwargs)
-
-    return guarded
-
-
-def test_dtype_follows_the_name_and_a_wrong_one_is_refused():
-    cpu = torch.device("cpu")
-    assert runs.dtype_of("float32", cpu) == torch.float32
-    assert runs.dtype_of("bfloat16", cpu) == torch.bfloat16
-    assert runs.dtype_of("auto", cpu) in (torch.float32, torch.bfloat16)
-    assert runs.dtype_of("float16", cpu) == torch.float16
-    with pytest.raises(ValueError, match="--dtype float8"):
-        runs.dtype_of("float8", cpu)
-
-
-def test_device_auto_is_one_that_exists():
-    assert runs.device_of("cpu") == torch.device("cpu")
-    torch.zeros(1, device=runs.device_of("auto"))

@@ -16,23 +16,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+import checkpoint
 import data
 import lora
-import model as models
-import objectives
 import reports
 import runs
 import train
-from games.twentyq import task as twentyq
+from files import read_json
+from games.task import Chat
+from games.twentyq import match
 from games.twentyq.task import TwentyQuestions
-from objectives import OBJECTIVES, Learner, items_of, sft_loss, step_of
+from objectives import OBJECTIVES, sft_loss
 from recipes import Train, parse
+from steps import draw, items_of
 
-ROOT = Path(train.__file__).parent
 SMALL = (
-    "--dim 32 --layers 1 --heads 2 --kv-heads 2 --mlp-dim 32 --vocab 400 --eval-n 4 --eval-few 2 --batch 2 "
+    "--dim 32 --layers 1 --heads 2 --mlp-dim 32 --vocab 400 --eval-n 4 --eval-few 2 --batch 2 "
     "--cells 2 --opening 2 --explore 0 --noise 0 --no-greedy --max-new 4 --threads 1 --dtype float32 "
     "--device cpu"
 ).split()
@@ -40,9 +41,6 @@ LINE = re.compile(
     r"step \d+/\d+ \| loss \d+\.\d{4} \| lr \d\.\de[+-]\d\d \| grad \d+\.\d\d \| tok/s [\d,]+"
     r" \| eta (\d+s|\d+m|\d+h\d\dm)"
 )
-
-
-CHECKPOINTING = {"plain": [], "twice": ["--checkpointing"]}
 
 
 class Stopped(Exception):
@@ -53,7 +51,7 @@ class Stopped(Exception):
 def short_games():
     """Evaluations here are about the loop around them: games end after 3 rounds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(twentyq, "ROUNDS", 3)
+        patch.setattr(match, "ROUNDS", 3)
         yield
 
 
@@ -90,10 +88,10 @@ def weights(folder):
     }
 
 
-def checkpoint(folder):
+def newest(folder):
     """(weights, optimizer tensors, state) of the newest checkpoint."""
     state = Path(folder) / "model" / "state"
-    return weights(folder), load_file(state / "optimizer.safetensors"), models.read_json(state / "state.json")
+    return weights(folder), load_file(state / "optimizer.safetensors"), read_json(state / "state.json")
 
 
 def equal(a, b):
@@ -117,58 +115,27 @@ def crash_after(monkeypatch, step):
 
 
 # ------------------------------------------------------------------------------------------- what it writes
-def test_a_run_writes_its_files(done):
+def test_a_run_leaves_its_files_a_line_a_step_and_what_it_was_trained_with(done):
     names = {path.name for path in done.iterdir()}
     assert {"run.json", "log.txt", "metrics.jsonl", "samples.jsonl", "eval.json", "before.json"} <= names
     assert {"model", "step-4"} <= names and not any(name.endswith(".partial") for name in names)
     assert os.readlink(done.parent / "latest") == "base"
-
-
-def test_the_log_has_one_line_a_step_in_the_fixed_grammar(done):
     lines = [line for line in (done / "log.txt").read_text().splitlines() if re.match(r"step \d+/", line)]
     assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
     assert [line for line in lines if not LINE.fullmatch(line)] == []
-
-
-def test_metrics_hold_one_row_a_step(done):
-    assert [row["step"] for row in rows(done)] == [1, 2, 3, 4]
     for row in rows(done):
         assert set(row) == {"step", "loss", "lr", "grad", "tok/s", "tokens", "learned", "dropped"}
         assert row["learned"] > 0 and row["tokens"] > 0 and math.isfinite(row["loss"])
-
-
-def test_run_json_says_with_what_it_was_trained(done):
-    record = models.read_json(done / "run.json")
-    assert record["values"]["steps"] == 4 and record["values"]["cells"] == 2
+    record = read_json(done / "run.json")
+    assert (record["values"]["steps"], record["values"]["cells"]) == (4, 2)
     assert record["values"]["lr"] == 3e-3  # of the recipe
     assert record["argv"][:2] == ["--dim", "32"] and record["versions"]["torch"] == torch.__version__
-
-
-def test_eval_json_has_its_format(done):
-    report = models.read_json(done / "eval.json")
-    own = {"groups", "notes"}  # of 20 Questions
-    assert set(report) - own == {"format", "task", "n", "seed", "metrics", "intervals", "baselines"}
-    assert (report["format"], report["task"], report["n"], report["seed"]) == (1, "20q", 4, 0)
-    low, high = report["intervals"]["win_rate@0"]
-    assert 0 <= low <= report["metrics"]["win_rate@0"] <= high <= 1
-    assert report["baselines"]["win_rate@0"] == 1
-
-
-def test_samples_hold_the_games_of_the_evaluation(done):
-    samples = rows(done, "samples")
-    assert len(samples) == 4 and all(set(row) == {"noise", "keyword", "won", "rounds"} for row in samples)
-
-
-def test_the_model_of_a_run_opens_with_its_tokenizer(done):
-    model, folder, _ = lora.open_model(str(done))
-    tokenizer = data.load_tokenizer(folder)
-    assert tokenizer.size == model.config.vocab and model.config.dim == 32
 
 
 def test_a_run_can_start_another(flags, done):
     folder = train_as(flags, "next", "--init", str(done), "--steps", "1", "--lr", "0")
     assert equal(weights(folder), weights(done))
-    assert models.read_json(folder / "run.json")["values"]["recipe"] == "20q-model"
+    assert read_json(folder / "run.json")["values"]["recipe"] == "20q-model"
 
 
 def test_a_dry_run_writes_nothing(flags, tmp_path, capsys):
@@ -186,13 +153,6 @@ def test_the_example_shown_before_training_is_the_first_one_learned(flags, monke
     assert seen[-1] in seen[:2]  # the first two are the batch of step 1
 
 
-def test_the_best_checkpoint_is_kept_beside_the_newest(flags):
-    folder = train_as(flags, "a", "--steps", "4", "--eval-every", "1", "--save-every", "1")
-    assert os.readlink(folder / "model") == "step-4" and (folder / "best" / "config.json").exists()
-    assert {path.name for path in folder.glob("step-*")} == {"step-4", os.readlink(folder / "best")}
-    assert [row["step"] for row in rows(folder) if "eval" in row] == [1, 2, 3]
-
-
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(flags):
     one, two = (train_as(flags, name, "--steps", "2") for name in "ab")
     assert equal(weights(one), weights(two))
@@ -201,10 +161,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(flags):
 
 # ------------------------------------------------------------------------------------------- resuming
 KINDS = {
-    "full": ["--optimizer", "adamw", "--neftune", "5"],
-    "muon": ["--recipe", "20q", "--weight-decay", "0.1"],
+    "full": ["--optimizer", "adamw"],
     "lora": ["--lora-rank", "2", "--lora-dropout", "0.2", "--max-tokens", "512", "--checkpointing"],
-    "half": ["--dtype", "float16"],
+    "half": ["--dtype", "float16", "--seed", "3"],  # no overflow, so its scaler counts on
 }
 
 
@@ -218,46 +177,67 @@ def test_three_steps_and_three_resumed_are_six(flags, done, monkeypatch, kind):
         with pytest.raises(Stopped):
             train.main([*flags, "--name", "halves", *more])
     halves = folder_of(flags, "halves")
-    assert not equal(weights(halves), weights(whole)) and checkpoint(halves)[2]["step"] == 3
+    assert not equal(weights(halves), weights(whole)) and newest(halves)[2]["step"] == 3
     assert train.main(["--resume", str(halves)]) == 0
-    a, b = checkpoint(whole), checkpoint(halves)
+    a, b = newest(whole), newest(halves)
     assert a[0] and a[1] and equal(a[0], b[0]) and equal(a[1], b[1]) and a[2] == b[2]
     losses = [[row["loss"] for row in rows(folder)] for folder in (whole, halves)]
     assert losses[0] == losses[1] and len(losses[0]) == 6
-    assert models.read_json(whole / "eval.json") == models.read_json(halves / "eval.json")
+    assert read_json(whole / "eval.json") == read_json(halves / "eval.json")
 
 
-def test_resuming_keeps_the_best_score(flags, monkeypatch):
+def test_the_best_checkpoint_is_kept_beside_the_newest_and_its_score_when_resuming(flags, monkeypatch):
     more = ["--steps", "4", "--eval-every", "1", "--save-every", "1"]
     with monkeypatch.context() as patched:
         crash_after(patched, 2)
         with pytest.raises(Stopped):
             train.main([*flags, "--name", "a", *more])
     folder = folder_of(flags, "a")
-    assert checkpoint(folder)[2]["best"] is not None
-    assert train.main(["--resume", str(folder)]) == 0 and checkpoint(folder)[2]["best"] is not None
+    best = newest(folder)[2]["best"]
+    assert best is not None and train.main(["--resume", str(folder)]) == 0
+    assert newest(folder)[2]["best"] >= best
+    assert os.readlink(folder / "model") == "step-4" and (folder / "best" / "config.json").exists()
+    assert {path.name for path in folder.glob("step-*")} == {"step-4", os.readlink(folder / "best")}
+    assert [row["step"] for row in rows(folder) if "eval" in row] == [1, 2, 3]
 
 
-def test_a_finished_run_can_be_trained_longer(flags):
-    folder = train_as(flags, "a", "--steps", "2", "--schedule", "constant", "--optimizer", "adamw")
-    assert train.main(["--resume", str(folder), "--steps", "4"]) == 0
-    whole = train_as(flags, "b", "--steps", "4", "--schedule", "constant", "--optimizer", "adamw")
+def test_a_finished_run_can_be_trained_longer_by_the_link_latest_and_with_a_flag_repeated(flags):
+    more = ["--schedule", "constant", "--optimizer", "adamw", "--steps"]
+    folder, whole = train_as(flags, "b", *more, "2"), train_as(flags, "a", *more, "4")
+    runs.link(folder.parent / "latest", folder.name)
+    latest = str(folder.parent / "latest")
+    assert train.main(["--resume", latest, "--steps", "4", "--batch", "2"]) == 0
     assert equal(weights(folder), weights(whole))
+    assert os.readlink(latest) == "b" and os.readlink(folder / "model") == "step-4"
 
 
-def test_resuming_the_latest_run_by_its_link_leaves_the_link_whole(flags):
-    folder = train_as(flags, "a", "--steps", "2")
-    latest = folder.parent / "latest"
-    assert train.main(["--resume", str(latest), "--steps", "3"]) == 0
-    assert latest.resolve() == folder.resolve() and os.readlink(folder / "model") == "step-3"
+def test_more_epochs_make_a_run_longer(flags, done):
+    more = "--recipe 20q-seed-2 --train-only= --steps 0 --epochs 1 --init".split()
+    folder = train_as(flags, "a", *more, str(done))  # 8 examples by 2
+    assert newest(folder)[2]["step"] == 4
+    assert train.main(["--resume", str(folder), "--epochs", "2"]) == 0
+    assert newest(folder)[2]["step"] == 8
+
+
+def test_what_cannot_be_resumed_is_named(done, tmp_path, capsys):
+    damaged, empty = tmp_path / "damaged", tmp_path / "empty"
+    shutil.copytree(done, damaged, symlinks=True)
+    path = damaged / "model" / "state" / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    empty.mkdir()
+    shutil.copy(done / "run.json", empty)
+    folders = (tmp_path / "nothing", "nothing"), (empty, "no checkpoint"), (damaged, "optimizer.safetensors")
+    for folder, said in folders:
+        assert train.main(["--resume", str(folder), "--steps", "5"]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_an_adapter_on_the_latest_run_still_names_its_base_after_two_saves(flags, done, tmp_path):
     base = train_as(flags, "a", "--steps", "1")
     latest = str(base.parent / "latest")
     folder = train_as(flags, "b", "--model", latest, "--lora-rank", "2", "--steps", "2", "--save-every", "1")
-    model, _, under = lora.open_model(str(folder))
-    assert Path(under[0]).resolve() == (base / "model").resolve() and lora.adapters(model)
+    point = checkpoint.open(str(folder))
+    assert Path(point.base[0]).resolve() == (base / "model").resolve() and lora.adapters(point.model)
 
 
 def test_resuming_under_other_settings_is_refused_naming_them(done, capsys):
@@ -268,110 +248,19 @@ def test_resuming_under_other_settings_is_refused_naming_them(done, capsys):
     assert (done / "log.txt").read_text() == before
 
 
-def test_more_epochs_make_a_run_longer(flags, done):
-    more = [
-        "--init",
-        str(done),
-        "--recipe",
-        "20q-seed-2",
-        "--train-only",
-        "",
-        "--steps",
-        "0",
-        "--epochs",
-        "1",
-    ]
-    folder = train_as(flags, "a", *more)  # 8 examples by 2
-    assert checkpoint(folder)[2]["step"] == 4
-    assert train.main(["--resume", str(folder), "--epochs", "2"]) == 0
-    assert checkpoint(folder)[2]["step"] == 8
-
-
-def test_resuming_with_the_same_settings_repeated_is_fine(flags):
-    folder = train_as(flags, "a", "--steps", "1")
-    assert train.main(["--resume", str(folder), "--batch", "2", "--steps", "2"]) == 0
-
-
-def test_resuming_what_is_no_run_or_has_no_checkpoint_is_an_error(flags, tmp_path, capsys, done):
-    assert train.main(["--resume", str(tmp_path / "nothing")]) == 1
-    assert "nothing" in capsys.readouterr().err
-    (tmp_path / "empty").mkdir()
-    shutil.copy(done / "run.json", tmp_path / "empty")
-    assert train.main(["--resume", str(tmp_path / "empty")]) == 1
-    assert "no checkpoint" in capsys.readouterr().err
-
-
-def test_a_damaged_optimizer_state_is_an_error_that_names_it(done, tmp_path, capsys):
-    shutil.copytree(done, tmp_path / "damaged", symlinks=True)
-    path = tmp_path / "damaged" / "model" / "state" / "optimizer.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    assert train.main(["--resume", str(tmp_path / "damaged"), "--steps", "5"]) == 1
-    assert "optimizer.safetensors" in capsys.readouterr().err
-
-
 # ------------------------------------------------------------------------------------------- cutting the work
-def test_accumulation_changes_nothing(flags):
-    more = ["--steps", "3", "--batch", "6", "--max-tokens", "128", "--optimizer", "adamw", "--lr", "1e-3"]
-    large = train_as(flags, "large", *more)
-    small = train_as(flags, "small", *more, "--micro-tokens", "1")
-    for key, weight in weights(large).items():
-        assert torch.allclose(weight, weights(small)[key], rtol=0, atol=1e-6), key
-    assert not equal(weights(large), weights(train_as(flags, "other", *more, "--batch", "5")))
-
-
-def test_packing_changes_nothing_in_the_loss(flags):
-    more = ["--steps", "1", "--batch", "6", "--flips", "0"]
-    large = rows(train_as(flags, "large", *more, "--max-tokens", "4096"))[0]
-    small = rows(train_as(flags, "small", *more, "--max-tokens", "80"))[0]
-    assert large["dropped"] == small["dropped"] == 0 and large["tokens"] < small["tokens"]
-    assert large["learned"] == small["learned"]
-    assert small["loss"] == pytest.approx(large["loss"], rel=1e-5)
-    assert small["grad"] == pytest.approx(large["grad"], rel=1e-4)
-
-
-def test_micro_batches_hold_at_most_micro_tokens_padding_included():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        trees = [data.Row([1] * n, [], [], [], []) for n in rng.integers(5, 60, 20).tolist()]
-        packed = data.pack(trees, 64)
-        for group in data.micro_batches(packed, 200):
-            assert len(group) * max(len(row.ids) for row in group) <= 200
-        assert sum(map(len, data.micro_batches(packed, 200))) == len(packed)
-
-
-def test_samples_longer_than_a_row_are_dropped_and_counted(flags):
-    row = rows(train_as(flags, "a", "--steps", "1", "--max-tokens", "40"))[0]
-    assert row["dropped"] > 0 and row["learned"] > 0
 
 
 # ------------------------------------------------------------------------------------------- learning
-def test_training_lowers_the_loss(flags):
-    losses = [row["loss"] for row in rows(train_as(flags, "a", "--steps", "30"))]
-    assert np.mean(losses[-5:]) < 0.6 * losses[0]
-
-
-def test_valid_loss_is_measured_before_and_after(done):
-    before = models.read_json(done / "before.json")["metrics"]["valid_loss"]
-    after = models.read_json(done / "eval.json")["metrics"]["valid_loss"]
-    assert 0 < after < before
 
 
 def test_train_only_leaves_all_other_weights_as_they_were(flags, done):
     pattern = r"layers\.0\.attn\.|^norm"
     more = ["--init", str(done), "--steps", "3", "--lr", "0.01", "--weight-decay", "0.1"]
     folder = train_as(flags, "a", *more, "--train-only", pattern)
-    before, after = (models.load(run).state_dict() for run in (str(done), str(folder)))
+    before, after = (checkpoint.open(run).model.state_dict() for run in (done, folder))
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {key for key in before if re.search(pattern, key)} and len(changed) == 7
-
-
-def test_train_only_without_a_match_is_an_error(flags, capsys):
-    assert train.main([*flags, "--train-only", "nothing"]) == 2
-    assert "--train-only nothing" in capsys.readouterr().err
-
-
-def test_muon_trains_when_only_matrices_are_chosen(flags):
-    train_as(flags, "a", "--steps", "1", "--optimizer", "muon", "--train-only", "q_proj")
 
 
 def test_an_adapter_leaves_its_base_as_it_was(flags, done):
@@ -379,39 +268,16 @@ def test_an_adapter_leaves_its_base_as_it_was(flags, done):
     folder = train_as(flags, "a", "--model", str(done), "--lora-rank", "2", "--steps", "2", "--lr", "0.01")
     assert equal(before, weights(done))
     assert {path.name for path in (folder / "model").glob("*.safetensors")} == {"adapter_model.safetensors"}
-    model, _, _ = lora.open_model(str(folder))
+    model = checkpoint.open(str(folder)).model
     assert any(layer.lora_B.abs().sum() > 0 for _, layer in lora.adapters(model))
-
-
-def test_an_adapter_on_a_model_from_scratch_is_refused(flags, tmp_path, capsys):
-    assert train.main([*flags, "--lora-rank", "2", "--optimizer", "adamw", "--steps", "1"]) in (1, 2)
-    assert "--model" in capsys.readouterr().err and not (tmp_path / "runs").exists()
-
-
-def learned(flags, *more):
-    """Learned tokens, and all tokens but the first of every sample, of the first example."""
-    cfg = parse(Train, [*flags, *more])
-    task = TwentyQuestions(cfg.options)
-    tokenizer = data.train_tokenizer(task.texts(), 400)
-    items = items_of(task, task.examples("train"), cfg, 0, 0)
-    packed = step_of(OBJECTIVES["sft"], Learner(None, tokenizer, cfg), [items]).rows
-    samples = [tokenizer.render(item.messages, item.learn) for item in items]
-    return sum(len(row.target) for row in packed), sum(len(ids) - 1 for ids, _ in samples)
-
-
-def test_learn_all_makes_every_token_learned(flags):
-    some, every = learned(flags)
-    assert some < every / 3
-    assert learned(flags, "--learn-all") == (every, every)
 
 
 def test_every_epoch_and_every_example_is_augmented_afresh(flags):
     cfg = parse(Train, [*flags, "--flips", "0.9", "--cells", "6"])
     task = TwentyQuestions(cfg.options)
-    given = task, [{"keyword": "oak"}] * 4, cfg
-    made = [items_of(*given, i, e) for i in range(4) for e in range(4)]
-    assert len({str(items) for items in made}) > 10
-    assert items_of(*given, 3, 3) == made[-1]
+    chosen = [(index, epoch) for index in range(4) for epoch in range(4)]
+    made, again = (items_of(task, draw([{"keyword": "oak"}] * 4, cfg, chosen), Chat) for _ in range(2))
+    assert len({str(items) for items in made}) > 10 and again == made
 
 
 def test_learn_all_reaches_the_loop(flags):
@@ -419,67 +285,15 @@ def test_learn_all_reaches_the_loop(flags):
     assert row["learned"] > 2 * rows(train_as(flags, "b", "--steps", "1"))[0]["learned"]
 
 
-def test_neftune_changes_the_loss_in_training_but_not_in_evaluation(flags):
-    plain = train_as(flags, "a", "--steps", "1", "--lr", "0", "--muon-lr", "0")
-    noisy = train_as(flags, "b", "--steps", "1", "--lr", "0", "--muon-lr", "0", "--neftune", "20")
-    assert rows(plain)[0]["loss"] != rows(noisy)[0]["loss"]
-    assert models.read_json(plain / "before.json") == models.read_json(noisy / "before.json")
-    assert models.read_json(plain / "eval.json") == models.read_json(noisy / "eval.json")
-
-
-def test_neftune_noise_stays_within_alpha_over_the_root_of_td():
-    batch = {"ids": torch.zeros(3, 50, dtype=torch.long)}
-    noise = objectives.neftune(batch, 5.0, 32, "cpu")
-    bound = 5 / math.sqrt(50 * 32)
-    assert noise.shape == (3, 50, 32) and 0.98 * bound < noise.abs().max() <= bound
-    assert noise.min() < 0 < noise.max()
-
-
 def test_the_gradient_is_clipped_to_its_norm(flags):
-    more = ["--steps", "1", "--optimizer", "adamw", "--beta1", "0"]
+    more = ["--steps", "1", "--optimizer", "adamw"]
     norms = []
     for name, clip in (("a", "0.01"), ("b", "0")):
-        state = checkpoint(train_as(flags, name, *more, "--clip", clip))[1]
+        state = newest(train_as(flags, name, *more, "--clip", clip))[1]
         squares = sum(float(t.sum()) for key, t in state.items() if key.endswith("exp_avg_sq"))
         norms.append(math.sqrt(squares / (1 - 0.95)))
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
     assert norms[1] == pytest.approx(rows(folder_of(flags, "b"))[0]["grad"], rel=1e-3) and norms[1] > 1
-
-
-# ------------------------------------------------------------------------------------------- the schedule
-def shares(*argv):
-    cfg = parse(Train, ["--steps", "100", *argv])
-    return [train.schedule(step, cfg) for step in range(100)]
-
-
-def test_the_learning_rate_warms_up_in_equal_steps():
-    rates = shares("--warmup", "0.1", "--schedule", "constant")
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert rates[10:] == [1.0] * 90
-
-
-@pytest.mark.parametrize("shape, middle", [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])
-def test_schedules_start_at_the_peak_and_fall_to_the_end(shape, middle):
-    rates = shares("--warmup", "0", "--schedule", shape)
-    expected = {"linear": lambda x: x, "cosine": lambda x: math.sin(math.pi * x / 2) ** 2}
-    assert rates[0] == 1.0 and rates[50] == pytest.approx(middle, abs=0.02)
-    assert all(a >= b for a, b in zip(rates, rates[1:]))
-    if shape in expected:
-        by_hand = [expected[shape](1 - (step - 1) / 99) for step in range(1, 100)]
-        assert rates[1:] == pytest.approx(by_hand)
-
-
-def test_the_schedule_ends_at_final_lr():
-    rates = shares("--warmup", "0", "--schedule", "cosine", "--final-lr", "0.2")
-    assert min(rates) == rates[-1] == pytest.approx(0.2, abs=0.001) and rates[-1] > 0.2
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 1000])
-@pytest.mark.parametrize("warmup", ["0", "0.01", "0.5", "1"])
-def test_no_step_has_a_rate_of_zero(steps, warmup):
-    cfg = parse(Train, ["--steps", str(steps), "--warmup", warmup, "--schedule", "linear"])
-    rates = [train.schedule(step, cfg) for step in range(steps)]
-    assert min(rates) > 0 and max(rates) == 1
 
 
 def test_the_rates_of_the_schedule_reach_the_log(flags):
@@ -488,6 +302,26 @@ def test_the_rates_of_the_schedule_reach_the_log(flags):
 
 
 # ------------------------------------------------------------------------------------------- wrong calls
+def test_data_of_which_almost_nothing_is_left_ends_with_1_and_the_reasons(flags, tmp_path, capsys):
+    """A filter once left 1,786 of 180,000 rows, and training went on with them."""
+    path = tmp_path / "games.jsonl"
+    more = ["--data", str(path), "--steps", "1", "--name", "a"]
+    path.write_text("")
+    assert train.main([*flags, *more]) == 1 and "no examples to train on" in capsys.readouterr().err
+    answers = ["no", "no", *["maybe"] * 36]
+    games = [
+        {"keyword": f"thing {i}", "rounds": [["Is it alive?", answer]]} for i, answer in enumerate(answers)
+    ]
+    path.write_text("".join(json.dumps(game) + "\n" for game in games))
+    assert train.main([*flags, *more]) == 1
+    said = capsys.readouterr().err
+    assert "only 1 of 37 examples are left" in said and "36 an answer other than" in said and "--keep" in said
+    assert train.main([*flags, *more, "--keep", "0"]) == 0
+    assert train.main([*flags, "--steps", "1", "--name", "b", "--max-tokens", "12"]) == 1
+    said = capsys.readouterr().err
+    assert "samples are left" in said and "longer than --max-tokens 12" in said
+
+
 @pytest.mark.parametrize(
     "more, code, said",
     [
@@ -497,13 +331,15 @@ def test_the_rates_of_the_schedule_reach_the_log(flags):
         (["--optimizer", "sgd"], 2, "--optimizer sgd"),
         (["--dtype", "half"], 2, "--dtype half"),
         (["--world", "nowhere.txt"], 1, "nowhere.txt"),
-        (["--data", "nowhere.jsonl"], 1, "nowhere.jsonl"),
         (["--model", "./nowhere"], 1, "nowhere"),
         (["--max-tokens", "5"], 1, "--max-tokens 5"),
+        (["--steps", "1", "--runs", f"{__file__}/runs"], 1, f"{__file__}"),  # a folder that cannot be made
         (["--schedule", "cosin", "--steps", "1"], None, "--schedule cosin"),
         (["--device", "gpu"], None, "gpu"),
         (["--batch", "0"], None, "--batch"),
         (["--train-only", "("], None, "--train-only"),
+        (["--train-only", "nothing"], 2, "--train-only nothing"),
+        (["--lora-rank", "2"], None, "--model"),
     ],
 )
 def test_a_wrong_call_ends_with_its_code_and_a_line_before_anything_is_written(
@@ -515,46 +351,6 @@ def test_a_wrong_call_ends_with_its_code_and_a_line_before_anything_is_written(
     assert said in error and "Traceback" not in error and not (tmp_path / "runs").exists()
 
 
-def test_a_name_taken_already_ends_with_1_and_the_way_on(flags, capsys):
-    folder = folder_of(flags, "taken")
-    folder.mkdir(parents=True)
-    assert train.main([*flags, "--name", "taken", "--steps", "1"]) == 1
-    assert f"--resume {folder}" in capsys.readouterr().err and not any(folder.iterdir())
-
-
-def test_a_broken_line_of_data_ends_with_1_and_names_file_and_line(flags, tmp_path, capsys):
-    path = tmp_path / "games.jsonl"
-    path.write_text('{"keyword": "oak", "rounds": [["Is it alive?", "yes"]]}\n{"keyword": "oak", \n')
-    assert train.main([*flags, "--data", str(path)]) == 1
-    assert f"{path}, line 2" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["", '{"keyword": "oak", "rounds": [["Is it alive?", "maybe"]]}\n'])
-def test_data_without_a_usable_game_ends_with_1(flags, tmp_path, capsys, text):
-    path = tmp_path / "games.jsonl"
-    path.write_text(text)
-    assert train.main([*flags, "--data", str(path), "--steps", "1"]) == 1
-    said = capsys.readouterr().err
-    assert "no examples to train on" in said if not text else "only 0 of 1 examples are left" in said
-
-
-def test_data_of_which_almost_nothing_is_left_ends_with_1_and_the_reasons(flags, tmp_path, capsys):
-    """A filter once left 1,786 of 180,000 rows, and training went on with them."""
-    path = tmp_path / "games.jsonl"
-    games = [
-        {"keyword": f"thing {i}", "rounds": [["Is it alive?", "maybe" if i > 1 else "no"]]} for i in range(38)
-    ]
-    path.write_text("".join(json.dumps(game) + "\n" for game in games))
-    more = ["--data", str(path), "--steps", "1", "--name", "a"]
-    assert train.main([*flags, *more]) == 1
-    said = capsys.readouterr().err
-    assert "only 1 of 37 examples are left" in said and "36 an answer other than" in said and "--keep" in said
-    assert train.main([*flags, *more, "--keep", "0"]) == 0
-    assert train.main([*flags, "--steps", "1", "--name", "b", "--max-tokens", "12"]) == 1
-    said = capsys.readouterr().err
-    assert "samples are left" in said and "longer than --max-tokens 12" in said
-
-
 def test_before_training_the_samples_are_counted(flags, tmp_path, capsys):
     assert train.main([*flags, "--dry-run", "--max-tokens", "40"]) == 0
     said = capsys.readouterr().out
@@ -564,31 +360,11 @@ def test_before_training_the_samples_are_counted(flags, tmp_path, capsys):
     kept, dropped, longest = map(int, found.groups())
     cfg = parse(Train, flags)
     task = TwentyQuestions(cfg.options)
-    items = [items_of(task, task.examples("train"), cfg, i, 0) for i in range(8)]
+    items = items_of(task, draw(task.examples("train"), cfg, [(i, 0) for i in range(8)]), Chat)
     tokenizer = data.train_tokenizer(task.texts(), 400)
     sizes = [len(tokenizer.render(item.messages, item.learn)[0]) for some in items for item in some]
     assert kept == sum(size <= 40 for size in sizes) and dropped == sum(size > 40 for size in sizes) > 0
     assert longest <= 40
-
-
-def test_recorded_games_train(flags, tmp_path):
-    path = tmp_path / "games.jsonl"
-    games = [{"keyword": f"thing {i}", "rounds": [["Is it alive?", "yes"]] * 3} for i in range(8)]
-    path.write_text("".join(json.dumps(game) + "\n" for game in games))
-    folder = train_as(flags, "a", "--data", str(path), "--steps", "2")
-    assert "examples: 7 kept" in (folder / "log.txt").read_text()
-
-
-def test_a_tokenizer_larger_than_the_vocabulary_ends_with_1(flags, done, tmp_path, capsys):
-    folder = tmp_path / "small"
-    shutil.copytree(done / "model", folder)
-    config = models.read_json(folder / "config.json")
-    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 390}))
-    state = load_file(folder / "model.safetensors")
-    state["model.embed_tokens.weight"] = state["model.embed_tokens.weight"][:390].clone()
-    save_file(state, folder / "model.safetensors")
-    assert train.main([*flags, "--model", str(folder), "--steps", "1"]) == 1
-    assert "400 tokens, but the model has room for 390" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, monkeypatch, capsys):
@@ -602,7 +378,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(flags, 
     said = capsys.readouterr().err
     assert "step 3: loss nan" in said and "first in embed.weight, on the examples [" in said
     folder = folder_of(flags, "a")
-    assert checkpoint(folder)[2]["step"] == 2
+    assert newest(folder)[2]["step"] == 2
     assert all(torch.isfinite(weight).all() for weight in weights(folder).values())
     monkeypatch.undo()
     assert train.main(["--resume", str(folder)]) == 0
@@ -618,7 +394,7 @@ def test_float16_skips_a_step_that_overflows_lowers_its_scale_and_goes_on(flags,
     folder = train_as(flags, "a", "--steps", "5", "--dtype", "float16", "--micro-tokens", "8192")
     skipped = [row["skipped"] for row in rows(folder)]
     assert skipped[1] and not all(skipped[2:])
-    scaler = checkpoint(folder)[2]["scaler"]
+    scaler = newest(folder)[2]["scaler"]
     assert scaler["scale"] == 2.0 ** (16 - sum(skipped))
     assert all(torch.isfinite(weight).all() for weight in weights(folder).values())
 
@@ -633,10 +409,8 @@ def test_activations_are_what_the_backward_pass_needs_without_the_weights():
 def test_the_memory_line_counts_less_with_an_adapter_and_with_checkpointing(flags, done, capsys):
     found = []
     for more in ([], ["--checkpointing"], ["--lora-rank", "2"]):
-        assert (
-            train.main([*flags, "--model", str(done), "--steps", "1", "--batch", "16", "--dry-run", *more])
-            == 0
-        )
+        call = [*flags, "--model", str(done), "--steps", "1", "--batch", "16", "--dry-run"]
+        assert train.main([*call, *more]) == 0
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory: about"))
         found.append(float(re.search(r"activations ([\d,]+)", line)[1].replace(",", "")))
     assert found[0] > found[1] and found[0] > 0
@@ -654,17 +428,14 @@ def test_out_of_memory_names_what_takes_less(flags, monkeypatch, capsys):
 
 @pytest.mark.parametrize("more", [[], ["--micro-tokens", "64"]], ids=["whole", "cut"])
 def test_computing_activations_twice_changes_no_bit(flags, more):
-    plain, twice = (
-        train_as(flags, name, "--steps", "2", *more, *flag) for name, flag in CHECKPOINTING.items()
-    )
-    assert equal(checkpoint(plain)[0], checkpoint(twice)[0]) and equal(
-        checkpoint(plain)[1], checkpoint(twice)[1]
-    )
+    plain = train_as(flags, "a", "--steps", "2", *more)
+    twice = train_as(flags, "b", "--steps", "2", *more, "--checkpointing")
+    assert equal(newest(plain)[0], newest(twice)[0]) and equal(newest(plain)[1], newest(twice)[1])
 
 
 def test_training_ends_in_time_with_the_learning_rate_at_its_end(flags):
     folder = train_as(flags, "a", "--steps", "100000", "--max-minutes", "0.02", "--warmup", "0")
-    found, state = rows(folder), checkpoint(folder)[2]
+    found, state = rows(folder), newest(folder)[2]
     assert state["step"] == len(found) < 100000 and state["seconds"] >= 1.2
     assert found[0]["lr"] == pytest.approx(3e-3, rel=0.05)  # the clock runs a little before the first step
     assert found[-1]["lr"] < 0.3 * 3e-3
@@ -681,7 +452,7 @@ def test_training_ends_when_evaluations_get_no_better(flags, monkeypatch):
     monkeypatch.setattr(train, "evaluate", evaluated)
     folder = train_as(flags, "a", "--steps", "20", "--eval-every", "1", "--patience", "3")
     assert len([row for row in rows(folder) if "loss" in row]) == 5
-    assert os.readlink(folder / "best") == "step-2" and checkpoint(folder)[2]["step"] == 5
+    assert os.readlink(folder / "best") == "step-2" and newest(folder)[2]["step"] == 5
 
 
 # ------------------------------------------------------------------------------------------- interruption
@@ -698,7 +469,7 @@ def test_an_interrupted_training_saves_and_goes_on_to_the_same_weights(flags, mo
         patched.setattr(runs.Run, "record", interrupted)
         assert train.main([*flags, "--name", "a", "--steps", "6"]) == 130
     folder = folder_of(flags, "a")
-    assert f"--resume {folder}" in capsys.readouterr().out and checkpoint(folder)[2]["step"] == 3
+    assert f"--resume {folder}" in capsys.readouterr().out and newest(folder)[2]["step"] == 3
     assert train.main(["--resume", str(folder)]) == 0
     assert equal(weights(folder), weights(train_as(flags, "b", "--steps", "6")))
 
@@ -709,18 +480,6 @@ def test_a_second_interrupt_stops_at_once(capsys):
     assert stop.asked
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-
-
-def test_a_hard_interrupt_ends_with_130_and_without_a_traceback(flags, monkeypatch):
-    def interrupted(self, name, row):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs.Run, "record", interrupted)
-    try:
-        code = train.main([*flags, "--name", "a", "--steps", "6"])
-    except KeyboardInterrupt:
-        code = None  # it would end pytest as well
-    assert code == 130
 
 
 def test_an_interrupt_that_comes_after_the_decision_to_save_is_saved_too(flags, monkeypatch):
@@ -740,11 +499,7 @@ def test_an_interrupt_that_comes_after_the_decision_to_save_is_saved_too(flags, 
 
     monkeypatch.setattr(train, "Interrupt", Late)
     assert train.main([*flags, "--name", "a", "--steps", "6"]) == 130
-    assert checkpoint(folder_of(flags, "a"))[2]["step"] in (1, 2)
-
-
-def subprocess_flags(flags, *more):
-    return [sys.executable, str(ROOT / "train.py"), *flags, *more]
+    assert newest(folder_of(flags, "a"))[2]["step"] in (1, 2)
 
 
 def reported(folder):
@@ -779,30 +534,15 @@ def test_a_training_killed_fifty_times_ends_with_the_weights_of_one_that_was_not
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         moments.append(reported(folder))
         if (folder / "model").exists():
-            step = checkpoint(folder)[2]["step"]
+            step = newest(folder)[2]["step"]
             assert saved <= step and moments[-1] - 1 <= step <= moments[-1] + 1
-            assert lora.open_model(str(folder))[0].config.dim == 32
+            assert checkpoint.open(str(folder)).model.config.dim == 32
             saved = step
     assert saved > 20 and len(set(moments)) > 10
     assert train.main(["--resume", str(folder), "--steps", str(saved + 3)]) == 0
     whole = train_as([*flags, str(saved + 3)], "whole")
     assert equal(weights(folder), weights(whole)) and list(folder.rglob("*.partial")) == []
     assert [row["loss"] for row in rows(folder)] == [row["loss"] for row in rows(whole)]
-
-
-@pytest.mark.slow
-def test_a_folder_that_cannot_be_written_ends_with_1_and_a_line_that_names_it(flags, tmp_path, capsys):
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o555)  # which root does not mind
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(locked)]
-    if os.getuid() == 0 and subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("root that may not mount a folder it cannot write to")
-    try:
-        assert train.main([*flags, "--steps", "1", "--runs", str(locked / "runs")]) == 1
-        assert re.search(f"(Read-only|Permission).*{locked}", capsys.readouterr().err)
-    finally:
-        if os.getuid() == 0:
-            subprocess.run(["umount", str(locked)], check=True)
 
 
 def limited(argv, size):
@@ -817,34 +557,12 @@ def limited(argv, size):
 @pytest.mark.slow
 def test_a_write_that_fails_leaves_the_last_checkpoint_and_ends_with_1(flags):
     folder = train_as(flags, "a", "--steps", "2")
-    before = checkpoint(folder)
-    result = limited(subprocess_flags([], "--resume", str(folder), "--steps", "4"), 40_000)
+    before = newest(folder)
+    call = [sys.executable, train.__file__, "--resume", str(folder), "--steps", "4"]
+    result = limited(call, 40_000)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "saving step 4 failed" in result.stderr and "step-2 is whole" in result.stderr
-    after = checkpoint(folder)
+    after = newest(folder)
     assert equal(before[0], after[0]) and equal(before[1], after[1]) and before[2] == after[2]
     assert list(folder.rglob("*.partial")) == []
     assert train.main(["--resume", str(folder), "--steps", "4"]) == 0
-
-
-@pytest.mark.slow
-def test_a_full_disk_leaves_the_last_checkpoint_and_ends_with_1(flags, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    size = sum(
-        path.stat().st_size for path in train_as(flags, "a", "--steps", "1").rglob("*") if path.is_file()
-    )
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={int(size * 1.5)}", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk; the test above fails the writes by RLIMIT_FSIZE")
-    try:
-        more = ["--runs", str(disk), "--name", "b", "--steps", "3", "--save-every", "1"]
-        result = subprocess.run(subprocess_flags(flags, *more), capture_output=True, text=True, timeout=120)
-        assert result.returncode == 1 and "Traceback" not in result.stderr
-        assert "saving step 2 failed" in result.stderr and "make room" in result.stderr
-        assert checkpoint(disk / "b")[2]["step"] == 1 and lora.open_model(str(disk / "b"))
-        assert list((disk / "b").rglob("*.partial")) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

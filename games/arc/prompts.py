@@ -40,6 +40,7 @@ VERIFY_TASK = "A rule turns each input grid into its output grid. Is the answer 
 Reply yes or no."
 SELECT_TASK = "A rule turns each input grid into its output grid. Which answer to the test is what it gives? \
 Reply 1 or 2."
+WORDS = {"verdict": ("yes", "no"), "choice": ("1", "2")}  # what asks -> the replies there are
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,39 @@ class Prompt:
             return f"{self.opening(writing)}{said}```"
         return self.lead + (said if self.asks in WORDS else writing.write(said))
 
-    def source(self, body):
-        """The program whose body this is, over `grid`."""
-        first = "" if self.name == "grid" else f"grid = {self.name}\n"
-        return f"def task({self.name}):\n{textwrap.indent(first + body, '    ')}\n"
-
     def program(self, text):
         """The program in a reply."""
         return text.partition("```python\n")[2].partition("```")[0]
+
+    def chat(self, task, writing, rival=None, rng=None):
+        """The Chat that teaches this version for a task, which has a program where that is asked. rival:
+        another answer, {"source", "outputs" for the pairs and the test}, where the version shows one."""
+        truth = task["test"][0].get("output")
+        first = "" if self.name == "grid" else f"grid = {self.name}\n"
+        program = task.get("source") or source(first + task.get("program", ""), self.name)
+        more = {"program": program}
+        if self.asks == "code":
+            body = program
+            if self.refines:
+                more = {"program": rival["source"], "got": rival["outputs"]}
+        elif self.asks == "input":
+            *shown, last = [{"input": pair["input"]} for pair in task["train"]]
+            task, body = {"train": shown}, last["input"]
+        elif self.asks == "output":
+            body = truth
+        else:  # the right answer and the rival's, one of them or both
+            answers, first = [truth, rival["outputs"][-1]], int(rng.integers(2))
+            body = WORDS[self.asks][first]
+            shown = [answers[first], answers[1 - first]]
+            more = {"answers": shown[:1] if self.asks == "verdict" else shown}
+        question = self.question(task, writing, **more)
+        reply = {"role": "assistant", "content": self.reply(body, writing)}
+        return Chat([*question, reply], learn="last")
+
+
+def source(body, name="grid"):
+    """The function with this body, of a grid called `name`."""
+    return f"def task({name}):\n{textwrap.indent(body, '    ')}\n"
 
 
 class Bare(Prompt):
@@ -123,14 +149,13 @@ class Bare(Prompt):
         return self.body(said) if self.asks == "code" else super().reply(said, writing)
 
     def program(self, text):
-        return self.source(text)
+        return source(text)
 
     def body(self, source):
         """The body of a function that is all of its source."""
         return textwrap.dedent(source.partition("\n")[2]).removesuffix("\n")
 
 
-WORDS = {"verdict": ("yes", "no"), "choice": ("1", "2")}  # what asks -> the replies there are
 LONG = dict(asks="code", system=SHORT, task=LONG_TASK)
 LEAD = "## Code\n\nThis function makes every output from its input:\n\n"
 PROMPTS = {
@@ -151,28 +176,5 @@ PROMPTS = {
     "verify-output-from-examples-v0": Prompt("verdict", SHORT, VERIFY_TASK, test=True),
     "select-output-from-examples-v0": Prompt("choice", SHORT, SELECT_TASK, test=True),
 }
-
-
-def said(version, task, writing, rival=None, rng=None):
-    """The Chat that teaches a version of the prompt for a task, which has a program where that is asked.
-    rival: another answer, {"source", "outputs" for the pairs and the test}, where the version shows one."""
-    shown, truth = task["train"], task["test"][0].get("output")
-    program = task.get("source") or version.source(task.get("program", ""))
-    more = {"program": program}
-    if version.asks == "code":
-        body = program
-        if version.refines:
-            more = {"program": rival["source"], "got": rival["outputs"][: len(shown)]}
-    elif version.asks == "input":
-        *shown, last = [{"input": pair["input"]} for pair in shown]
-        task, body = {"train": shown}, last["input"]
-    elif version.asks == "output":
-        body = truth
-    else:  # the right answer and the rival's, one of them or both
-        answers, first = [truth, rival["outputs"][-1]], int(rng.integers(2))
-        body = WORDS[version.asks][first]
-        more = {
-            "answers": [answers[first]] if version.asks == "verdict" else [answers[first], answers[1 - first]]
-        }
-    question = version.question(task, writing, **more)
-    return Chat([*question, {"role": "assistant", "content": version.reply(body, writing)}], learn="last")
+WRITES_PROGRAMS = tuple(name for name, version in PROMPTS.items() if version.asks == "code")
+JUDGES_ANSWERS = tuple(name for name, version in PROMPTS.items() if version.asks in WORDS)

@@ -1,6 +1,7 @@
 """The world of ARC: families of small grid transformations, each with the program that solves it.
 
-    for task in tasks(seed=0, n=1000): task["train"], task["test"], task["program"]
+    task = draw(np.random.default_rng(0))
+    task["train"], task["test"], task["program"]
 
 A family says how its inputs are drawn and holds its program as a template over `grid`. Its parameters are
 the names in braces: a and b are colours that every input contains, c is a colour that the program paints, z
@@ -13,7 +14,6 @@ ends in its only `return`. Keep to the idioms of the others: the same words for 
 are what makes the programs learnable for a very small model."""
 
 import itertools
-import re
 import zlib
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -21,8 +21,10 @@ from string import Formatter
 
 import numpy as np
 
-TOKEN = re.compile(r"\n *|[A-Za-z_]+|\d|//|==|!=|\S")  # the words of a program, for its statistics
-SIDE = 30  # the longest side of a grid
+from games.arc.grids import SIDE
+from games.arc.prompts import source
+
+PAIRS = 4  # of a task, the last its test
 PROMPT = 420  # cells and row ends of the shown pairs: with program and markers below 512 tokens
 TRIES = 1000  # draws until a family counts as broken
 REVERSAL = np.arange(10)[::-1]  # a permutation of colours that turns every order of them around
@@ -97,8 +99,7 @@ def counted(rng, p):
     """Three or four colours, no two of them equally often."""
     while True:
         grid = dense(rng, p)
-        counts = np.bincount(grid.ravel())
-        counts = counts[counts > 0].tolist()
+        counts = np.unique(grid, return_counts=True)[1].tolist()
         if len(counts) > 2 and len(set(counts)) == len(counts):
             return grid
 
@@ -124,7 +125,7 @@ def patch(rng, p):
 
 
 def rectangle(rng, p, inside=True):
-    part = np.full(rng.integers(3, 6, 2), palette(rng, p, 1)[0])
+    part = np.full(rng.integers(3, 6, 2), palette(rng, p, 1))
     if not inside:
         part[1:-1, 1:-1] = 0
     return place(rng, part)
@@ -289,11 +290,6 @@ crop("fullest_row", mixed, "return grid[[(grid != {z}).sum(1).argmax()]]")
 
 # ------------------------------------------------------------------------------------------------ programs
 # A task is a list of steps, (family name, parameters): one step, or two for a composition.
-def source(program):
-    """The function whose body is `program`."""
-    return "def task(grid):\n    " + program.replace("\n", "\n    ") + "\n"
-
-
 @lru_cache(100_000)
 def member(name, *values):
     """The function of a family for values of its parameters, in the order of its fields. Only what stands in
@@ -319,39 +315,46 @@ def apply(steps, grid):
 def fits(steps, pairs):
     """Do the steps give the output of every pair? Steps that cannot take an input do not."""
     try:
-        for x, y in pairs:
-            out = apply(steps, x)
-            if out.shape != y.shape or out.tobytes() != y.tobytes():  # faster than comparing arrays
-                return False
+        return all(key_of(apply(steps, x)) == key_of(y) for x, y in pairs)
     except (IndexError, ValueError):
         return False
-    return True
+
+
+def key_of(grid):
+    return grid.shape, grid.tobytes()  # faster to compare than arrays
 
 
 # ------------------------------------------------------------------------------------------------ tasks
-def make(name, rng, pairs=4, held_out=False):
-    """A task of one family, the last pair its test; Rejected where the draw breaks a rule."""
-    return task_of([(name, FAMILIES[name].draw(rng, held_out))], rng, pairs)
+def draw(rng, held_out=False, compositions=0.0):
+    """A task of one family or, for the share `compositions`, of two in a row; where a draw is rejected,
+    another one of the same.
+
+    held_out: families with held-out values of their parameters, and compositions of HELD_OUT_COUPLES with
+    usual values: what is new is the couple."""
+    couple = rng.random() < compositions
+    known = drawn_from(couple, held_out)
+    names = known[rng.integers(len(known))]
+    for _ in range(TRIES):
+        try:
+            return make(names, rng, held_out and not couple)
+        except Rejected as error:
+            reason = error
+    raise RuntimeError(f"{names}: {TRIES} draws in a row rejected, the last for {reason}")
 
 
-def compose(first, second, rng, pairs=4):
-    """A task of two families, one of geometry and one of colour, in the order given."""
-    if (first, second) not in PAIRS:
-        raise ValueError(f"{first}, {second}: a composition needs one family of geometry and one of colour")
-    return task_of([(name, FAMILIES[name].draw(rng)) for name in (first, second)], rng, pairs)
+def make(names, rng, held_out=False):
+    """A task of one family, or of two in the order given; Rejected where the draw breaks a rule."""
+    steps = [(name, FAMILIES[name].draw(rng, held_out)) for name in names]
+    of_colour = [step for step in steps if FAMILIES[step[0]].kind == "colour"]
+    name, p = (of_colour or steps)[0]  # the inputs suit the step of colour: geometry takes any
+    free = [c for c in (rng.permutation(9) + 1).tolist() if c not in (p.get("a"), p.get("b"))]
+    inputs = [FAMILIES[name].inputs(rng, {**p, "palette": free[:4]}) for _ in range(PAIRS)]
+    pairs = [(x, apply(steps, x)) for x in inputs]
+    check(steps, pairs)
+    return task_of(steps, pairs)
 
 
-def task_of(steps, rng, pairs):
-    """A task of inputs that suit the step of colour, as geometry takes any."""
-    name, p = next((step for step in steps if FAMILIES[step[0]].kind == "colour"), steps[0])
-    colours = [c for c in (rng.permutation(9) + 1).tolist() if c not in (p.get("a"), p.get("b"))][:4]
-    inputs = [FAMILIES[name].inputs(rng, {**p, "palette": colours}) for _ in range(pairs)]
-    shown = [(x, apply(steps, x)) for x in inputs]
-    check(steps, shown)
-    return record(steps, shown)
-
-
-def record(steps, pairs):
+def task_of(steps, pairs):
     """The task as plain dicts and lists; the parameters of a composition stand under the families' names."""
     lists = [{"input": x.tolist(), "output": y.tolist()} for x, y in pairs]
     return {
@@ -363,16 +366,24 @@ def record(steps, pairs):
     }
 
 
+def parts_of(task):
+    """(steps, pairs of arrays) of a task: the inverse of task_of."""
+    names, p = task["family"].split("+"), task["parameters"]
+    steps = [(name, p[name] if len(names) > 1 else p) for name in names]
+    pairs = [(np.array(pair["input"]), np.array(pair["output"])) for pair in task["train"] + task["test"]]
+    return steps, pairs
+
+
 def check(steps, pairs):
     """Raise Rejected where a task of these pairs, the last of them its test, is degenerate or ambiguous."""
     inputs, outputs = zip(*pairs)
-    if any((x == x[0, 0]).all() for x in inputs):
+    if any(x.min() == x.max() for x in inputs):
         raise Rejected("an input of one colour")
-    if len({(x.shape, x.tobytes()) for x in inputs}) < len(inputs):
+    if len(set(map(key_of, inputs))) < len(inputs):
         raise Rejected("two equal inputs")
     if any(not y.size or max(y.shape) > SIDE for y in outputs):
         raise Rejected("an output of no cells, or a side too long")
-    if len({(y.shape, y.tobytes()) for y in outputs[:-1]}) == 1:
+    if len(set(map(key_of, outputs[:-1]))) == 1:
         raise Rejected("all outputs equal")
     if sum(x.size + len(x) + y.size + len(y) for x, y in pairs[:-1]) > PROMPT:
         raise Rejected("a long prompt")
@@ -383,6 +394,12 @@ def check(steps, pairs):
             raise Rejected("a step that changes nothing")
     if any(fits(rival, pairs[:-1]) and not fits(rival, pairs[-1:]) for rival in rivals(steps, pairs)):
         raise Rejected("ambiguous")
+
+
+def permuted(steps, permutation):
+    """The steps with permutation[c] for each colour c among their parameters."""
+    change = lambda p: {x: int(permutation[v]) if x in COLOURS else v for x, v in p.items()}
+    return [(name, change(p)) for name, p in steps]
 
 
 @cache
@@ -402,38 +419,22 @@ def rivals(steps, pairs):
                 yield [*steps[:i], (family.name, other), *steps[i + 1 :]]
 
 
-PAIRS = [
+COUPLES = [
     (first.name, second.name)
     for first, second in itertools.permutations(FAMILIES.values(), 2)
     if {first.kind, second.kind} == {"geometry", "colour"}
 ]
 # Compositions kept for evaluation, about a fifth. The rule looks at the two names and not at their order, as
 # most compositions do the same in both.
-HELD_OUT_PAIRS = frozenset(p for p in PAIRS if zlib.crc32(" ".join(sorted(p)).encode()) % 5 == 0)
+HELD_OUT_COUPLES = frozenset(p for p in COUPLES if zlib.crc32(" ".join(sorted(p)).encode()) % 5 == 0)
 
 
-def tasks(seed, n, names=None, held_out=False, compositions=0.0):
-    """n tasks, task i a function of (seed, i) and the options, which are those of `draw`."""
-    return [draw(np.random.default_rng((seed, i)), names, held_out, compositions) for i in range(n)]
-
-
-def draw(rng, names=None, held_out=False, compositions=0.0):
-    """A task of one family or, for the share `compositions`, of two; where a draw is rejected, another of the
-    same.
-
-    names: the families to draw from; by default all, or all with held-out parameters if `held_out`. With
-    held_out, compositions are those of HELD_OUT_PAIRS, with usual parameters: what is new is the pair."""
-    names, couples = choices(names and tuple(names), held_out)
-    if compositions and not couples:
-        raise ValueError("compositions need families of geometry and of colour among the names")
-    couple = rng.random() < compositions
-    chosen = couples[rng.integers(len(couples))] if couple else names[rng.integers(len(names))]
-    for _ in range(TRIES):
-        try:
-            return compose(*chosen, rng) if couple else make(chosen, rng, held_out=held_out)
-        except Rejected as error:
-            reason = error
-    raise RuntimeError(f"{chosen}: {TRIES} draws in a row rejected, the last for {reason}")
+@cache
+def drawn_from(couple, held_out):
+    """Names of families, one or two together, that draw chooses from."""
+    if couple:
+        return [names for names in COUPLES if (names in HELD_OUT_COUPLES) == held_out]
+    return [(name,) for name, family in FAMILIES.items() if family.has_held_out or not held_out]
 
 
 def blind(rng):
@@ -442,31 +443,11 @@ def blind(rng):
     return [(name, FAMILIES[name].draw(rng))]
 
 
-@cache
-def choices(names, held_out):
-    """(families, couples of them) for draw."""
-    for name in {*(names or ())} - {*FAMILIES}:
-        raise ValueError(f"no family {name!r}; there are {', '.join(FAMILIES)}")
-    couples = [pair for pair in PAIRS if (pair in HELD_OUT_PAIRS) == held_out]
-    couples = [pair for pair in couples if {*pair} <= {*(names or FAMILIES)}]
-    return names or [x for x in FAMILIES if FAMILIES[x].has_held_out or not held_out], couples
-
-
-def rest(task):
-    """What is left of a task of two steps when the first is done: its outputs are the inputs."""
-    first, second = task["family"].split("+")
-    step, after = ((name, task["parameters"][name]) for name in (first, second))
-    pairs = [(np.array(pair["input"]), np.array(pair["output"])) for pair in task["train"] + task["test"]]
-    return record([after], [(apply([step], x), y) for x, y in pairs])
-
-
 def mistaken(task, rng):
     """A program that is not the task's, {"source", "outputs" for its pairs, the test's last}: of two steps
     often one alone, else a rival; of one step a rival; in one of four cases any program. Its outputs are
     grids, the last one wrong."""
-    names, p = task["family"].split("+"), task["parameters"]
-    steps = [(name, p[name] if len(names) > 1 else p) for name in names]
-    pairs = [(np.array(pair["input"]), np.array(pair["output"])) for pair in task["train"] + task["test"]]
+    steps, pairs = parts_of(task)
     near = list(rivals(steps, pairs))
     for _ in range(TRIES):
         other = [steps[rng.integers(len(steps))]]
@@ -482,30 +463,3 @@ def mistaken(task, rng):
         if fine and not np.array_equal(outputs[-1], pairs[-1][1]):
             return {"source": source(render(other)), "outputs": [y.tolist() for y in outputs]}
     raise RuntimeError(f"{task['family']}: {TRIES} other programs in a row did not run or gave the same")
-
-
-def permuted(steps, permutation):
-    change = lambda p: {x: int(permutation[v]) if x in COLOURS else v for x, v in p.items()}
-    return [(name, change(p)) for name, p in steps]
-
-
-def recolour(task, permutation):
-    """The same task with permutation[c] for each of the ten colours c, in its grids and in its program."""
-    names, p, colours = task["family"].split("+"), task["parameters"], np.array(permutation)
-    steps = [(name, p[name] if len(names) > 1 else p) for name in names]
-    pairs = [(colours[pair["input"]], colours[pair["output"]]) for pair in task["train"] + task["test"]]
-    return record(permuted(steps, permutation), pairs)
-
-
-def statistics_of(tasks):
-    """Sizes of programs and prompts, from which context and vocabulary follow."""
-    words = [TOKEN.findall(task["program"]) for task in tasks]
-    lengths = [len(found) for found in words]
-    grids = [[grid for pair in task["train"] for grid in pair.values()] for task in tasks]
-    cells = [sum(len(grid) * (len(grid[0]) + 1) for grid in one) for one in grids]  # and the ends of rows
-    return {
-        "distinct tokens": len(set().union(*words)),
-        "distinct programs": len({task["program"] for task in tasks}),
-        "program tokens": (int(np.median(lengths)), max(lengths)),  # median, max
-        "prompt cells": (int(np.median(cells)), int(np.quantile(cells, 0.9)), max(cells)),  # median, p90, max
-    }

@@ -20,15 +20,14 @@ from games.rows import read_rows
 TEXTS = ("prompt", "response_a", "response_b")
 WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
 SOFT = ("p_a", "p_b", "p_tie")
-COLUMNS = ("id", *WINNERS)  # of a submission
 WORDS = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}
-SWAP = (1, 0, 2)  # the classes once the answers have changed places
+SWAP = [1, 0, 2]  # the classes once the answers have changed places
 
 
 # ------------------------------------------------------------------------------------------------ battles in
-def read_battles(source, rows, drop, training=True):
-    """Yield the battles of a source. For training every row needs a target, and drop(reason) counts those
-    that teach nothing; otherwise all rows come, with or without target."""
+def read_battles(source, rows, dropped, training=True):
+    """Yield the battles of a source. For training every row needs a target, and those that teach nothing are
+    counted in `dropped` (a Counter) by reason; otherwise all rows come, with or without target."""
     for where, row in read_rows(source, rows, TEXTS, "train" if training else "test"):
         try:
             example = battle(row, where)
@@ -38,7 +37,7 @@ def read_battles(source, rows, drop, training=True):
             raise ValueError(f"{where}: nobody won; training needs {', '.join(WINNERS)}, or a winner")
         reason = training and useless(example)
         if reason:
-            drop(reason)
+            dropped[reason] += 1
         else:
             yield example
 
@@ -77,7 +76,7 @@ def turns_of(name, value, arrays):
 
 def target_of(row):
     """Soft labels before winner columns before the winner's word; None where a row has none of them."""
-    for names, tolerance in ((SOFT, 1e-3), (WINNERS, 0)):
+    for names in (SOFT, WINNERS):
         cells = [row.get(name) for name in names]
         if all(cell in (None, "") for cell in cells):
             continue
@@ -86,11 +85,11 @@ def target_of(row):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{', '.join(names)} must be numbers, found {cells}") from error
         total = sum(values)
-        if not (min(values) >= 0 and abs(total - 1) <= tolerance):
+        if not (min(values) >= 0 and abs(total - 1) <= 1e-3):
             raise ValueError(f"{', '.join(names)} must be shares that sum to 1, found {cells}")
         if names is SOFT:
             return [value / total for value in values]
-        if max(values) < 1:
+        if sorted(values) != [0, 0, 1]:
             raise ValueError(f"{', '.join(names)} must be one 1 and two 0, found {cells}")
         return values.index(1)
     word = row.get("winner")
@@ -126,26 +125,11 @@ def swapped(example):
 
 # ------------------------------------------------------------------------------------------------ submissions
 def submission_rows(examples, probs):
-    """Rows of submission.csv, dicts of COLUMNS, from probabilities (N, 3) in the order of the examples."""
-    rows = [dict(zip(COLUMNS, [x["id"], *map(float, row)])) for x, row in zip(examples, probs, strict=True)]
-    return check_submission(rows, examples)
-
-
-def check_submission(rows, examples):
-    """The rows, also those of a file, if they are a submission for these examples: ValueError says where they
-    are not."""
-    if len(rows) != len(examples):
-        raise ValueError(f"{len(rows):,} rows for {len(examples):,} battles")
-    for i, (row, example) in enumerate(zip(rows, examples), 1):
-        if tuple(row) != COLUMNS:
-            raise ValueError(f"row {i}: the header must be {','.join(COLUMNS)}, found {','.join(row)}")
-        if row["id"] != example["id"]:
-            raise ValueError(f"row {i}: id {row['id']}, but the battle there is {example['id']}")
-        cells = [row[name] for name in WINNERS]
-        try:
-            probs = [float(cell) for cell in cells]
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"row {i}, id {row['id']}: not numbers: {cells}") from error
-        if not (all(0 <= p <= 1 for p in probs) and abs(sum(probs) - 1) <= 1e-6):
-            raise ValueError(f"row {i}, id {row['id']}: not probabilities that sum to 1: {cells}")
+    """Rows of submission.csv, dicts, from probabilities (N, 3) in the order of the examples. ValueError where
+    a row is no distribution, as where a model diverged."""
+    rows = []
+    for i, (example, row) in enumerate(zip(examples, probs, strict=True), 1):
+        if not (0 <= min(row) and abs(sum(row) - 1) <= 1e-6):
+            raise ValueError(f"row {i}, id {example['id']}: not probabilities that sum to 1: {[*row]}")
+        rows.append({"id": example["id"], **dict(zip(WINNERS, map(float, row)))})
     return rows

@@ -56,6 +56,7 @@ MODELS = {  # share of sentences on the topic, mean number of sentences, chance 
 }
 
 pick = lambda rng, items: items[rng.integers(len(items))]
+pick_two = lambda rng, items: [items[i] for i in rng.permutation(len(items))[:2]]  # different ones
 
 
 # ------------------------------------------------------------------------------------------------ a battle
@@ -78,8 +79,8 @@ def answer(rng, topic, model):
         if not hit:
             others = [other for other in TOPICS if other != topic]
             nouns = HEDGES if rng.random() < HEDGED else TOPICS[pick(rng, others)]
-        first, second = rng.permutation(len(nouns))[:2]
-        sentences.append(f"{nouns[first]} {pick(rng, VERBS)} {nouns[second]}.")
+        first, second = pick_two(rng, nouns)
+        sentences.append(f"{first} {pick(rng, VERBS)} {second}.")
     text = "\n".join(f"- {sentence}" for sentence in sentences) if bullets else " ".join(sentences)
     return text, n, float(hits.mean()), bullets, False
 
@@ -101,8 +102,9 @@ def battles(seed, n, bias=BIAS, stream=0):
     rows = []
     for i in range(n):
         rng = np.random.default_rng((seed, stream, i))
-        pair = [[*MODELS][j] for j in rng.permutation(len(MODELS))[:2]]
-        topics = [[*TOPICS][j] for j in rng.permutation(len(TOPICS))[: 1 + (rng.random() < TWO_TURNS)]]
+        pair = pick_two(rng, [*MODELS])
+        topics = pick_two(rng, [*TOPICS])
+        topics = topics[: 1 + (rng.random() < TWO_TURNS)]
         prompts, answers, worths = [], ([], []), ([], [])
         for later, topic in enumerate(topics):
             prompt, short = question(rng, topic, later)

@@ -1,9 +1,9 @@
 """Eedi's files: questions and labels in, mined negatives in, submissions out.
 
-`read` tells four sources apart and gives of each the texts of all labels, in the order of their numbers, and
-its examples: {"id", "label": its number or None, "split": train, test or None} with either {"question",
-"construct", "subject", "text", "right", "wrong", "construct_id", "subject_id"} or, of rows that others made,
-{"query", "neg"}.
+`read` tells four sources apart and gives the texts of all labels, in the order of their numbers, and the
+examples: {"id", "label": its place among the labels or None, "split": train, test or None} with either
+{"question", "construct", "subject", "text", "right", "wrong", "construct_id", "subject_id"} or, where others
+wrote the query, {"query", "neg"}.
 
     a folder with train.csv and misconception_mapping.csv    the competition's files, as Kaggle has them
     {"query", "pos", "neg"}            FlagEmbedding's rows, and what infer.py collect writes
@@ -14,84 +14,89 @@ from pathlib import Path
 
 from games.rows import check_columns, read_rows
 
-LETTERS = "ABCD"
+LETTERS = ("A", "B", "C", "D")
 MAPPING = "misconception_mapping.csv"
-PLACES = 25  # labels a question of a submission
+PLACES = 25  # labels for each question of a submission
+COLUMNS = ["QuestionId", "ConstructId", "ConstructName", "SubjectId", "SubjectName", "CorrectAnswer"]
+COLUMNS += ["QuestionText", *(f"Answer{letter}Text" for letter in LETTERS)]
+LABEL_COLUMNS = [f"Misconception{letter}Id" for letter in LETTERS]  # not in test.csv
+ITEM_COLUMNS = ("Question", "Incorrect Answer", "Correct Answer", "Misconception")
 
 
 def read(source, pool="", split="train"):
     """(labels, examples) of a source. pool: rows of more labels, each with a "text" or "MisconceptionName".
     split: which file of a folder, train or test."""
-    if Path(source, MAPPING).is_file():
-        names = labels_of(Path(source, MAPPING))
-        places = {number: place for place, number in enumerate(names)}
-        return list(names.values()), list(pairs(Path(source, f"{split}.csv"), places, split == "test"))
+    mapping = Path(source, MAPPING)
+    if mapping.is_file():
+        names = read_labels(mapping)
+        places = {number: place for place, number in enumerate(names)} if split == "train" else None
+        columns = COLUMNS if places is None else COLUMNS + LABEL_COLUMNS
+        examples = []
+        for where, row in read_rows(Path(source, f"{split}.csv"), columns=columns):
+            examples += question_examples(row, places, where)
+        return list(names.values()), examples
     if Path(source).is_dir() and not any(Path(source).glob("*.json*")):
         raise FileNotFoundError(f"{source}: no {MAPPING} in this folder")
-    beside = Path(source).with_name(f"{Path(source).stem}_pool.jsonl")
-    labels, examples = {}, []
-    for place in (pool or (str(beside) if beside.exists() else ""),):
-        for where, row in read_rows(place) if place else ():
-            name = row.get("text", row.get("MisconceptionName"))
-            if not isinstance(name, str):
-                raise ValueError(f'{where}: a row of --pool needs a "text" or a "MisconceptionName"')
-            labels.setdefault(name, len(labels))
+    labels = read_pool(source, pool)
+    examples = []
     for number, (where, row) in enumerate(read_rows(source)):
         if "query" in row:
-            examples += mined(where, number, row, labels)
+            examples += mined_examples(where, number, row, labels)
         else:
-            check_columns(where, ("Question", "Incorrect Answer", "Correct Answer", "Misconception"), row)
-            examples.append(item(where, number, row, labels))
+            examples.append(item_example(where, number, row, labels))
     return list(labels), examples
 
 
-def whole(text, where, name):
+def read_pool(source, pool):
+    """{text: place} of the labels in a pool, by default SOURCE_pool.jsonl where there is one."""
+    beside = Path(source).with_name(f"{Path(source).stem}_pool.jsonl")
+    if not pool and beside.exists():
+        pool = str(beside)
+    labels = {}
+    for where, row in read_rows(pool) if pool else ():
+        name = row.get("text", row.get("MisconceptionName"))
+        if not isinstance(name, str):
+            raise ValueError(f'{where}: a row of --pool needs a "text" or a "MisconceptionName"')
+        labels.setdefault(name, len(labels))
+    return labels
+
+
+# ---------------------------------------------------------------------------------------- the competition's
+def whole_number(text, where, name):
     """The number in a cell, which the competition's files write as 1672.0."""
-    try:
-        value = float(text)
-        if value != int(value):
-            raise ValueError
-        return int(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{where}: {name} {text!r} is not a whole number") from error
+    if not re.fullmatch(r"-?\d+(\.0*)?", str(text).strip()):
+        raise ValueError(f"{where}: {name} {text!r} is not a whole number")
+    return int(float(text))
 
 
-def labels_of(path):
+def read_labels(path):
     """{id: name} of the mapping, in its order."""
-    found = {}
+    names = {}
     for where, row in read_rows(path, columns=("MisconceptionId", "MisconceptionName")):
-        number = whole(row["MisconceptionId"], where, "MisconceptionId")
-        if number in found:
+        number = whole_number(row["MisconceptionId"], where, "MisconceptionId")
+        if number in names:
             raise ValueError(f"{where}: MisconceptionId {number} stands twice")
-        found[number] = row["MisconceptionName"].strip()
-    return found
+        names[number] = row["MisconceptionName"].strip()
+    return names
 
 
-COLUMNS = ["QuestionId", "ConstructId", "ConstructName", "SubjectId", "SubjectName", "CorrectAnswer"]
-COLUMNS += ["QuestionText", *(f"Answer{letter}Text" for letter in LETTERS)]
-
-
-def pairs(path, places, unlabelled=False):
-    """Yield an example of each wrong answer that has a label, in the order of the file and the letters; of
-    all wrong answers where a file has no labels. places: label id -> its place."""
-    marks = [] if unlabelled else [f"Misconception{letter}Id" for letter in LETTERS]
-    for where, row in read_rows(path, columns=COLUMNS + marks):
-        yield from pairs_of(row, places, where, unlabelled)
-
-
-def pairs_of(row, places, where="", unlabelled=False):
-    """The examples of one row in the competition's columns."""
-    numbers = {name: whole(row[name], where, name) for name in ("QuestionId", "ConstructId", "SubjectId")}
+def question_examples(row, places, where=""):
+    """Yield an example of each wrong answer of a question that has a label, in the order of the letters.
+    places: label id -> its place; None where a file has no labels: then of every wrong answer."""
+    numbers = {
+        name: whole_number(row[name], where, name) for name in ("QuestionId", "ConstructId", "SubjectId")
+    }
     right = row["CorrectAnswer"]
-    if right not in LETTERS or not right:
+    if right not in LETTERS:
         raise ValueError(f"{where}: CorrectAnswer {right!r} is none of {', '.join(LETTERS)}")
-    for letter in LETTERS.replace(right, ""):
-        label = row.get(f"Misconception{letter}Id")
-        if label in (None, "") and not unlabelled:
+    for letter, name in zip(LETTERS, LABEL_COLUMNS):
+        label = None if places is None else row[name]
+        if letter == right or label == "":
             continue
-        place = None if unlabelled else places.get(whole(label, where, f"Misconception{letter}Id"))
-        if place is None and not unlabelled:
-            raise ValueError(f"{where}: Misconception{letter}Id {label} is not in {MAPPING}")
+        if label is not None:
+            label = places.get(whole_number(label, where, name))
+            if label is None:
+                raise ValueError(f"{where}: {name} {row[name]} is not in {MAPPING}")
         yield {
             "id": f"{numbers['QuestionId']}_{letter}",
             "question": numbers["QuestionId"],
@@ -102,14 +107,16 @@ def pairs_of(row, places, where="", unlabelled=False):
             "text": row["QuestionText"],
             "right": row[f"Answer{right}Text"],
             "wrong": row[f"Answer{letter}Text"],
-            "label": place,
+            "label": label,
             "split": None,
         }
 
 
-def item(where, number, row, labels):
+# ---------------------------------------------------------------------------------------- rows of others
+def item_example(where, number, row, labels):
     """The example of an item of Math Misconceptions; its topic is the subject."""
-    for name in ("Question", "Incorrect Answer", "Correct Answer", "Misconception"):
+    check_columns(where, ITEM_COLUMNS, row)
+    for name in ITEM_COLUMNS:
         if not isinstance(row[name], str):
             raise ValueError(f"{where}: {name!r} is not text")
     topic = str(row.get("Topic", ""))
@@ -128,39 +135,40 @@ def item(where, number, row, labels):
     }
 
 
-def mined(where, number, row, labels):
+def mined_examples(where, number, row, labels):
     """An example of each positive of a row in FlagEmbedding's form. What collect writes has more: an id, the
     split, the candidates in their order, and the scores of positives and negatives."""
-    texts = {name: row.get(name, []) for name in ("pos", "neg", "candidates")}
-    for name, found in texts.items():
-        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-            raise ValueError(f"{where}: {name!r} must be a list of texts")
-    for name, score in (("pos", "pos_scores"), ("neg", "neg_scores")):
-        if score in row and len(row[score] or ()) != len(texts[name]):
-            raise ValueError(f"{where}: {score!r} must have a number for each text of {name!r}")
-    if not isinstance(row["query"], str) or not texts["pos"]:
+    places = {}  # column -> the places of its labels
+    for column in ("pos", "neg", "candidates"):
+        texts = row.get(column, [])
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{where}: {column!r} must be a list of texts")
+        scores = f"{column}_scores"
+        if scores in row and len(row[scores] or ()) != len(texts):
+            raise ValueError(f"{where}: {scores!r} must have a number for each text of {column!r}")
+        places[column] = [labels.setdefault(text, len(labels)) for text in texts]
+    if not isinstance(row["query"], str) or not places["pos"]:
         raise ValueError(f'{where}: needs a "query", text, and a "pos" with one text at least')
-    place = {text: labels.setdefault(text, len(labels)) for found in texts.values() for text in found}
-    found = []
-    for i, text in enumerate(texts["pos"]):
+    examples = []
+    for i, place in enumerate(places["pos"]):
         example = {
             "id": f"{row.get('id', number)}" + (f"+{i}" if i else ""),
             "question": row["query"],
             "query": row["query"],
             "subject": str(row.get("subject", "")),
-            "label": place[text],
-            "neg": [place[text] for text in texts["neg"]],
-            "candidates": [place[text] for text in texts["candidates"]],
+            "label": place,
+            "neg": places["neg"],
+            "candidates": places["candidates"],
             "split": row.get("split"),
         }
         if "pos_scores" in row:
             example["scores"] = [row["pos_scores"][i], *row.get("neg_scores", [])]
-        found.append(example)
-    return found
+        examples.append(example)
+    return examples
 
 
 # ------------------------------------------------------------------------------------------------ queries
-IMAGE = re.compile(r"!\[(.*?)\]\(.*?\)", re.S)  # of which the description is kept
+IMAGE = re.compile(r"!\[(.*?)\]\(.*?\)", re.S)  # an image in Markdown; its description is kept
 QUERIES = {  # the published formats, with their own separators, and ours
     "s1": "{construct} ### {text} ### {wrong}",
     "s2": "Category: {construct}. Question: {text} Given Answer: {wrong}",
@@ -174,13 +182,14 @@ QUERIES = {  # the published formats, with their own separators, and ours
 def seed_clean(text):
     """The published clean-up: lower case, and every digit is deleted."""
     text = text.lower()
-    for what, by in ((r"@\w+", ""), (r"'\d+", ""), (r"\d+", ""), (r"http\S+", ""), (r"\s+", " ")):
-        text = re.sub(what, by, text)
-    return re.sub(r",+", ",", re.sub(r"\.+", ".", text)).strip()
+    for pattern in (r"@\w+", r"'\d+", r"\d+", r"http\S+"):
+        text = re.sub(pattern, "", text)
+    text = re.sub(r"\s+", " ", text)
+    return re.sub(r"([.,])\1+", r"\1", text).strip()
 
 
 def query_of(example, form, clean=False):
-    """What is asked for an example; a query that others made is itself."""
+    """The query about an example; one that others wrote is taken as it is."""
     if "query" in example:
         return example["query"]
     parts = {name: example[name] for name in ("construct", "subject", "text", "right", "wrong")}
@@ -190,27 +199,10 @@ def query_of(example, form, clean=False):
 
 
 # ------------------------------------------------------------------------------------------------ submission
-HEADER = ("QuestionId_Answer", "MisconceptionId")
-
-
-def submission(examples, order, ids):
-    """Rows of a submission: order (N, >= 25) has the places of labels, best first, ids their numbers."""
-    return [
-        dict(zip(HEADER, (example["id"], " ".join(str(ids[place]) for place in places[:PLACES]))))
-        for example, places in zip(examples, order)
-    ]
-
-
-def check_submission(rows, examples, ids):
-    """The rows, if every wrong answer has one, in order, with 25 different labels that there are (all of
-    them, where there are fewer). ValueError says what is not so."""
-    wanted, known, most = [example["id"] for example in examples], set(ids), min(PLACES, len(ids))
-    found = [row[HEADER[0]] for row in rows]
-    if found != wanted:
-        at = next((i for i, pair in enumerate(zip(found, wanted)) if pair[0] != pair[1]), len(found))
-        raise ValueError(f"submission, row {at + 1}: {len(found)} rows for {len(wanted)} wrong answers")
-    for i, row in enumerate(rows, 1):
-        labels = [int(number) for number in row[HEADER[1]].split(" ")]
-        if len(set(labels)) != most or len(labels) != most or not known.issuperset(labels):
-            raise ValueError(f"submission, row {i}: must have {most} different labels that are in {MAPPING}")
+def submission_rows(examples, order, ids):
+    """Rows of a submission. order (N, labels): the places of labels, best first; ids: the labels' ids."""
+    rows = []
+    for example, places in zip(examples, order):
+        labels = [str(ids[place]) for place in places[:PLACES]]
+        rows.append({"QuestionId_Answer": example["id"], "MisconceptionId": " ".join(labels)})
     return rows

@@ -4,7 +4,6 @@ games/sandbox/sandbox.py starts it and says how it works. Read `zygote` first, a
 Runner."""
 
 import builtins
-import functools
 import gc
 import importlib
 import json
@@ -64,14 +63,13 @@ class Runner:
 
     def __init__(self, config):
         warnings.simplefilter("ignore")
-        self.names, self.seed = {}, config["seed"]
+        self.seed = config["seed"]
         for name in ALLOWED + PRELOAD:
             importlib.import_module(name)
-        for name, module, path in config["names"]:
-            thing = importlib.import_module(module)
-            self.names[name] = functools.reduce(getattr, path.split("."), thing) if path else thing
-        given = {module for _, module, path in config["names"] if not path}
-        allowed, real = given.union(ALLOWED), builtins.__import__
+        self.names = {name: importlib.import_module(module) for name, module in config["names"].items()}
+        given = set(config["names"].values())
+        allowed = given.union(ALLOWED)
+        real = builtins.__import__
 
         def importer(name, globals=None, locals=None, fromlist=(), level=0):
             if level or not (name in allowed or name.split(".")[0] in allowed):
@@ -99,11 +97,15 @@ class Runner:
         random.seed(self.seed)
         np.random.seed(self.seed)
         space = {"__name__": "program", "__builtins__": dict(self.builtins), **self.names}
-        kind, message, text, values, writing = "ok", "", "null", [], False
+        kind = "ok"
+        message = ""
+        values = []
+        writing = False
         try:
             exec(code, space)
             for name, arguments in job["calls"]:
-                arguments, writing = unpack(arguments), False
+                arguments = unpack(arguments)
+                writing = False
                 if name not in space:
                     raise NameError(f"the program defines no {name}")
                 value = space[name](*(as_arrays(arguments) if job["arrays"] else arguments))
@@ -115,12 +117,13 @@ class Runner:
         except BaseException as error:
             kind = "output" if writing else "import" if isinstance(error, ImportError) else "error"
             kind = "memory" if isinstance(error, MemoryError) else kind
-            message, text = last_line(error), "null"
+            message = last_line(error)
+            text = "null"
         stop = job["shared"] and (kind == "memory" or any(now != then for now, then in self.before))
         return [kind, message, bool(stop)], text
 
     def serve(self, source, sink):
-        """Answers jobs until the parent closes the channel."""
+        """Answer jobs until the parent closes the channel."""
         while head := source.read(20):
             job = json.loads(source.read(struct.unpack("<I", head[16:])[0]))
             head_of_reply, text = self.run(job)
@@ -137,7 +140,7 @@ def last_line(error):
 
 
 def child(lock, steps, runner, channel):
-    """What a forked child does, to its end."""
+    """What a forked child does, to its end: it gives up its rights and answers jobs."""
     exit, write = os._exit, os.write  # a program may replace them
     try:
         os.dup2(channel, 3)  # first, lest the channel be one of the next
@@ -158,10 +161,11 @@ def child(lock, steps, runner, channel):
 
 
 def zygote(config, control):
-    """Forks a child for each b"F" that comes with a socket, and ends it for the next or for b"K"."""
-    runner, lock = Runner(config), Lock(config["memory"], config["cpu"])
-    found = config["found"] or lock.probe()
-    control.sendall(json.dumps(found).encode() + b"\n")
+    """Fork a child for each b"F" that comes with a socket, and end it for the next or for b"K"."""
+    runner = Runner(config)
+    lock = Lock(config["memory"], config["cpu"])
+    machine = config["machine"] or lock.probe()
+    control.sendall(json.dumps(machine).encode() + b"\n")
     gc.freeze()
     pid = status = 0
     while True:
@@ -179,7 +183,7 @@ def zygote(config, control):
         if order == b"K":
             control.sendall(struct.pack("<i", status))
         elif pid == 0:
-            child(lock, found[2], runner, channels[0])
+            child(lock, machine[2], runner, channels[0])
         else:
             os.close(channels[0])
 

@@ -64,7 +64,8 @@ class Lock:
     }
 
     def __init__(self, memory, cpu):
-        self.zygote, self.libc = os.getpid(), ctypes.CDLL(None, use_errno=True)
+        self.zygote = os.getpid()
+        self.libc = ctypes.CDLL(None, use_errno=True)
         known = sys.platform == "linux" and platform.machine() in MACHINES and sys.maxsize > 1 << 32
         self.filter = seccomp_filter() if known else None
         self.limit = dict(AS=memory, CPU=int(cpu), FSIZE=0, NOFILE=8, NPROC=0, CORE=0)
@@ -75,10 +76,10 @@ class Lock:
     def call(self, name, *arguments):
         if sys.platform != "linux":
             raise OSError(errno.ENOSYS, "Linux only")
-        found = getattr(self.libc, name)(*arguments)
-        if found < 0:
+        result = getattr(self.libc, name)(*arguments)
+        if result < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return found
+        return result
 
     def limits(self):
         for name, limit in self.limit.items():
@@ -113,37 +114,43 @@ class Lock:
             raise OSError(errno.ENOSYS, "no filter for this system")
         self.call("prctl", 22, ctypes.c_ulong(2), self.filter[0], ctypes.c_ulong(0), ctypes.c_ulong(0))
 
+    def failure(self, name):
+        """Why a step fails on this machine, or None: it is tried, by its effect if it has one."""
+        try:
+            getattr(self, name)()
+        except (OSError, ValueError) as error:
+            return str(error)
+        try:
+            if name == "limits":
+                mmap.mmap(-1, self.limit["AS"])
+            elif name == "landlock":
+                os.listdir("/")
+            elif name == "seccomp":
+                socket.socket()
+            else:
+                return None
+        except OSError:
+            return None
+        return "no effect"
+
     def probe(self):
-        """(level, what is missing, a line each, the names of the steps that work): every step tried in a
-        child, by its effect if it has one."""
-        effects = {"limits": lambda: mmap.mmap(-1, self.limit["AS"]), "landlock": lambda: os.listdir("/")}
-        effects["seccomp"] = socket.socket
+        """(level, what is missing, a line each, the names of the steps that work), found in a child."""
         receive, send = os.pipe()
         child = os.fork()
         if child == 0:
-            missing = {}
-            for name in self.LOST:
-                try:
-                    getattr(self, name)()
-                except (OSError, ValueError) as error:
-                    missing[name] = str(error)
-                    continue
-                try:
-                    effects.get(name, lambda: os.stat(""))()  # which fails, for steps without an effect
-                    missing[name] = "no effect"
-                except OSError:
-                    pass
-            os.write(send, json.dumps(missing).encode())
+            reasons = {name: self.failure(name) for name in self.LOST}
+            os.write(send, json.dumps(reasons).encode())
             os._exit(0)
         os.close(send)
         with open(receive, "rb") as file:
-            missing = json.loads(file.read() or "null")
+            reasons = json.loads(file.read() or "null") or dict.fromkeys(self.LOST, "the probe died")
         os.waitpid(child, 0)
-        if missing is None:
-            missing = dict.fromkeys(self.LOST, "the probe died")
-        steps = [name for name in self.LOST if name not in missing]
-        lines = [f"{self.LOST[name]} ({why})" for name, why in missing.items()]
-        level = "timeouts" if "limits" in missing else "limits" if "landlock" in missing else "landlock"
-        if not {"limits", "privileges", "seccomp"} & set(missing):
+        steps = [name for name in self.LOST if reasons[name] is None]
+        missing = [f"{self.LOST[name]} ({why})" for name, why in reasons.items() if why is not None]
+        if {"limits", "privileges", "seccomp"} <= {*steps}:
             level = "seccomp" if missing else "full"
-        return level, lines, steps
+        elif "limits" not in steps:
+            level = "timeouts"
+        else:
+            level = "landlock" if "landlock" in steps else "limits"
+        return level, missing, steps

@@ -71,12 +71,12 @@ def unpack(value, depth=0):
         raise ValueError("not a dict")
     pairs = [(unpack(k, depth + 1), unpack(v, depth + 1)) for k, v in inside]
     try:
-        found = dict(pairs)
+        result = dict(pairs)
     except TypeError as error:
         raise ValueError("a key that has no hash") from error
-    if len(found) < len(pairs):
+    if len(result) < len(pairs):
         raise ValueError("equal keys")
-    return found
+    return result
 
 
 def as_arrays(value):

@@ -45,12 +45,12 @@ import warnings
 from collections import deque
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from types import ModuleType
 
 from games.sandbox.plain import ITEMS, OUTPUT, pack, unpack
 
 BATCH = 256  # programs that may share a child
-START, RESTARTS = 60.0, 5  # seconds until a process must be ready; zygotes that may die in a run
+START = 60.0  # seconds until a process must be ready
+RESTARTS = 5  # zygotes that may die in a run
 FORKS = hasattr(os, "fork") and hasattr(socket, "send_fds")
 NO_FORKS = "programs cannot be run on this system, where no process forks; Linux (or WSL) can run them"
 CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
@@ -80,27 +80,37 @@ class Lost(Exception):
 
 class Worker:
     """A zygote, its child, and the job that the child has: `index`, its number for the caller, or None.
-    config belongs to all workers of a Sandbox; the first to start fills in what its zygote `found`."""
+    config belongs to all workers of a Sandbox; the first to start fills in what its zygote says of the
+    machine (Lock.probe)."""
 
     def __init__(self, config, seed):
-        self.config, self.seed = config, seed
+        self.config = config
+        self.seed = seed
         self.process = self.control = self.channel = None
         self.start()
 
     def start(self):
         self.close()
         env = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
-        env |= dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", LC_ALL="C.UTF-8")
-        env |= dict(PYTHONHASHSEED=str(self.seed), PYTHONDONTWRITEBYTECODE="1", PYTHONSAFEPATH="1")
-        env["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
-        options = dict(stdout=subprocess.DEVNULL, cwd="/", env=env, start_new_session=True)
+        env |= dict(
+            OMP_NUM_THREADS="1",
+            OPENBLAS_NUM_THREADS="1",
+            MKL_NUM_THREADS="1",
+            LC_ALL="C.UTF-8",
+            PYTHONHASHSEED=str(self.seed),
+            PYTHONDONTWRITEBYTECODE="1",
+            PYTHONSAFEPATH="1",
+            PYTHONPATH=os.pathsep.join(map(os.path.abspath, sys.path)),
+        )
         command = [sys.executable, "-s", CHILD, json.dumps(self.config | {"seed": self.seed})]
         self.control, there = socket.socketpair()
         with there:
-            self.process = subprocess.Popen(command, stdin=there, **options)
+            self.process = subprocess.Popen(
+                command, stdin=there, stdout=subprocess.DEVNULL, cwd="/", env=env, start_new_session=True
+            )
         self.control.settimeout(START)
         try:
-            self.config["found"] = json.loads(self.control.makefile().readline())
+            self.config["machine"] = json.loads(self.control.makefile().readline())
         except (OSError, ValueError) as error:
             self.close()
             raise RuntimeError("the sandbox's zygote did not start; its own words are above") from error
@@ -118,7 +128,9 @@ class Worker:
     def fork(self):
         """A new child in place of the old one."""
         self.drop()
-        self.served, self.buffer, self.ready = 0, b"", False
+        self.served = 0
+        self.buffer = b""
+        self.ready = False
         self.channel, there = socket.socketpair()
         with there:
             try:
@@ -132,7 +144,7 @@ class Worker:
         self.channel = self.index = None
 
     def kill(self):
-        """Ends the child, whatever it does; returns its exit status, negative for a signal."""
+        """End the child, whatever it does; returns its exit status, negative for a signal."""
         self.drop()
         try:
             self.control.sendall(b"K")
@@ -141,7 +153,7 @@ class Worker:
             raise Lost from error
 
     def give(self, job, index, shared):
-        """Sends a job to the child, to a fresh one if it may not share or the present one is used up."""
+        """Send a job to the child, to a fresh one if it may not share or the present one is used up."""
         if self.calls is not job.calls:  # jobs of one run may share them
             self.text = json.dumps([(name, pack(arguments, 8 * ITEMS)) for name, arguments in job.calls])
             self.calls = job.calls
@@ -149,7 +161,9 @@ class Worker:
         data = f'{data[:-1]}, "calls": {self.text}}}'.encode()
         if self.channel is None or not shared or self.served >= BATCH:
             self.fork()
-        self.index, self.shared, self.nonce = index, shared, secrets.token_bytes(16)
+        self.index = index
+        self.shared = shared
+        self.nonce = secrets.token_bytes(16)
         self.served += 1
         self.deadline = time.monotonic() + (self.config["seconds"] if self.ready else START)
         self.channel.settimeout(START)
@@ -172,7 +186,8 @@ class Worker:
                 raise Lost
             if data[:1] != b"R":
                 raise RuntimeError("a child cannot lock itself down: " + escape(data[1:].decode("latin-1")))
-            self.ready, data = True, data[1:]
+            self.ready = True
+            data = data[1:]
             self.deadline = time.monotonic() + self.config["seconds"]
         self.buffer += data
         whole = 20 + struct.unpack("<I", self.buffer[16:20])[0] if len(self.buffer) >= 20 else 20 + OUTPUT
@@ -210,18 +225,19 @@ def escape(message):
 
 class Sandbox(contextlib.AbstractContextManager):
     """Runs jobs in `workers` children at a time; a context manager. seconds: of a program by the wall clock;
-    memory: bytes that a child may take beyond what it starts with; names: modules, and functions of modules,
-    for every namespace. PermissionError where the machine closes too little and unsafe is False, or cannot
-    fork; ValueError for a name that another interpreter cannot import."""
+    memory: bytes that a child may take beyond what it starts with; names: modules for every namespace.
+    PermissionError where the machine closes too little and unsafe is False, or cannot fork."""
 
     def __init__(self, seconds=1.0, memory=512 << 20, workers=1, unsafe=False, names=None):
         if not FORKS:
             raise PermissionError(NO_FORKS)
-        self.config = dict(seconds=seconds, memory=memory, cpu=seconds * BATCH + 2, found=None)
-        self.config["names"] = [[name, *address(name, thing)] for name, thing in (names or {}).items()]
-        self.count, self.workers = workers, {}
+        modules = {name: module.__name__ for name, module in (names or {}).items()}
+        cpu = seconds * BATCH + 2
+        self.config = dict(seconds=seconds, memory=memory, cpu=cpu, names=modules, machine=None)
+        self.count = workers
+        self.workers = {}
         self.pool(0)
-        self.level, self.missing = self.config["found"][:2]
+        self.level, self.missing, _ = self.config["machine"]
         words = "; ".join([f"sandbox: level {self.level}", *self.missing])
         if self.level not in SAFE and not unsafe:
             self.close()
@@ -254,7 +270,9 @@ class Sandbox(contextlib.AbstractContextManager):
         return results
 
     def work(self, jobs, alone, seed):
-        results, losses, workers = [None] * len(jobs), 0, self.pool(seed)
+        results = [None] * len(jobs)
+        losses = 0
+        workers = self.pool(seed)
         waiting = deque((index, not alone) for index in range(len(jobs)))
         try:
             for worker in workers:
@@ -297,19 +315,6 @@ class Sandbox(contextlib.AbstractContextManager):
 
     def __exit__(self, *_):
         self.close()
-
-
-def address(name, thing):
-    """(module, path in it or "") by which another interpreter finds a module or function."""
-    if isinstance(thing, ModuleType):
-        return thing.__name__, ""
-    module, path = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
-    found = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if found is not thing or module in (None, "__main__"):
-        raise ValueError(f"names: {name!r} must be a module, or a function or class that one holds")
-    return module, path
 
 
 @functools.cache

@@ -1,10 +1,11 @@
 """Collecting games of 20 Questions: from a teacher at an endpoint, from the table, from a model's own play.
 
-Read the prompts, how replies are cleaned, then the games: `simulated` and `snapshot` are generators that
-yield a conversation and are sent the text of the reply, so each reads like one game and `lock_step` plays
+Read the prompts, how replies are cleaned, then the games: `simulate` and `snapshot` are generators that yield
+a conversation and are sent the text of the reply, so each reads like one game, and match.lock_step plays
 many. What is kept of a game are its questions, answers and guesses, from which training makes its own short
-prompts (games.twentyq.recorded): candidates, reasoning and hints are in none of them."""
+prompts (games.twentyq.lessons): candidates, reasoning and hints are in none of them."""
 
+import math
 import re
 import zlib
 from collections import Counter
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from games.twentyq import aids, recorded
-from games.twentyq.experiments import own_games as own
+from games.task import Collects
+from games.twentyq import recorded
+from games.twentyq.figures import rounds_of
+from games.twentyq.lessons import imitate
+from games.twentyq.match import lock_step
 from games.twentyq.prompts import (
     MAX_GUESS,
     MAX_QUESTION,
@@ -21,26 +25,28 @@ from games.twentyq.prompts import (
     answer_prompt,
     ask_prompt,
     correct,
+    count_unnamed,
     guess_prompt,
     last_line,
     names,
     read_prompt,
-    unnamed,
 )
+from terminal import UsageError
 
-STRATEGIES = {
-    "play": "by games.twentyq.task's own play: answers from the table, --noise, no reply twice in a game",
-    "simulate": "candidates, a reasoned pick among them, a reasoned answer, a reasoned guess",
-    "hinted": "the same, and from a round of 8 to 13 on the picker is told the keyword",
-    "snapshot": "a whole won game in one reply",
-    "cheap": "question, answer and guess, one reply each",
-    "compare": "as play, and of what a model would say next best in each state, what a belief prefers",
-    "facts": "no games: a model's own answers to all questions about the keyword, a world for --belief",
-}
+STRATEGIES = (
+    "play",  # by games.twentyq.task's own play: answers from the table, --noise, no reply twice in a game
+    "simulate",  # candidates, a reasoned pick among them, a reasoned answer, a reasoned guess
+    "hinted",  # the same, and from a round of 8 to 13 on the picker is told the keyword
+    "snapshot",  # a whole won game in one reply
+    "cheap",  # question, answer and guess, one reply each
+    "compare",  # as play, and of what a model would say next best in each state, what a belief prefers
+    "facts",  # no games: a model's own answers to all questions about the keyword, a world for --belief
+)
 OWN = "play", "compare", "facts"  # of a player without a teacher
 COMPARED = 6  # replies of a state, where --candidates says nothing
 TRIES = 3  # replies without a question, one after the other, that end a game
-HINTED = 8, 13  # the hint comes from a round between these on
+HINTED = 8, 14  # the hint comes from a round of 8 to 13 on
+NAMED = "games ended, a question named the keyword"
 
 # ------------------------------------------------------------------------------------------------ prompts
 ASKER = """\
@@ -91,30 +97,25 @@ def history(rounds, guesses=True):
     return "\n".join(["The game so far:", *lines]) if lines else ""
 
 
-class Prompts:
-    """The long prompts, "reasoned" or "cheap"; or the short ones, for players that were trained on them."""
+def ask(style, rounds, *more):
+    """The conversation in which the next question is asked; "short" is the one of training."""
+    if style == "short":
+        return ask_prompt([turn[:2] for turn in rounds])
+    return conversation(ASKER, history(rounds, guesses=False), ADVICE, *more, ENDS[style][0])
 
-    def __init__(self, style):
-        self.short = style == "short"
-        self.ends = ENDS.get(style)
 
-    def ask(self, rounds, *more):
-        if self.short:
-            return ask_prompt([turn[:2] for turn in rounds])
-        return conversation(ASKER, history(rounds, guesses=False), ADVICE, *more, self.ends[0])
+def answer(style, rounds, keyword, question):
+    if style == "short":
+        return answer_prompt(keyword, question)
+    asked = f"Keyword: {keyword}\nQuestion: {question}"
+    return conversation(ANSWERER, history(rounds), asked, ENDS[style][1])
 
-    def answer(self, rounds, keyword, question):
-        if self.short:
-            return answer_prompt(keyword, question)
-        return conversation(
-            ANSWERER, history(rounds), f"Keyword: {keyword}\nQuestion: {question}", self.ends[1]
-        )
 
-    def guess(self, rounds):
-        if self.short:
-            return guess_prompt([turn[:2] for turn in rounds])
-        advice = "Guess the keyword. Repeat an earlier guess only in another wording."
-        return conversation(ASKER, history(rounds), advice, self.ends[2])
+def guess(style, rounds):
+    if style == "short":
+        return guess_prompt([turn[:2] for turn in rounds])
+    advice = "Guess the keyword. Repeat an earlier guess only in another wording."
+    return conversation(ASKER, history(rounds), advice, ENDS[style][2])
 
 
 # ------------------------------------------------------------------------------------------------ replies
@@ -146,29 +147,28 @@ def read_guess(text):
 
 
 # ------------------------------------------------------------------------------------------------ games
-def simulated(words, style, hinted):
+def simulate(words, style, hinted):
     """A game that the teacher plays with itself about words, the keyword and its alternates; hinted from that
-    round on (0: never)."""
-    keyword, *alternates = words
-    prompts, rounds, dropped, won, cut = Prompts(style), [], Counter(), False, False
+    round on (0: never). Returns (row, what was dropped by reason), as the other games here do."""
+    rounds, dropped = [], Counter()
+    won = cut = False
     while len(rounds) < ROUNDS and not won:
-        hint = HINT.format(keyword=keyword) if hinted and len(rounds) + 1 >= hinted else ""
-        question = yield from picked(prompts, style, rounds, hint, dropped)
-        cut = bool(question) and names(question, words)
+        hint = HINT.format(keyword=words[0]) if hinted and len(rounds) + 1 >= hinted else ""
+        question = yield from pick_question(style, rounds, hint, dropped)
+        cut = names(question, words)
         if cut or not question:
-            dropped["games ended, a question named the keyword" if cut else "games ended, no question"] += 1
+            dropped[NAMED if cut else "games ended, no question"] += 1
             break
-        answer = read_answer((yield prompts.answer(rounds, keyword, question)))
-        dropped["answers neither yes nor no"] += answer == "unsure"
-        rounds.append([question, answer, ""])
-        guess = read_guess((yield prompts.guess(rounds)))
-        dropped["empty guesses"] += not guess
-        rounds[-1][2] = guess
-        won = bool(guess) and correct(guess, keyword, alternates)
-    return {"rounds": rounds, "won": won, "cut": cut, "dropped": +dropped}
+        said = read_answer((yield answer(style, rounds, words[0], question)))
+        dropped["answers neither yes nor no"] += said == "unsure"
+        rounds.append([question, said, ""])
+        guessed = rounds[-1][2] = read_guess((yield guess(style, rounds)))
+        dropped["empty guesses"] += not guessed
+        won = bool(guessed) and correct(guessed, *words)
+    return {"rounds": rounds, "won": won, "cut": cut}, +dropped
 
 
-def picked(prompts, style, rounds, hint, dropped):
+def pick_question(style, rounds, hint, dropped):
     """The next question, or "" after TRIES replies without one; candidates come before a reasoned pick."""
     candidates = ""
     if style == "reasoned":
@@ -177,137 +177,166 @@ def picked(prompts, style, rounds, hint, dropped):
         candidates = "\n".join(["Candidates:", *lines[:10]])
     for number in range(TRIES):
         again = f"There was no question on the last line of reply {number}." if number else ""
-        question = read_question((yield prompts.ask(rounds, candidates, hint, again)))
+        question = read_question((yield ask(style, rounds, candidates, hint, again)))
         if question:
-            return question
+            break
         dropped["replies without a question"] += 1
-    return ""
+    return question
 
 
 def snapshot(words):
     """A whole won game, written in one reply; it ends before a line that names the keyword."""
     text = yield conversation(WRITER, TRANSCRIPT.format(keyword=words[0]))
-    found = re.findall(r"Question:\s*(.+?\?)\W*Answer:\W*(yes|no)\b", text, re.I)[:ROUNDS]
-    rounds = [[read_question(question), answer.lower()] for question, answer in found]
+    lines = re.findall(r"Question:\s*(.+?\?)\W*Answer:\W*(yes|no)\b", text, re.I)[:ROUNDS]
+    rounds = [[read_question(question), said.lower()] for question, said in lines]
     rounds = [turn for turn in rounds if turn[0]]
-    end = unnamed([question for question, _ in rounds], words)
-    cut, dropped = end < len(rounds), Counter()
+    end = count_unnamed([question for question, _ in rounds], words)
+    cut = end < len(rounds)
+    dropped = Counter()
     dropped["snapshots cut where a question names the keyword"] += cut
     dropped["snapshots without a line to learn from"] += not end
-    return {"rounds": rounds[:end], "won": end > 0, "cut": cut, "dropped": +dropped}
+    return {"rounds": rounds[:end], "won": end > 0, "cut": cut}, +dropped
 
 
-def played(task, games, agent):
-    """Games by task.play, --n of a keyword: each at one of the --noise shares, by (seed, keyword, number);
-    with the aids that flags name, or compared."""
-    keys = [[zlib.crc32(keyword.encode()), number] for keyword, number in games]
-    noise = [float(np.random.default_rng([task.seed, 23, *key]).choice(task.noises)) for key in keys]
-    examples, how = [{"keyword": keyword} for keyword, _ in games], {"noise": noise}
-    how |= {"seeds": [[task.seed, *key] for key in keys], "wander": task.options.wander}
-    if task.options.strategy == "compare":
-        k = task.options.candidates or COMPARED
-        yield from enumerate({"rows": rows} for rows in own.compared(task, agent, examples, k, **how))
-        return
-    for place, episode in enumerate(task.play(examples, task.equipped(agent), **how)):
-        turns, words = episode.turns, task.words(games[place][0])
-        end = unnamed([turn["question"] for turn in turns], words)
-        cut = end < len(turns)
-        yield (
-            place,
-            {
-                "rounds": [[turn["question"], turn["answer"], turn["guess"]] for turn in turns[:end]],
-                "won": episode.reward > 0 and not cut,
-                "cut": cut,
-                "noise": noise[place],
-                "flipped": [turn["flipped"] for turn in turns[:end]],
-                "wandered": [turn["wandered"] for turn in turns[:end]],
-                "dropped": {"games ended, a question named the keyword": 1} if cut else {},
-            },
-        )
+def teacher_game(task, style, about):
+    """The generator of a game by --strategy; what is random in it follows from (seed, keyword, number).
+    Returns (rows, what was dropped)."""
+    words, strategy = task.words(about), task.options.strategy
+    if strategy == "snapshot":
+        row, dropped = yield from snapshot(words)
+    else:
+        rng = np.random.default_rng([task.seed, 22, *key_of(about)])
+        hinted = int(rng.integers(*HINTED)) if strategy == "hinted" else 0
+        row, dropped = yield from simulate(words, style, hinted)
+    return [about | row] if row["rounds"] else [], dropped
 
 
-def lock_step(games, agent):
-    """Play generators of conversations side by side: (place, what the game returned) of each as it ends."""
-    waiting = {place: next(game) for place, game in enumerate(games)}
-    while waiting:
-        replies = agent.reply(list(waiting.values()))
-        for place, (reply, *_) in zip(list(waiting), replies):
-            try:
-                waiting[place] = games[place].send(reply.text)
-            except StopIteration as end:
-                del waiting[place]
-                yield place, end.value
+def key_of(about):
+    """What the random numbers of a game follow from, beside the seed."""
+    return zlib.crc32(about["keyword"].encode()), about["number"]
+
+
+def own_game(task, episode, noise):
+    """(rows, what was dropped) of a game of task.play; it ends before a question that names the keyword."""
+    end = count_unnamed([turn["question"] for turn in episode.turns], task.words(episode.example))
+    cut, turns = end < len(episode.turns), episode.turns[:end]
+    row = episode.example | {
+        "rounds": rounds_of(turns),
+        "won": episode.reward > 0 and not cut,
+        "cut": cut,
+        "noise": noise,
+        "flipped": [turn["flipped"] for turn in turns],
+        "wandered": [turn["wandered"] for turn in turns],
+    }
+    return [row] if turns else [], {NAMED: 1} if cut else {}
+
+
+def facts(task, agent, keyword):
+    """The row of a keyword for --belief or --world (games.twentyq.world.Recorded): the share that an agent,
+    as answerer, gives to yes for every question of the world."""
+    questions = task.world.questions
+    prompts = [answer_prompt(keyword, question) for question in questions]
+    answers = {}
+    for question, (yes, no) in zip(questions, agent.choose(prompts, ["yes", "no"])):
+        share = 1 / (1 + math.exp(min(no - yes, 700)))
+        answers[question] = [round(share, 4), round(1 - share, 4)]
+    return {"keyword": keyword, "answers": answers}
 
 
 # ------------------------------------------------------------------------------------------------ collecting
-def checked(task):
-    """The style of the prompts that --teacher and --strategy make. ValueError where these do not go
-    together."""
+def style_of(task):
+    """The style of the prompts that --teacher and --strategy make: reasoned, cheap, or short for players that
+    were trained on the short ones. UsageError where the two do not go together."""
     name, strategy = task.options.teacher, task.options.strategy
-    trained = name in task.players or Path(name, "run.json").exists()  # on the short prompts
-    if strategy not in STRATEGIES:
-        raise ValueError(f"--strategy {strategy}: unknown (known: {', '.join(STRATEGIES)})")
+    trained = name in task.own_agents or Path(name, "run.json").exists()
     why = ""
     if strategy in OWN and name.startswith(("http://", "https://")):
         why = "the table answers, who knows its own questions only; an endpoint takes the other strategies"
     elif strategy not in OWN and not name:
         why = "goes with a --teacher; what a --run or --model plays itself is --strategy play"
-    elif strategy == "facts" and name in task.players:
+    elif strategy == "facts" and name in task.own_agents:
         why = "asks a model; what the table knows is in --world"
     elif strategy in ("simulate", "hinted", "snapshot") and trained:
         why = f"{name} knows the short prompts of the game only, with which go play and cheap"
     if why:
-        raise ValueError(f"--strategy {strategy}: {why}")
+        raise UsageError(f"--strategy {strategy}: {why}")
     return "short" if trained else "cheap" if strategy == "cheap" else "reasoned"
 
 
-def collect(task, examples, agent):
-    """The games of TwentyQuestions.attempt."""
-    style, strategy, seed = checked(task), task.options.strategy, task.seed
-    teacher = task.options.teacher_model or task.options.teacher
-    numbered = [(example["keyword"], number) for example in examples for number in range(task.n)]
-    if strategy == "facts":
-        yield from ((i, {"rows": [aids.facts(task, agent, example)]}) for i, example in enumerate(examples))
+def play_games(task, games, player):
+    """Yield (place, (rows, what was dropped)) of each of some games, {"keyword", "number", ...}, as it
+    ends."""
+    style, options = style_of(task), task.options
+
+    def speak(waiting):
+        return [reply.text for reply, *_ in player.reply(list(waiting.values()))]
+
+    if options.strategy not in OWN:
+        yield from lock_step([teacher_game(task, style, about) for about in games], speak)
         return
-    if strategy in OWN:
-        ended = played(task, numbered, agent)
-    else:
+    if options.strategy == "facts":
+        yield from enumerate(([facts(task, player, about["keyword"])], {}) for about in games)
+        return
+    settings = {
+        "noise": [
+            float(np.random.default_rng([task.seed, 23, *key_of(about)]).choice(task.noises))
+            for about in games
+        ],
+        "seeds": [[task.seed, *key_of(about)] for about in games],
+        "wander": options.wander,
+    }
+    if options.strategy == "compare":
+        from games.twentyq.experiments.own_games import compare
+
+        compared = compare(task, player, games, options.candidates or COMPARED, **settings)
+        yield from enumerate((rows, {}) for rows in compared)
+        return
+    episodes = task.play(games, task.equipped(player), **settings)
+    yield from enumerate(own_game(task, *played) for played in zip(episodes, settings["noise"]))
+
+
+class CollectsGames(Collects):
+    """What TwentyQuestions does for infer.py collect."""
+
+    def attempt(self, examples, players):
+        """The games to collect, players.n of each keyword: (place, {"rows", "dropped": what was, of each
+        game}) when the last of a keyword has ended."""
+        options = self.options
+        about = {"strategy": options.strategy, "teacher": options.teacher_model or options.teacher}
+        n = 1 if options.strategy == "facts" else players.n
         games = []
-        for keyword, number in numbered:
-            words = task.words(keyword)
-            rng = np.random.default_rng([seed, 22, zlib.crc32(keyword.encode()), number])
-            hinted = int(rng.integers(HINTED[0], HINTED[1] + 1)) if strategy == "hinted" else 0
-            whole = strategy == "snapshot"
-            games.append(snapshot(words) if whole else simulated(words, style, hinted))
-        ended = lock_step(games, agent)
-    found = [{} for _ in examples]
-    for place, game in ended:
-        keyword, number = numbered[place]
-        about = {"keyword": keyword, "number": number, "strategy": strategy, "teacher": teacher}
-        i = place // task.n
-        found[i][number] = about | game
-        if len(found[i]) == task.n:
-            games = [found[i][number] for number in sorted(found[i])]
-            rows = [row for game in games for row in game.get("rows", ())]
-            yield i, {"rows": rows} if strategy == "compare" else {"games": games}
+        for example in examples:
+            games += [{"keyword": example["keyword"], "number": number, **about} for number in range(n)]
+        ended = {}  # by place
+        for place, game in play_games(self, games, players.player):
+            ended[place] = game
+            example = place // n
+            of_example = [ended[i] for i in range(example * n, example * n + n) if i in ended]
+            if len(of_example) == n:
+                rows = [row for rows, _ in of_example for row in rows]
+                yield example, {"rows": rows, "dropped": [dropped for _, dropped in of_example]}
 
+    def collected(self, record):
+        """The rows of a record, for --data or --belief."""
+        return record["rows"]
 
-def tally(task, records):
-    """What was collected: games, the samples that training makes of them, what was dropped, by reason."""
-    games = [game for record in records for game in record.get("games", ())]
-    if not games:
-        return []
-    rows = [row for record in records for row in task.collected(record)]
-    dropped, seats, task.dropped = Counter(), Counter(), {}
-    for game in games:
-        dropped.update(game["dropped"])
-    for row in rows:
-        game = recorded.read(task, "a collected game", row)
-        for chat in recorded.imitated(game) if game else ():
-            seats[read_prompt(chat.messages[:-1])[0]] += 1
-    counts = lambda found: ", ".join(f"{count:,} {name}" for name, count in found.items()) or "none"
-    return [
-        f"games: {len(games):,}, {sum(game['won'] for game in games):,} won",
-        f"samples: {seats['asker']:,} ask, {seats['answerer']:,} answer, {seats['guesser']:,} guess",
-        f"dropped in collecting: {counts(dropped)}; by training: {counts(task.dropped)}",
-    ]
+    def tally(self, records):
+        """What was collected: games, the samples that training makes of them, what was dropped, by reason."""
+        if self.options.strategy in ("compare", "facts"):
+            return []
+        games, rows, collecting, seats = 0, [], Counter(), Counter()
+        for record in records:
+            rows += record["rows"]
+            games += len(record["dropped"])
+            for dropped in record["dropped"]:
+                collecting.update(dropped)
+        self.dropped.clear()
+        for row in rows:
+            game = recorded.read(self, "a collected game", row)
+            seats.update(read_prompt(chat.messages[:-1])[0] for chat in (imitate(game) if game else ()))
+        listed = lambda counts: ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
+        return [
+            f"games: {games:,}, {sum(row['won'] for row in rows):,} won",
+            f"samples: {seats['asker']:,} ask, {seats['answerer']:,} answer, {seats['guesser']:,} guess",
+            f"dropped in collecting: {listed(collecting)}; by training: {listed(self.dropped)}",
+        ]

@@ -1,6 +1,6 @@
 """20 Questions as a submission to Kaggle's llm_20_questions: a tar.gz that needs nothing of this repository.
 
-`pack` writes it: MAIN as main.py, the modules that it needs, world, belief and weights. There, main.py hands
+`pack` writes it: MAIN as main.py, our modules, the world, a belief and the weights. There, main.py hands
 every observation to a Client, which plays whatever seat it asks for.
 
 The environment ends a game for all four players where one raises, is late, says nothing, or answers neither
@@ -9,7 +9,6 @@ asks in sentences only, and lets the table player speak where the model fails or
 
 import gzip
 import io
-import json
 import os
 import re
 import tarfile
@@ -20,16 +19,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-from games.twentyq.prompts import (
-    MAX_GUESS,
-    MAX_QUESTION,
-    answer_prompt,
-    ask_prompt,
-    guess_prompt,
-    last_line,
-    yes_or_no,
-)
-from games.twentyq.task import Options, TwentyQuestions
+from files import inside, read_json, replacing
+from games.twentyq.match import Around, Request, best_new
+from games.twentyq.prompts import answer_prompt, ask_prompt, guess_prompt, last_line, yes_or_no
+from games.twentyq.world import WORLD, world_file
 
 ACT, RESERVE = 50, 60  # seconds: of an act's 60, and of the bank of 300 that is never planned for
 RESCUE = "Is it not alive?"  # where all else failed: a question, and a guess
@@ -47,17 +40,11 @@ def as_question(text):
     return text if not text or ASKS.match(text) else f"Is it {text.rstrip(' ?.!')}?"
 
 
-class Questions:
+class Questions(Around):
     """An agent, every reply of it a question (as_question)."""
 
-    def __init__(self, agent):
-        self.agent = agent
-
-    def reply(self, conversations, n=1):
-        return [
-            [replace(reply, text=as_question(last_line(reply.text))) for reply in replies]
-            for replies in self.agent.reply(conversations, n)
-        ]
+    def order(self, seat, content, replies):
+        return [replace(reply, text=as_question(last_line(reply.text))) for reply in replies]
 
 
 def allowed(observation):
@@ -68,17 +55,19 @@ def allowed(observation):
 
 class Client:
     """Plays from observations. load() makes the agent, in the first act; where that or a reply fails or is
-    late the table player speaks. What went wrong is printed to stderr, which Kaggle keeps."""
+    late the table player speaks. What went wrong is printed to stderr, which Kaggle keeps. game: a
+    TwentyQuestions."""
 
-    def __init__(self, load, options=None):
-        self.load, self.agent, self.game = load, None, TwentyQuestions(options or Options())
+    def __init__(self, load, game):
+        self.load, self.game = load, game
+        self.agent = None
         self.busy = threading.Lock()  # held by the thread in which the model works
 
     def act(self, observation):
         """The action, a str. Never raises."""
-        for speaks in (self.model_says, self.table_says):
+        for speak in (self.model_says, self.table_says):
             try:
-                return speaks(observation)
+                return speak(observation)
             except (Exception, SystemExit):
                 traceback.print_exc()
         answers = isinstance(observation, dict) and observation.get("turnType") == "answer"
@@ -90,21 +79,22 @@ class Client:
     def model_says(self, observation):
         """What the model says, in a thread of its own; TimeoutError where it is late. It then works on in
         vain, and as long as it does all turns are late."""
-        seconds, began, reply = allowed(observation), time.monotonic(), Future()
+        seconds, began = allowed(observation), time.monotonic()
+        action = Future()
         if not self.busy.acquire(timeout=seconds):
             raise TimeoutError("the model is still busy with an earlier turn")
 
         def work():
             try:
                 self.agent = self.agent or self.game.equipped(self.load())
-                reply.set_result(self.says(self.agent, observation))
+                action.set_result(self.says(self.agent, observation))
             except BaseException as error:
-                reply.set_exception(error)
+                action.set_exception(error)
             finally:
                 self.busy.release()
 
         threading.Thread(target=work, daemon=True).start()
-        return reply.result(began + seconds - time.monotonic())
+        return action.result(began + seconds - time.monotonic())
 
     def says(self, agent, observation):
         """What an agent says in the seat of an observation; never what it said before where it has another
@@ -117,15 +107,15 @@ class Client:
             return yes_or_no(reply.text)
         turns = list(zip(questions, observation["answers"]))
         if turn == "ask":
-            agent, prompt, made, limit = Questions(agent), ask_prompt(turns), questions, MAX_QUESTION
+            agent, request = Questions(agent), Request("asker", ask_prompt(turns), questions)
         elif turn == "guess":
-            prompt, made, limit = guess_prompt(turns), observation["guesses"], MAX_GUESS
+            request = Request("guesser", guess_prompt(turns), observation["guesses"])
         else:
             raise ValueError(f"turnType {turn!r} is unknown")
-        said = self.game.say(agent, [prompt], [made], False, limit)[0][0].text
-        if not said:
+        reply, _ = best_new(agent, [request], self.game.options.tries)[0]
+        if not reply.text:
             raise ValueError(f"nothing to {turn}")
-        return said
+        return reply.text
 
 
 # ------------------------------------------------------------------------------------------------ packing
@@ -139,41 +129,35 @@ OWN = Path(sys._getframe().f_code.co_filename).resolve().parent
 FOLDER = OWN if (OWN / "games").exists() else Path("/kaggle_simulations/agent")
 sys.path.insert(0, str(FOLDER))
 
-from games.twentyq.kaggle import Client, Options
+from games.twentyq.kaggle import Client
+from games.twentyq.task import Options, TwentyQuestions
 
 
 def load():
     import torch
 
-    import model as models
+    import checkpoint
     from agents import Model
-    from data import load_tokenizer
-    from cache import fuse
+    from fused import fuse
 
-    folder, device = str(FOLDER / "weights"), "cuda" if torch.cuda.is_available() else "cpu"
-    model = models.load(folder, torch.float32 if device == "cpu" else None, device)
-    tokenizer = load_tokenizer(folder, {format!r}, model.config.vocab)
-    return Model(fuse(model), tokenizer, **{settings})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float32 if device == "cpu" else None
+    opened = checkpoint.open(str(FOLDER / "weights"), dtype=dtype, device=device, format={format!r})
+    return Model(fuse(opened.model), opened.tokenizer, **{settings})
 
 
 given = {{name: str(FOLDER / path) for name, path in {given}.items()}}
-client = Client(load, Options(**given, **{play}))
+client = Client(load, TwentyQuestions(Options(**given, **{play})))
 
 
 def agent(observation, configuration=None):
     return client.act(observation)
 '''
-OURS = (
-    "agents.py attention.py data.py cache.py families.py losses.py model.py ranks.py sampler.py"
-    " games/__init__.py games/rows.py games/task.py games/twentyq/__init__.py games/twentyq/task.py"
-    " games/twentyq/aids.py games/twentyq/figures.py games/twentyq/kaggle.py games/twentyq/prompts.py"
-    " games/twentyq/recorded.py games/twentyq/world.py games/twentyq/contest/__init__.py"
-    " games/twentyq/contest/alpha.py games/twentyq/contest/rules.py games/twentyq/experiments/__init__.py"
-    " games/twentyq/experiments/own_games.py"
-).split()
-PLAY = "tries", "candidates", "guesses", "think", "protocol"  # flags that it plays by
-GIVEN = "world", "belief", "alpha_words"  # and those that name files
-BESIDE = (  # the weights, what model.load and data.load_tokenizer read
+ROOT = Path(__file__).parents[2]
+OURS = "*.py", "games/*.py", "games/twentyq/**/*.py", "games/twentyq/world.txt"
+PLAY = "tries", "candidates", "guesses", "think", "protocol", "opening", "alpha_control"  # flags it plays by
+GIVEN = "world", "belief", "alpha_words"  # flags that name files
+BESIDE = (  # files beside the weights that checkpoint.open reads
     "config.json generation_config.json tokenizer.json tokenizer_config.json chat_template.jinja"
     " model.safetensors.index.json"
 ).split()
@@ -184,33 +168,39 @@ def pack(out, folder, options, format, settings):
 
     options: the game's; format: the name of the chat format, "" where the folder says it; settings: of the
     agent, the keywords of agents.Model."""
-    root, folder = Path(__file__).parents[2], Path(folder)
-    index = folder / "model.safetensors.index.json"
-    weights = {"model.safetensors"}
-    if index.exists():
-        weights = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    beside = [name for name in BESIDE if (folder / name).exists()]
     given = {name: Path(getattr(options, name)) for name in GIVEN if getattr(options, name)}
+    if world_file(options.world) == WORLD:
+        given.pop("world", None)
     packed = {name: f"given/{name}{''.join(path.suffixes)}" for name, path in given.items()}
     play = {name: getattr(options, name) for name in PLAY}
     main = MAIN.format(format=format, settings=settings, given=packed, play=play)
-    files = {name: root / name for name in OURS} | {packed[name]: path for name, path in given.items()}
-    files |= {f"weights/{name}": folder / name for name in (*weights, *beside)}
-    files |= {"main.py": main.encode()}
-    partial = Path(f"{out}.partial")
-    try:
-        with open(partial, "wb") as file:
-            # level 1: weights hardly shrink
-            with gzip.GzipFile("", "wb", 1, file, mtime=0) as zipped, tarfile.open(None, "w", zipped) as tar:
-                for name, source in sorted(files.items()):
-                    entry = tarfile.TarInfo(name)  # which has no time and no owner
-                    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as content:
-                        entry.size = content.seek(0, os.SEEK_END)
-                        content.seek(0)
-                        tar.addfile(entry, content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, out)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+
+    sources = {path.relative_to(ROOT).as_posix(): path for pattern in OURS for path in ROOT.glob(pattern)}
+    sources |= {packed[name]: path for name, path in given.items()}
+    sources |= {f"weights/{path.name}": path for path in model_files(Path(folder))}
+    with (
+        replacing(out) as partial,
+        open(partial, "wb") as file,
+        gzip.GzipFile("", "wb", 1, file, mtime=0) as zipped,  # level 1: weights hardly shrink
+        tarfile.open(None, "w", zipped) as tar,
+    ):
+        add(tar, "main.py", io.BytesIO(main.encode()))
+        for name in sorted(sources):
+            with open(sources[name], "rb") as content:
+                add(tar, name, content)
+
+
+def add(tar, name, content):
+    """Add an open file to an archive, without its time and owner."""
+    entry = tarfile.TarInfo(name)
+    entry.size = content.seek(0, os.SEEK_END)
+    content.seek(0)
+    tar.addfile(entry, content)
+
+
+def model_files(folder):
+    """The files of a model's folder that play needs: list of Paths."""
+    index = folder / "model.safetensors.index.json"
+    weights = read_json(index)["weight_map"].values() if index.exists() else ["model.safetensors"]
+    beside = [folder / name for name in BESIDE if (folder / name).exists()]
+    return [inside(folder, name) for name in sorted(set(weights))] + beside

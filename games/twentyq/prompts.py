@@ -5,6 +5,7 @@ measured, they cost wins (a player that reads its own wrong guesses learns to tr
 
 import re
 import string
+from itertools import takewhile
 
 from games.task import Chat
 
@@ -28,48 +29,40 @@ def normalise(text):
 def same(a, b):
     """Whether two guesses count as the same word: equal, or equal but for one final s or es if both have 3
     letters."""
-    a, b = normalise(a), normalise(b)
-    if a == b:
-        return True
-    if len(a) < 3 or len(b) < 3:
-        return False
-    return any(
-        x.endswith(end) and x.removesuffix(end) == y for x, y in ((a, b), (b, a)) for end in ("s", "es")
-    )
+    shorter, longer = sorted((normalise(a), normalise(b)), key=len)
+    return shorter == longer or len(shorter) >= 3 and longer in (f"{shorter}s", f"{shorter}es")
 
 
-def correct(guess, keyword, alternates=()):
-    return any(same(guess, word) for word in (keyword, *alternates))
+def correct(guess, *words):
+    """Whether a guess is one of the words that are right."""
+    return any(same(guess, word) for word in words)
 
 
 def names(text, words):
     """Whether a text names one of some keywords: as whole words, by the rule of `same`."""
     spoken = re.findall(r"\w+", text.lower())
-    whole = normalise(" ".join(spoken))
-    near = [word for word in words if normalise(word)[:-2] in whole]  # the rest need no closer look
+    joined = normalise(" ".join(spoken))
     return any(
-        same(" ".join(spoken[i : i + n]), word)
-        for word in near
-        for n in range(1, len(word.split()) + 2)
-        for i in range(len(spoken) - n + 1)
+        same(" ".join(spoken[start:end]), word)
+        for word in words
+        if normalise(word)[:-2] in joined  # the others need no closer look
+        for start in range(len(spoken))
+        for end in range(start + 1, start + len(word.split()) + 2)
     )
 
 
-def unnamed(questions, words):
+def count_unnamed(questions, words):
     """How many of the questions come before the first that names one of some keywords."""
-    return next((i for i, question in enumerate(questions) if names(question, words)), len(questions))
+    return len(list(takewhile(lambda question: not names(question, words), questions)))
 
 
 def yes_or_no(text):
     """The environment's reading of an answer: "yes" wherever it occurs, else "no", else None, which
     forfeits."""
-    text = text.lower()
-    return "yes" if "yes" in text else "no" if "no" in text else None
-
-
-def reward(round_won):
-    """The environment's reward for a win in round 1..20 (20 down to 1), or -1 without one (None)."""
-    return -1 if round_won is None else ROUNDS + 1 - round_won
+    for answer in ("yes", "no"):
+        if answer in text.lower():
+            return answer
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ prompts
@@ -105,10 +98,11 @@ def read_prompt(messages):
     return ("guesser" if last.endswith(GUESS) else "asker"), turns
 
 
-def said(messages, reply):
-    return Chat([*messages, {"role": "assistant", "content": reply}], learn="last")
+def lesson(conversation, reply):
+    """A Chat that teaches a reply."""
+    return Chat([*conversation, {"role": "assistant", "content": reply}], learn="last")
 
 
 def last_line(text):
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    """The last line of a text that is not empty, or ""."""
+    return (text.strip().splitlines() or [""])[-1].strip()

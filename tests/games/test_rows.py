@@ -3,6 +3,7 @@
 import csv
 import datetime
 import gzip
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,21 +15,11 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
-from games.rows import enough, read_rows
-from games.twentyq.task import Options, TwentyQuestions
+from games.rows import read_rows
+from terminal import UsageError
 
 ROWS = [{"n": i, "text": f"row {i}"} for i in range(10)]
-KINDS = [
-    "a.jsonl",
-    "a.jsonl.gz",
-    "a.json",
-    "a.json.gz",
-    "a.csv",
-    "a.csv.gz",
-    "a.tsv",
-    "a.tsv.gz",
-    "a.parquet",
-]
+KINDS = [f"a.{kind}{end}" for kind in ("jsonl", "json", "csv", "tsv") for end in ("", ".gz")] + ["a.parquet"]
 
 
 def write(path, rows, group=4):
@@ -61,44 +52,37 @@ def put(path, text):
 
 # ------------------------------------------------------------------------------------------------ formats
 @pytest.mark.parametrize("name", KINDS)
-def test_every_format_gives_the_rows_that_were_written(tmp_path, name):
-    rows = [row for _, row in read_rows(write(tmp_path / name, ROWS))]
-    cells = name.startswith(("a.csv", "a.tsv"))  # text, whatever it says
-    assert rows == [{key: str(value) for key, value in row.items()} if cells else row for row in ROWS]
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_row_comes_with_file_and_line_or_row(tmp_path, name):
+def test_every_format_gives_the_rows_that_were_written_with_file_and_line(tmp_path, name):
     path = write(tmp_path / name, ROWS)
+    places, rows = zip(*read_rows(str(path)))
+    texts = [{key: str(value) for key, value in row.items()} for row in ROWS]  # cells, whatever they say
+    assert [*rows] == (texts if name.startswith(("a.csv", "a.tsv")) else ROWS)
     first = {"csv": "line 2", "tsv": "line 2", "jsonl": "line 1"}.get(name.split(".")[1], "row 1")
-    assert next(read_rows(str(path)))[0] == f"{path}, {first}"
+    assert places[0] == f"{path}, {first}"
 
 
-def test_json_keeps_its_types_and_empty_lines_count_as_lines_but_not_as_rows(tmp_path):
-    path = put(tmp_path / "a.jsonl", '\ufeff{"a": [1, 2.5, null, {"b": true}]}\n\n  \n{"a": "ä"}')
-    assert list(read_rows(path)) == [
-        (f"{path}, line 1", {"a": [1, 2.5, None, {"b": True}]}),
-        (f"{path}, line 4", {"a": "ä"}),
-    ]
-
-
-def test_a_json_file_may_hold_json_lines(tmp_path):
-    assert numbers(put(tmp_path / "a.json", '{"n": 1}\n{"n": 2}\n')) == [1, 2]
-
-
-def test_a_row_of_csv_may_span_lines_and_is_named_by_its_first(tmp_path):
-    path = put(tmp_path / "a.csv", '\ufeffn,text\r\n1,"a\r\nb ""c"", d"\r\n\r\n2,\r\n3,"x\n\ny"\n4,z\n')
-    assert list(read_rows(path)) == [
-        (f"{path}, line 2", {"n": "1", "text": 'a\r\nb "c", d'}),
-        (f"{path}, line 5", {"n": "2", "text": ""}),
-        (f"{path}, line 6", {"n": "3", "text": "x\n\ny"}),
-        (f"{path}, line 9", {"n": "4", "text": "z"}),
-    ]
-
-
-def test_a_cell_of_csv_may_be_longer_than_pythons_limit(tmp_path):
-    path = put(tmp_path / "a.csv", "n,text\n1," + "x" * 200_000 + "\n")
-    assert len(next(read_rows(path))[1]["text"]) == 200_000
+@pytest.mark.parametrize(
+    "name, text, rows",
+    [
+        (
+            "a.jsonl",  # empty lines count as lines, not as rows
+            '\ufeff{"a": [1, 2.5, null, {"b": true}]}\n\n  \n{"a": "ä"}',
+            {1: {"a": [1, 2.5, None, {"b": True}]}, 4: {"a": "ä"}},
+        ),
+        ("a.json", '{"n": 1}\n{"n": 2}\n', {1: {"n": 1}, 2: {"n": 2}}),
+        (
+            "a.csv",  # a row may span lines and is named by its first
+            '\ufeffn,x\r\n1,"a\r\nb ""c"", d"\r\n\r\n2,\r\n3,"x\n\ny"\n4,z\n',
+            {2: 'a\r\nb "c", d', 5: "", 6: "x\n\ny", 9: "z"},
+        ),
+        ("a.csv", f"n,x\n1,{'x' * 200_000}\n", {2: "x" * 200_000}),  # Python's limit of a cell is shorter
+    ],
+)
+def test_rows_of_texts_keep_their_types_and_lines(tmp_path, name, text, rows):
+    path = put(tmp_path / name, text)
+    if name == "a.csv":
+        rows = {line: {"n": str(i), "x": cell} for i, (line, cell) in enumerate(rows.items(), 1)}
+    assert list(read_rows(path)) == [(f"{path}, line {line}", row) for line, row in rows.items()]
 
 
 def test_parquet_keeps_its_types(tmp_path):
@@ -111,9 +95,8 @@ def test_parquet_is_read_in_batches_and_its_rows_keep_their_numbers(tmp_path, ro
     path = write(tmp_path / "a.parquet", [{"n": i} for i in range(2600)], group=2000)
     start, _, stop = rows.partition(":")
     expected = range(int(start or 0), int(stop or 2600))
-    assert [(where, row["n"]) for where, row in read_rows(path, rows)] == [
-        (f"{path}, row {i + 1}", i) for i in expected
-    ]
+    found = [(where, row["n"]) for where, row in read_rows(path, rows)]
+    assert found == [(f"{path}, row {i + 1}", i) for i in expected]
 
 
 def test_row_groups_outside_the_slice_are_not_read(tmp_path):
@@ -131,52 +114,48 @@ def test_row_groups_outside_the_slice_are_not_read(tmp_path):
         numbers(path, "3:7")
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+def test_parquet_that_cannot_be_read_is_an_error_that_names_the_file(tmp_path, monkeypatch):
+    path = put(tmp_path / "a.parquet", "no Parquet")
+    if importlib.util.find_spec("pyarrow"):
+        with pytest.raises(ValueError, match=r"a\.parquet, after row 0: not readable as Parquet"):
+            next(read_rows(path))
     for name in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=r"a\.parquet: .*pip install pyarrow"):
-        next(read_rows(put(tmp_path / "a.parquet", "PAR1")))
-
-
-def test_what_is_not_parquet_is_an_error_that_names_the_file(tmp_path):
-    pytest.importorskip("pyarrow")
-    with pytest.raises(ValueError, match=r"a\.parquet, after row 0: not readable as Parquet"):
-        next(read_rows(put(tmp_path / "a.parquet", "no Parquet")))
+        next(read_rows(path))
 
 
 # ------------------------------------------------------------------------------------------------ broken data
 @pytest.mark.parametrize(
-    "name, text, line, what",
+    "name, text, place, what",
     [
-        ("a.jsonl", '{"n": 1}\n{"n": 2, "te\n', 2, "not valid JSON .*column 10"),
-        ("a.jsonl", '{"n": 1}\n{"n": 2,\n"m": 3}\n', 2, "not valid JSON"),
-        ("a.jsonl", '{"n": 1}\n[1, 2]\n', 2, "expected an object, found list"),
-        ("a.jsonl", '{"n": 1}\n\n"text"\n', 3, "expected an object, found str"),
-        ("a.jsonl", b'{"n": 1}\n{"n": 2}\n{"n": "\xe4"}\n', 3, "not UTF-8 text .byte 8 .*save it as UTF-8"),
-        ("a.jsonl", '{"n": 1}\n{"n": ' + "[" * 100_000 + "\n", 2, "JSON"),
-        ("a.jsonl", '{"n": 1}\n{"n": ' + "1" * 5000 + "}\n", 2, "JSON"),
-        ("a.jsonl", '[{"n": 1}]\n', 1, "expected an object, found list"),
-        ("a.json", '[\n{"n": 1},\n{"n": 2\n]', 4, "not valid JSON"),
-        ("a.json", b'[\n{"n": 1},\n{"n": "\xff"}]', 3, "not UTF-8"),
-        ("a.csv", "n,text\n1,a\n2\n", 3, "1 cells, but the header has 2"),
-        ("a.csv", 'n,text\n1,"a\nb"\n2,a,b\n', 4, "3 cells, but the header has 2"),
-        ("a.csv", 'n,text\n1,a\n2,"a\n3,c\n', 3, "begins here .*quote"),
-        ("a.csv", 'n,text\n1,a\n2,"a"b\n', 3, "begins here .*quote"),
-        ("a.csv", b'n,text\n1,"a\n\xff"\n', 3, "not UTF-8"),
-        ("a.csv", "n,text,n\n1,a,2\n", 1, "'n' stands twice"),
-        ("a.tsv", "n\ttext\n1\ta\tb\n", 2, "3 cells, but the header has 2"),
+        ("a.jsonl", '{"n": 1}\n{"n": 2, "te\n', "line 2", "not valid JSON .*column 10"),
+        ("a.jsonl", '{"n": 1}\n[1, 2]\n', "line 2", "expected an object, found list"),
+        (
+            "a.jsonl",
+            b'{"n": 1}\n{"n": 2}\n{"n": "\xe4"}\n',
+            "line 3",
+            "not UTF-8 text .byte 8 .*as UTF-8",
+        ),
+        ("a.jsonl", '{"n": 1}\n{"n": ' + "[" * 100_000 + "\n", "line 2", "JSON"),
+        ("a.jsonl", '{"n": 1}\n{"n": ' + "1" * 5000 + "}\n", "line 2", "JSON"),
+        ("a.json", '[\n{"n": 1},\n{"n": 2\n]', "line 4", "not valid JSON"),
+        ("a.json", b'[\n{"n": 1},\n{"n": "\xff"}]', "line 3", "not UTF-8"),
+        ("a.csv", "n,text\n1,a\n2\n", "line 3", "1 cells, but the header has 2"),
+        ("a.csv", 'n,text\n1,"a\nb"\n2,a,b\n', "line 4", "3 cells, but the header has 2"),
+        ("a.csv", 'n,text\n1,a\n2,"a\n3,c\n', "line 3", "begins here .*quote"),
+        ("a.csv", 'n,text\n1,a\n2,"a"b\n', "line 3", "begins here .*quote"),
+        ("a.csv", b'n,text\n1,"a\n\xff"\n', "line 3", "not UTF-8"),
+        ("a.csv", "n,text,n\n1,a,2\n", "line 1", "'n' stands twice"),
+        ("a.tsv", "n\ttext\n1\ta\tb\n", "line 2", "3 cells, but the header has 2"),
+        ("a.json", '[{"n": 1},\n\n 5]', "row 2", "expected an object, found int"),
     ],
 )
-def test_broken_data_is_an_error_that_names_file_and_line(tmp_path, name, text, line, what):
+def test_broken_data_is_an_error_that_names_file_and_line(tmp_path, name, text, place, what):
     path = put(tmp_path / name, text)
     with pytest.raises(ValueError, match=what) as error:
         list(read_rows(path))
-    assert str(error.value).startswith(f"{path}, line {line}: ")
-
-
-def test_an_item_that_is_no_object_is_named_by_its_row(tmp_path):
-    with pytest.raises(ValueError, match=r"a\.json, row 2: expected an object, found int"):
-        list(read_rows(put(tmp_path / "a.json", '[{"n": 1},\n\n 5]')))
+    assert str(error.value).startswith(f"{path}, {place}: ")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.json.gz"])
@@ -217,36 +196,31 @@ def test_a_slice_is_half_open_and_counts_over_all_files(tmp_path, name, rows):
         write(tmp_path / "data" / f"{i}-{name}", part)
     start, _, stop = rows.partition(":")
     assert numbers(tmp_path / "data", rows) == list(range(10))[int(start or 0) : int(stop or 10)]
+    with pytest.raises(UsageError, match="^--rows 10:20: selects nothing, .*data has 10 rows"):
+        numbers(tmp_path / "data", "10:20")
 
 
-@pytest.mark.parametrize("name, bad", [("a.jsonl", "no JSON"), ("a.csv", "1,2,3,4,5"), ("a.json", "5")])
-def test_rows_before_the_slice_are_not_parsed(tmp_path, name, bad):
-    text = {"a.json": '[5, {"n": 1}]', "a.jsonl": f'{bad}\n{{"n": 1}}\n', "a.csv": f"n\n{bad}\n1\n"}[name]
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("a.jsonl", 'no JSON\n{"n": 1}\nno JSON\n'),
+        ("a.csv", "n\n1,2,3,4,5\n1\n1,2,3\n"),
+        ("a.json", '[5, {"n": 1}, 5]'),
+    ],
+)
+def test_rows_outside_the_slice_are_not_parsed(tmp_path, name, text):
     path = put(tmp_path / name, text)
-    assert numbers(path, "1:") == [1]
-    with pytest.raises(ValueError, match=str(path)):
-        numbers(path)
-
-
-@pytest.mark.parametrize("name, text", [("a.jsonl", '{"n": 1}\nno JSON'), ("a.csv", "n\n1\n1,2,3\n")])
-def test_reading_stops_behind_the_slice(tmp_path, name, text):
-    write(tmp_path / name, [{"n": 0}])
-    put(tmp_path / name.replace("a", "b", 1), text)
-    put(tmp_path / name.replace("a", "c", 1), b"\xff\xff")
-    assert numbers(tmp_path, "0:2") == [0, 1]
+    put(tmp_path / name.replace("a", "b", 1), b"\xff\xff")
+    assert numbers(tmp_path, "1:2") == [1]
+    for rows in ("", "1:"):
+        with pytest.raises(ValueError, match=str(path)):
+            numbers(tmp_path, rows)
 
 
 @pytest.mark.parametrize("rows", ["5", "a:b", "1:2:3", "-3:", "0:1e3", "1,000:", " 1:2", "5:5", "7:3", "0:0"])
 def test_a_slice_that_is_none_is_an_error_of_the_flag(tmp_path, rows):
-    with pytest.raises(ValueError, match=f"^--rows {rows}: "):
+    with pytest.raises(UsageError, match=f"^--rows {rows}: "):
         numbers(write(tmp_path / "a.jsonl", ROWS), rows)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_slice_behind_the_end_says_how_many_rows_there_are(tmp_path, name):
-    path = write(tmp_path / name, ROWS)
-    with pytest.raises(ValueError, match=f"^--rows 10:20: selects nothing, {path} has 10 rows"):
-        numbers(path, "10:20")
 
 
 # ------------------------------------------------------------------------------------------------ columns
@@ -254,23 +228,17 @@ def test_a_slice_behind_the_end_says_how_many_rows_there_are(tmp_path, name):
 def test_a_column_that_is_missing_is_named_with_those_there_and_the_nearest(tmp_path, name):
     path = write(tmp_path / name, [{"promt": "a", "n": 1}])
     assert len(list(read_rows(path, columns=("n", "promt")))) == 1
-    with pytest.raises(
-        ValueError, match="no column 'prompt' .there are: 'promt', 'n'.*mean 'promt'"
-    ) as error:
+    with pytest.raises(ValueError, match="no column 'prompt' .there are: 'promt', 'n'.*mean 'pro") as error:
         next(read_rows(path, columns=("n", "prompt")))
     assert str(error.value).startswith(str(path))
 
 
-def test_every_file_must_have_the_columns(tmp_path):
-    write(tmp_path / "a.jsonl", ROWS[:2])
+def test_every_file_must_have_the_columns_in_its_first_row(tmp_path):
+    write(tmp_path / "a.jsonl", [{"n": 1, "hint": "x"}, {"n": 2}])
+    assert numbers(tmp_path, columns=("n", "hint")) == [1, 2]
     write(tmp_path / "b.jsonl", [{"m": 1}])
     with pytest.raises(ValueError, match=r"b\.jsonl, line 1: no column 'n'"):
         numbers(tmp_path, columns=("n",))
-
-
-def test_a_key_that_a_later_row_of_json_lacks_is_the_games_affair(tmp_path):
-    path = write(tmp_path / "a.jsonl", [{"n": 1, "hint": "x"}, {"n": 2}])
-    assert numbers(path, columns=("n", "hint")) == [1, 2]
 
 
 # ------------------------------------------------------------------------------------------------ folders
@@ -290,9 +258,9 @@ def folder_of(root, names):
         (["train.jsonl", "test.jsonl", "other.jsonl"], "train", [0]),
         (["train.jsonl", "test.jsonl"], "test", [1]),
         (["train.jsonl", "validation.jsonl"], "valid", [1]),
-        (["train.jsonl", "dev.jsonl"], "validation", [1]),
+        (["train.jsonl", "dev.jsonl"], "valid", [1]),
         (
-            ["data/train-00001-of-00002.jsonl", "data/train-00000-of-00002.jsonl", "data/test-0.jsonl"],
+            ["data/train-1-of-2.jsonl", "data/train-0-of-2.jsonl", "data/test-0.jsonl"],
             "train",
             [1, 0],
         ),
@@ -324,10 +292,7 @@ def test_a_folder_gives_the_files_of_the_split_sorted_by_name(tmp_path, names, s
 def test_a_part_of_a_folder_can_be_named(tmp_path, part, expected):
     folder_of(tmp_path, ["main/train.jsonl", "main/test.jsonl", "other/train.jsonl", "mainly/train.jsonl"])
     assert numbers(f"{tmp_path}:{part}") == expected
-
-
-def test_a_single_file_is_read_whatever_its_name_says(tmp_path):
-    assert numbers(folder_of(tmp_path, ["test.jsonl"]) / "test.jsonl", split="train") == [0]
+    assert numbers(tmp_path / "main/test.jsonl", split="train") == [1]  # whatever its name says
 
 
 @pytest.mark.parametrize(
@@ -361,7 +326,8 @@ def test_no_name_leads_out_of_a_folder(tmp_path, part):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A Hub with one data set, owner/set: its folder, the patterns downloaded, and whether it answers."""
-    hub, cache = SimpleNamespace(root=tmp_path / "hub", calls=[], online=True), tmp_path / "cache"
+    cache = tmp_path / "cache"
+    hub = SimpleNamespace(root=tmp_path / "hub", cache=cache, calls=[], online=True)
 
     def names():
         return [path.relative_to(hub.root).as_posix() for path in hub.root.rglob("*") if path.is_file()]
@@ -394,13 +360,9 @@ def test_a_data_set_of_the_hub_gives_its_split_and_names_its_files(hub):
     assert list(read_rows("owner/set")) == [(f"owner/set:{SHARDS[i]}, line 1", {"n": i}) for i in range(3)]
     assert numbers("owner/set", split="test") == [3]
     assert hub.calls == [[name] for name in [*SHARDS, "data/test-00000-of-00001.jsonl"]]  # and nothing else
-
-
-def test_files_behind_the_slice_are_not_downloaded(hub):
-    """180,000 rows of a data set of 87 GB take its first file or two."""
-    folder_of(hub.root, SHARDS)
+    hub.calls.clear()
     assert numbers("owner/set", "0:2") == [0, 1]
-    assert hub.calls == [[SHARDS[0]], [SHARDS[1]]]
+    assert hub.calls == [[SHARDS[0]], [SHARDS[1]]]  # nothing behind the slice
 
 
 def test_a_file_of_a_data_set_can_be_named(hub):
@@ -411,15 +373,8 @@ def test_a_file_of_a_data_set_can_be_named(hub):
         numbers("owner/set")
 
 
-def test_a_data_set_without_rows_is_an_error_that_lists_what_it_has(hub):
-    folder_of(hub.root, ["README.md", "set.py"])
-    with pytest.raises(FileNotFoundError, match=r"owner/set: no .*it has: README\.md, set\.py"):
-        next(read_rows("owner/set"))
-    assert hub.calls == []
-
-
 def test_a_listing_cannot_lead_out_of_its_folder(hub, monkeypatch):
-    names = ["../../x.jsonl", "/x.jsonl", "a/../../x.jsonl"]
+    names = ["../../x.jsonl", "/x.jsonl", "a/../../x.jsonl", "README.md"]
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name, repo_type: names)
     for source in ("owner/set", *(f"owner/set:{name}" for name in names), "owner/set:*"):
         with pytest.raises(FileNotFoundError, match="owner/set.*: no .*it has: "):
@@ -449,6 +404,8 @@ def test_without_network_the_cache_is_read(hub, monkeypatch, listed):
     if listed:
         files = [SimpleNamespace(path=name) for name in SHARDS]
         monkeypatch.setattr(huggingface_hub, "get_cached_repo_tree", lambda name, repo_type: files)
+    else:
+        folder_of(hub.cache, SHARDS)
     assert numbers("owner/set") == [0, 1, 2]
     assert hub.calls[-3:] == [[name] for name in SHARDS] and len(hub.calls) == (3 if listed else 4)
 
@@ -461,14 +418,8 @@ def test_a_data_set_without_network_is_an_error_that_says_so():
 @pytest.mark.parametrize(
     "error, what",
     [
-        (
-            LocalEntryNotFoundError("incomplete"),
-            "not whole.* in the Hub cache, and the Hub cannot be reached",
-        ),
-        (
-            HfHubHTTPError("403 gated", response=SimpleNamespace(headers={}, request=None)),
-            "the Hub refused it .*403 gated",
-        ),
+        (LocalEntryNotFoundError("incomplete"), "not whole.* in the Hub cache, .*Hub cannot be reached"),
+        (HfHubHTTPError("403", response=SimpleNamespace(headers={}, request=None)), "the Hub refused it"),
     ],
 )
 def test_a_download_that_fails_is_an_error_that_names_the_data_set(hub, monkeypatch, error, what):
@@ -483,57 +434,6 @@ def test_a_download_that_fails_is_an_error_that_names_the_data_set(hub, monkeypa
 
 def test_neither_the_hub_nor_pyarrow_is_imported_before_it_is_needed(tmp_path):
     path = write(tmp_path / "a.jsonl", ROWS)
-    code = (
-        f"import sys; from games.rows import read_rows; assert list(read_rows({str(path)!r}));"
-        "assert not {'huggingface_hub', 'pyarrow', 'torch'} & set(sys.modules)"
-    )
+    code = f"""import sys; from games.rows import read_rows; assert list(read_rows({str(path)!r}))
+assert not {{'huggingface_hub', 'pyarrow', 'torch'}} & set(sys.modules)"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
-
-
-# ------------------------------------------------------------------------------------------------ what stays
-def test_a_filter_that_leaves_almost_nothing_is_an_error():
-    """A limit of 4,000 characters left 1,786 of 180,000 rows; training went on, with worse answers."""
-    with pytest.raises(ValueError) as error:
-        enough(1_786, {"with an empty answer": 14, "over 4,000 characters": 178_200}, "examples")
-    said = str(error.value)
-    assert said.startswith("only 1,786 of 180,000 examples are left") and "--keep 0.1" in said
-    assert "178,200 over 4,000 characters; 14 with an empty answer" in said
-
-
-@pytest.mark.parametrize(
-    "kept, dropped, least, fine",
-    [
-        (10, 90, 0.1, True),
-        (9, 90, 0.1, False),
-        (0, 1, 0.1, False),
-        (0, 0, 0.1, True),
-        (0, 5, 0, True),
-        (5, 5, 0.6, False),
-        (5, 0, 1.0, True),
-    ],
-)
-def test_the_smallest_share_is_just_enough(kept, dropped, least, fine):
-    try:
-        enough(kept, {"reason": dropped} if dropped else {}, "x", least)
-    except ValueError:
-        assert not fine
-    else:
-        assert fine
-
-
-def recorded(world_file, path, **options):
-    return TwentyQuestions(Options(world=str(world_file), data=str(path), **options))
-
-
-@pytest.mark.parametrize("name", ["games.json", "games.parquet"])
-def test_recorded_games_may_come_in_other_formats_and_slices(world_file, tmp_path, name):
-    games = [{"keyword": f"thing {i}", "rounds": [["Is it alive?", "yes"]] * 2} for i in range(8)]
-    task = recorded(world_file, write(tmp_path / name, games), rows="2:4")
-    turns = [("Is it alive?", "yes")] * 2
-    assert task.games == [{"keyword": f"thing {i}", "turns": turns} for i in (2, 3)]
-
-
-def test_recorded_games_name_a_misspelt_column(world_file, tmp_path):
-    path = write(tmp_path / "games.jsonl", [{"keywrd": "oak", "rounds": []}])
-    with pytest.raises(ValueError, match=r"games\.jsonl, line 1: no column 'keyword'.*did you mean 'keywrd'"):
-        recorded(world_file, path)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from games.task import Reply
+from games.rows import lines
 from games.twentyq.contest.rules import HANDSHAKE, PRECEDES, answer_by_rule
-from games.twentyq.prompts import ask_prompt, guess_prompt, read_prompt
+from games.twentyq.match import Around
+from games.twentyq.prompts import ask_prompt, guess_prompt
 
 ASKED = re.compile(re.escape(PRECEDES).replace(re.escape("{}"), '([^"]+)'))
+LINE = re.compile(r'([^"\t]+)(?:\t(\d*\.?\d+))?')  # of a file of words
 EVEN = 0.5  # share of the prior that all words have in common: a rare word then costs one question more
 
 
@@ -29,47 +31,32 @@ def read_words(path):
     if not Path(path).exists():
         raise FileNotFoundError(f"--alpha-words {path}: no such file")
     words, weights = [], []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        word, _, weight = line.partition("\t")
-        if not word.strip():
+    for number, line in lines(Path(path), path):
+        if not line.strip():
             continue
-        try:
-            weights.append(float(weight) if weight else None)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {weight!r} after the tab is no number") from error
-        if weight and not 0 < weights[-1] < np.inf or (not weight) != (weights[0] is None):
-            raise ValueError(f"{path}, line {number}: every line, or none, must have a number above 0")
-        if '"' in word:
-            raise ValueError(f"{path}, line {number}: {word!r} holds a quote, which questions cannot")
-        words.append(word.strip().lower())
+        found = LINE.fullmatch(line.strip())
+        if found:
+            words.append(found[1].lower())
+            weights += [float(weight) for weight in found.groups()[1:] if weight]
+        if not found or weights[-1:] == [0] or len(weights) not in (0, len(words)):
+            raise ValueError(
+                f"{path}, line {number}: needs a word without quotes and, as all lines or none, a tab and a "
+                f"number above 0, found {line.strip()!r}"
+            )
     if not words:
         raise ValueError(f"{path}: no words")
-    if weights[0] is None:
-        weights = [1 if words == sorted(words) else 1 / (i + 1) for i in range(len(words))]
+    if not weights:
+        in_order = words == sorted(words)
+        weights = [1 if in_order else 1 / (i + 1) for i in range(len(words))]
     return words, weights
 
 
-class Ruled:
+class Ruled(Around):
     """Half an Alpha: answers what a rule decides, and leaves the rest, asking included, to its agent."""
 
-    def __init__(self, agent):
-        self.agent = agent
-
-    def reply(self, conversations, n=1):
-        read = [read_prompt(conversation) for conversation in conversations]
-        own = [self.own(seat, content, n) for seat, content in read]
-        left = [self.handed(*each, talk) for each, talk, texts in zip(read, conversations, own) if not texts]
-        rest = iter(self.agent.reply(left, n) if left else ())
-        return [[Reply(text) for text in texts] if texts else next(rest) for texts in own]
-
     def own(self, seat, content, n):
-        """What it says itself, best first, or nothing."""
         answer = answer_by_rule(*content) if seat == "answerer" else None
         return [answer] if answer else []
-
-    def handed(self, seat, content, conversation):
-        """The conversation that its agent gets."""
-        return conversation
 
 
 class Alpha(Ruled):
@@ -107,16 +94,18 @@ class Alpha(Ruled):
         if not content:
             return [HANDSHAKE]
         prior, places = self.left(content)
-        if seat == "asker" and len(places) > 1:
-            if self.control and len(content) == 1:
-                return [PRECEDES.format(self.words[0])]
-            below = prior[places].cumsum()
-            half = int(np.abs(below[:-1] - below[-1] / 2).argmin())
-            return [PRECEDES.format(self.words[places[half + 1]])]
-        if seat == "guesser" and not len(places) and not semantic(content):
-            places = prior.nonzero()[0]  # nothing is known of the keyword, and its agent was told nothing
-        best = places[np.argsort(-prior[places], kind="stable")[:n]] if seat == "guesser" else []
-        return [self.words[place] for place in best]
+        if seat == "guesser":
+            if not len(places) and not semantic(content):
+                places = prior.nonzero()[0]  # nothing is known of the keyword, and its agent was told nothing
+            order = np.argsort(-prior[places], kind="stable")[:n]
+            return [self.words[place] for place in places[order]]
+        if len(places) < 2:
+            return []
+        if self.control and len(content) == 1:
+            return [PRECEDES.format(self.words[0])]
+        below = prior[places].cumsum()
+        half = int(np.abs(below[:-1] - below[-1] / 2).argmin())
+        return [PRECEDES.format(self.words[places[half + 1]])]
 
     def handed(self, seat, content, conversation):
         if seat == "answerer":
@@ -129,7 +118,7 @@ def semantic(turns):
     return [turn for turn in turns if turn[0] != HANDSHAKE and not ASKED.fullmatch(turn[0])]
 
 
-def drawn(*what):
+def rng_of(*what):
     """A random generator that follows from what was said."""
     return np.random.default_rng(zlib.crc32(repr(what).encode()))
 
@@ -138,20 +127,21 @@ class Pretender(Ruled):
     """A false Alpha: says yes to the handshake, and anything to what rules decide."""
 
     def own(self, seat, content, n):
-        said = super().own(seat, content, n)
-        return said if not said or content[1] == HANDSHAKE else [str(drawn(content).choice(["yes", "no"]))]
+        answer = super().own(seat, content, n)
+        if not answer or content[1] == HANDSHAKE:
+            return answer
+        return [str(rng_of(content).choice(["yes", "no"]))]
 
 
-class Random:
+class Random(Around):
     """Asks, answers and guesses at random."""
 
     def __init__(self, world):
+        super().__init__(None)
         self.ideas = {"asker": world.questions, "guesser": world.keywords, "answerer": ["yes", "no"]}
 
-    def reply(self, conversations, n=1):
-        read = [read_prompt(conversation) for conversation in conversations]
-        orders = [drawn(seat, content).permutation(self.ideas[seat])[:n] for seat, content in read]
-        return [[Reply(str(text)) for text in order] for order in orders]
+    def own(self, seat, content, n):
+        return [str(text) for text in rng_of(seat, content).permutation(self.ideas[seat])[:n]]
 
 
 def player(task, kind, agent):

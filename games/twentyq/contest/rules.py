@@ -12,7 +12,9 @@ HANDSHAKE = "Is it Agent Alpha?"  # whoever says yes answers PRECEDES exactly
 PRECEDES = 'Does the keyword (in lowercase) precede "{}" in alphabetical order?'
 
 ALPHABET, VOWELS = "abcdefghijklmnopqrstuvwxyz", "aeiou"
-CONSONANTS = "".join(letter for letter in ALPHABET if letter not in VOWELS)
+CONSONANTS = "bcdfghjklmnpqrstvwxyz"
+KINDS = {"vowel": VOWELS, "consonant": CONSONANTS}  # of letters
+KINDS |= {"the first half": ALPHABET[:13], "the second half": ALPHABET[13:]}
 NUMBERS = {word: i for i, word in enumerate("one two three four five six seven eight nine ten".split(), 1)}
 NUMBERS |= {"single": 1}
 PLACES = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4, "last": -1}
@@ -20,7 +22,7 @@ MARKS = {"hyphen": "-", "dash": "-", "space": " ", "apostrophe": "'", "digit": "
 UNITS = {  # what is counted of a keyword
     "word": lambda word: len(word.split()),
     "letter": lambda word: len(spelled(word)),
-    "character": lambda word: len(word),
+    "character": len,
     "vowel": lambda word: sum(letter in VOWELS for letter in word),
     "consonant": lambda word: sum(letter in CONSONANTS for letter in word),
 }
@@ -38,10 +40,8 @@ def letters_of(text):
         r"^(?:(?:letters?|either|both|any of|one of|these|the following|that) ?)+(?!\w*$)", "", text
     )
     text = re.sub(r"^letters? |^(?:comes?|is|are|in|from) ", "", text.strip())
-    if text in ("vowel", "consonant"):
-        return VOWELS if text == "vowel" else CONSONANTS
-    if text in ("the first half", "the second half"):
-        return ALPHABET[:13] if "first" in text else ALPHABET[13:]
+    if text in KINDS:
+        return KINDS[text]
     if found := re.fullmatch(r"(before|after) ([a-z])", text):
         place = ALPHABET.index(found[2])
         return ALPHABET[:place] if found[1] == "before" else ALPHABET[place + 1 :]
@@ -55,7 +55,7 @@ def letters_of(text):
 def has_at(word, place, text):
     """Whether one of the letters that a text names is at a place of a word."""
     letters, own = letters_of(text), spelled(word)[PLACES[place] :][:1]
-    return None if letters is None else bool(own) and own in letters
+    return None if letters is None else own != "" and own in letters
 
 
 def has(word, text):
@@ -70,9 +70,9 @@ def counts(word, how, number, more, unit):
     found, said = UNITS[unit](word), NUMBERS.get(number) or int(number)
     if how == "at least" or more == "more":
         return found >= said
-    if how in MOST.split("|") or more:
+    if how in ("at most", "no more than") or more:
         return found <= said
-    if how in MORE.split("|"):
+    if how and how not in LESS.split("|"):
         return found > said
     return found < said if how else found == said
 
@@ -94,9 +94,8 @@ IT = rf"(?:it|its name|{NAME}(?:'s name| itself)?|the spelling of {NAME})"
 ITS = rf"(?:does|is|has|would) {IT} (?:\(in lower ?case\) )?"
 PLACE = rf"({'|'.join(PLACES)})"
 MANY = rf"(\d+|{'|'.join(NUMBERS)})(?: or (more|fewer|less))?"
-MORE, LESS = "more than|over|longer than", "fewer than|less than|under|shorter than"
-MOST = "at most|no more than"
-HOW = rf"(?:({MORE}|{LESS}|at least|{MOST}) )?"
+LESS = "fewer than|less than|under|shorter than"
+HOW = rf"(?:(more than|over|longer than|{LESS}|at least|at most|no more than) )?"
 UNIT = rf"({'|'.join(UNITS)})s?(?: long| in length| in {IT}| term| phrase| name)?"
 MADE = r"(?:consists? of |contains? |have |has |(?:made|composed) (?:up )?of )?(?:an? |exactly |only |just )*"
 BESIDE = "before|after|earlier than|later than"
@@ -198,12 +197,12 @@ RULES = [  # (form of a question, truth by the keyword in lower case and the for
         'Is the keyword "melon"?',
     ),
 ]
-RULES = [(re.compile(form), *rest) for form, *rest in RULES]
 
 
 def decided(word, question):
+    """What the first rule that takes a question about a keyword says, or None."""
     for form, truth, _ in RULES:
-        found = form.fullmatch(question)
+        found = re.fullmatch(form, question)
         said = truth(word, *found.groups()) if found else None
         if said is not None:
             return bool(said)

@@ -1,1 +1,1 @@
-"""What gained little here and is kept as the published systems did it. Imported only where used."""
+"""What gained little here and is kept as the published systems did it."""

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from games.arena.world import HEDGES, MODELS, REFUSAL, TOPICS, VERBS, battles
+from games.arena.world import HEDGES, REFUSAL, TOPICS, VERBS, battles
 
 COLUMNS = "id model_a model_b prompt response_a response_b winner_model_a winner_model_b winner_tie".split()
 
@@ -80,17 +80,6 @@ def test_it_is_as_hard_as_an_arena(drawn):
     assert 0.83 < entropy(fair) < 0.88 and entropy(fair.mean(0)) > 1.09
 
 
-def test_better_models_win_more(drawn):
-    share = {name: [] for name in MODELS}
-    for row in drawn:
-        share[row["model_a"]].append(row["fair"][0])
-        share[row["model_b"]].append(row["fair"][1])
-    means = [np.mean(share[name]) for name in MODELS]
-    skills = [traits[0] for traits in MODELS.values()]
-    assert np.corrcoef(means, skills)[0, 1] > 0.9
-    assert min(map(len, share.values())) > 0.8 * max(map(len, share.values()))
-
-
 # ------------------------------------------------------------------------------------------------ rows
 def test_a_battle_is_a_function_of_seed_stream_and_number(drawn):
     assert battles(0, 20) == drawn[:20]
@@ -99,33 +88,17 @@ def test_a_battle_is_a_function_of_seed_stream_and_number(drawn):
     assert len({row["id"] for rows in (drawn, *others) for row in rows}) == len(drawn) + 40
 
 
-def test_rows_have_the_columns_of_the_competition(drawn):
+def test_rows_have_the_columns_of_the_competition_and_some_two_turns(drawn):
     for row in drawn:
         assert [*row] == [*COLUMNS, "probs", "fair"]
         assert row["model_a"] != row["model_b"]
         assert len({*map(len, texts(row))}) == 1
-        json.dumps(row)
-
-
-def test_there_are_two_turns_short_answers_bullets_and_refusals(drawn):
     prompts, answers, _ = zip(*map(texts, drawn))
     assert 0.12 < np.mean([len(turns) == 2 for turns in prompts]) < 0.18
     assert all(len({re.search(r"(\w+)[.?]$", turn)[1] for turn in turns}) == len(turns) for turns in prompts)
-    prompts, answers = ([text for turns in lists for text in turns] for lists in (prompts, answers))
-    assert 0.2 < np.mean(["in short" in prompt for prompt in prompts]) < 0.3
-    assert 0.02 < np.mean([answer == REFUSAL for answer in answers]) < 0.08
-    assert 0.15 < np.mean([answer.startswith("- ") for answer in answers]) < 0.4
-    assert {answer.count(".") for answer in answers} == {*range(1, 9)}
+    assert {answer.count(".") for turns in answers for answer in turns} == {*range(1, 9)}
 
 
 def test_the_nouns_of_a_topic_are_its_own():
     nouns = [noun for nouns in (*TOPICS.values(), HEDGES) for noun in nouns]
-    assert len(nouns) == len({*nouns}) == 90
-    assert not {*nouns} & {*VERBS, *TOPICS}
-    assert {*map(len, TOPICS.values())} == {10}
-
-
-def test_texts_are_lower_case_and_of_few_words(drawn):
-    found = "\n".join(text for row in drawn for turns in texts(row) for text in turns)
-    assert re.fullmatch(r"[a-z ,.?\n-]*", found)
-    assert len({*re.findall(r"\w+|[^\w\s]", found)}) < 150
+    assert len(nouns) == len({*nouns}) and not {*nouns} & {*VERBS, *TOPICS}

@@ -1,44 +1,18 @@
-"""Eedi: what is learned, how rankings count, hard negatives, reranking, use; and the runs of its commands."""
+"""Eedi: what is learned, how rankings count, hard negatives, reranking, use."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from games.eedi import world
-from games.eedi.task import Eedi, Options, ranks_of, tf_idf
-from games.task import Contrast, Label
-from tests.games.eedi.test_files import HEAD, ROWS, cells, write
+from games.eedi.task import Eedi, Options, tf_idf
+from games.task import Contrast, Label, Players
+from terminal import UsageError
+from tests.games.eedi.help_eedi import NAMES, Judge, Vectors, write, write_folder, write_lines
 
-
-class Vectors:
-    """An agent whose vectors are drawn by the text, the labels' nearer to queries that name them."""
-
-    def __init__(self, near=None):
-        self.near, self.kinds = near or {}, []
-
-    def embed(self, texts, kind):
-        self.kinds.append(kind)
-        found = []
-        for text in texts:
-            rng = np.random.default_rng(list(self.near.get(text, text).encode()))
-            vector = rng.normal(size=32)
-            found.append(vector / np.linalg.norm(vector))
-        return np.array(found, np.float32)
-
-
-class Judge:
-    """A reranker that finds one text right."""
-
-    def __init__(self, right):
-        self.right = right
-
-    def classify(self, conversations):
-        chance = np.array([0.9 if talk[1]["content"] == self.right else 0.2 for talk in conversations])
-        return np.stack([1 - chance, chance], 1)
-
-
-NAMES = [f"label {i}" for i in range(60)]
+RANDOM = Players(Vectors())
 
 
 @pytest.fixture
@@ -48,18 +22,8 @@ def folder(tmp_path):
         (q, q % 4, q % 2, "D", (f"{q}.0", f"{q + 12}.0", f"{q + 24}.0" if q % 2 else "", ""))
         for q in range(12)
     ]
-    write(tmp_path / "train.csv", HEAD, [cells(*row) for row in rows])
-    write(tmp_path / "test.csv", HEAD[:-4], [cells(*row)[:-4] for row in ROWS])
-    write(tmp_path / "misconception_mapping.csv", ["MisconceptionId", "MisconceptionName"], enumerate(NAMES))
+    write_folder(tmp_path, NAMES, rows)
     return str(tmp_path)
-
-
-def near(task, places):
-    """Vectors in which the label of each example has the rank that places gives (0 is first)."""
-    found = {}
-    for example, name in zip(task.examples("test"), places):
-        found[task.query(example)] = name
-    return found
 
 
 # ------------------------------------------------------------------------------------------------ examples
@@ -77,7 +41,7 @@ def test_train_and_test_share_no_group(folder, split, key):
 def test_all_rows_can_be_for_testing(folder):
     task = Eedi(Options(data=folder, split="all"))
     assert len(task.examples("test")) == 30 and task.examples("train") == task.bank() == []
-    assert "map@25/unseen" not in task.evaluate(task.examples("test"), Vectors())["metrics"]
+    assert "map@25/unseen" not in task.evaluate(task.examples("test"), RANDOM)["metrics"]
 
 
 def test_the_gold_label_is_not_in_the_query(folder):
@@ -91,7 +55,7 @@ def test_the_world_keeps_its_test_questions_and_unseen_labels_apart():
     again = Eedi(Options(tests=200, questions=50))
     assert task.examples("test") == again.examples("test")
     rng = np.random.default_rng(0)
-    taught = [pair for example in task.examples("train") for pair in task.taught(example, rng)]
+    taught = [pair for example in task.examples("train") for pair in task.wrong_answers(example, rng)]
     assert not {pair["text"] for pair in taught} & {pair["text"] for pair in task.examples("test")}
     assert {pair["label"] for pair in taught} <= set(task.trained)
     unseen = {pair["label"] for pair in task.examples("test")} - set(task.trained)
@@ -105,17 +69,9 @@ def test_items_are_contrasts_whose_labels_count_in_the_bank(folder):
         bank = task.bank()
         for example in task.examples("train")[:20]:
             for item in task.items(example, rng):
-                assert (
-                    isinstance(item, Contrast) and bank[item.label_id] == item.positive and not item.negatives
-                )
+                assert isinstance(item, Contrast) and not item.negatives
+                assert bank[item.label_id] == item.positive
     assert all(task.items(e, rng) == [] for e in task.examples("test") if e["label"] not in task.trained)
-
-
-def test_right_answers_have_a_label_of_their_own_where_asked_for(folder):
-    task = Eedi(Options(data=folder, correct_label=True, query="s1"))
-    wrong, right = task.items(task.examples("train")[0], np.random.default_rng(0))
-    assert right.positive == task.bank()[right.label_id] == "Correct Answer." and "answer D" in right.query
-    assert "answer D" not in wrong.query and right.label_id not in range(len(task.trained))
 
 
 def test_clean_seed_deletes_digits_of_queries_and_labels(folder):
@@ -127,11 +83,9 @@ def test_clean_seed_deletes_digits_of_queries_and_labels(folder):
 def mined(folder, tmp_path):
     """(the task, its mined rows, the path of a file of them)"""
     task = Eedi(Options(data=folder, range="2-20", negatives=5))
-    rows, pool = task.mined(Vectors(), 0)
-    path = tmp_path / "mined.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "mined_pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
-    return task, rows, str(path)
+    rows, pool = task.mined(RANDOM, 0)
+    write_lines(tmp_path / "mined_pool.jsonl", pool)
+    return task, rows, write_lines(tmp_path / "mined.jsonl", rows)
 
 
 def test_negatives_are_from_the_range_never_right_and_follow_from_the_seed(mined):
@@ -145,22 +99,22 @@ def test_negatives_are_from_the_range_never_right_and_follow_from_the_seed(mined
         assert not set(row["neg"]) & right[row["query"]] and len(row["candidates"]) == 25
         if row["split"] == "train":
             assert set(row["neg"]) <= {NAMES[label] for label in task.trained}
-    assert rows == Eedi(task.options).mined(Vectors(), 0)[0]
-    other = Eedi(task.options, seed=1).mined(Vectors(), 0)[0]
+    assert rows == Eedi(task.options).mined(RANDOM, 0)[0]
+    other = Eedi(task.options, seed=1).mined(RANDOM, 0)[0]
     assert [row["neg"] for row in rows] != [row["neg"] for row in other]
 
 
 def test_a_label_that_reads_like_the_right_one_is_no_negative(folder):
     names = [*NAMES[:-1]] + ["LABEL 1"]
     write(f"{folder}/misconception_mapping.csv", ["MisconceptionId", "MisconceptionName"], enumerate(names))
-    rows, _ = Eedi(Options(data=folder, range="0-60", negatives=60)).mined(Vectors(), 0)
+    rows, _ = Eedi(Options(data=folder, range="0-60", negatives=60)).mined(RANDOM, 0)
     twins = [row for row in rows if row["pos"] == ["label 1"]]
     assert twins and all("LABEL 1" not in row["neg"] for row in twins)
 
 
 def test_a_margin_leaves_out_what_is_nearly_as_similar(folder):
     task = Eedi(Options(data=folder, range="0-60", negatives=60, margin=0.2))
-    rows, _ = task.mined(Vectors(), 0)
+    rows, _ = task.mined(RANDOM, 0)
     labels = dict(zip(NAMES, Vectors().embed(NAMES, "document")))
     for row in (row for row in rows if row["split"] == "train"):
         query = Vectors().embed([row["query"]], "query")[0]
@@ -170,84 +124,86 @@ def test_a_margin_leaves_out_what_is_nearly_as_similar(folder):
 
 def test_mined_rows_train_with_their_negatives_and_a_teachers_scores(mined):
     task, rows, path = mined
-    task.teach(rows[:3], Judge(rows[0]["pos"][0]))
+    judge = Judge(rows[0]["pos"][0])
+    rows, _ = Eedi(task.options).mined(Players(Vectors(), {"reranker": judge}), 0)
     assert rows[0]["pos_scores"] == [pytest.approx(np.log(9), abs=1e-3)]
-    assert rows[0]["neg_scores"] == pytest.approx([-np.log(4)] * 5, abs=1e-3)
-    with open(path, "w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    assert rows[0]["neg_scores"] == pytest.approx([-np.log(4)] * len(rows[0]["neg"]), abs=1e-3)
+    write_lines(Path(path), rows)
     again = Eedi(Options(data=path, group_size=4))
     assert [e["id"] for e in again.examples("test")] == [row["id"] for row in rows if row["split"] == "test"]
     (item,) = again.items(again.examples("train")[0], np.random.default_rng(0))
     assert item.positive == rows[0]["pos"][0] and len(set(item.negatives)) == 3 < len(rows[0]["neg"])
     assert set(item.negatives) <= set(rows[0]["neg"]) and len(item.scores) == 4
-    again.options.group_size = 8  # more than there are: once more from the start
-    (item,) = again.items(again.examples("train")[0], np.random.default_rng(0))
+    larger = Eedi(Options(data=path, group_size=8))  # more than there are: once more from the start
+    (item,) = larger.items(larger.examples("train")[0], np.random.default_rng(0))
     assert len(item.negatives) == 7 and set(item.negatives) == set(rows[0]["neg"])
 
 
 def test_a_reranker_learns_yes_and_no_from_mined_rows_only(mined, folder):
     _, rows, path = mined
-    task = Eedi(Options(data=path, group_size=4))
-    task.item = Label
+    task = Eedi(Options(data=path, group_size=4), kind=Label)
     items = task.items(task.examples("train")[0], np.random.default_rng(0))
     assert [item.target for item in items] == [1, 0, 0, 0]
     assert items[0].messages[1]["content"] == rows[0]["pos"][0]
-    plain = Eedi(Options(data=folder))
-    plain.item = Label
+    plain = Eedi(Options(data=folder), kind=Label)
     with pytest.raises(
-        ValueError, match="--loss classify: a reranker learns from rows that infer.py collect"
+        UsageError, match="--loss classify: a reranker learns from rows that infer.py collect"
     ):
         plain.items(plain.examples("train")[0], np.random.default_rng(0))
 
 
 # ------------------------------------------------------------------------------------------------ evaluation
-def test_ranks_are_counted_from_one_and_equals_stand_in_the_order_of_labels():
-    scores = np.array([[0.5, 0.9, 0.5], [0.2, 0.2, 0.2]])
-    order = np.argsort(-scores, axis=1, kind="stable")
-    assert ranks_of(order, np.array([2, 2])).tolist() == [3, 3] and ranks_of(
-        order, np.array([0, 0])
-    ).tolist() == [2, 1]
-
-
 def test_map_and_recall_by_hand_seen_and_unseen_apart(folder):
     task = Eedi(Options(data=folder))
-    result = {"metrics": {}, "intervals": {}, "baselines": {}}
-    task.report(result, np.array([1, 2, 26, 4]), np.array([True, False, True, True]), "")
-    metrics = result["metrics"]
-    assert metrics["map@25"] == pytest.approx((1 + 1 / 2 + 0 + 1 / 4) / 4)
+    labels = np.arange(60)
+    order = np.stack([np.roll(labels, rank - 1) for rank in (1, 2, 26, 4)])  # label 0 has this rank
+    unseen = next(label for label in labels if label not in task.trained)
+    gold = np.array([0, unseen, 0, 0])
+    order[1] = np.roll(labels, 1 - unseen)  # rank 2
+    figures = list(task.figures(order, gold))
+    metrics = {name: value for name, value, *_ in figures}
+    assert 0 in task.trained and metrics["map@25"] == pytest.approx((1 + 1 / 2 + 0 + 1 / 4) / 4)
     assert metrics["map@25/seen"] == pytest.approx((1 + 0 + 1 / 4) / 3) and metrics["map@25/unseen"] == 0.5
     assert (metrics["recall@1"], metrics["recall@10"], metrics["recall@25"]) == (0.25, 0.75, 0.75)
     assert "recall@100" not in metrics  # there are 60 labels
-    assert result["baselines"]["map@25"] == pytest.approx(3.816 / 60, abs=1e-4)
-    assert result["baselines"]["recall@10"] == pytest.approx(1 / 6)
+    chances = {name: chance for name, *_, chance in figures}
+    assert chances["map@25"] == pytest.approx(3.816 / 60, abs=1e-4)
+    assert chances["recall@10"] == pytest.approx(1 / 6)
+
+
+def test_labels_that_are_equally_similar_stand_in_their_order(folder):
+    class Flat(Vectors):
+        def embed(self, texts, kind):
+            return np.ones((len(texts), 4), np.float32)
+
+    task = Eedi(Options(data=folder))
+    order, _, scores = task.rank(task.examples("test"), Players(Flat()))
+    assert np.ptp(scores) == 0 and (order == np.arange(60)).all()
 
 
 def test_an_evaluation_ranks_by_similarity_with_controls_beside(folder):
     task = Eedi(Options(data=folder))
     examples = task.examples("test")
     names = {task.query(example): task.names[example["label"]] for example in examples}
-    agent = Vectors(names)  # every query lies on its own label
-    found = task.evaluate(examples, agent)
+    found = task.evaluate(examples, Players(Vectors(names)))  # every query lies on its own label
     assert found["n"] == len(examples) and found["metrics"]["map@25"] == 1.0
     assert found["metrics"]["topic only map@25"] < 0.5 and "tf-idf map@25" in found["metrics"]
     record = found["records"][0]
     assert record["rank"] == 1 and record["hardest"] < 0.999 < record["similarity"]
     assert record["label"] == record["top"][0] and json.dumps(found)
-    chance = task.evaluate(examples, Vectors())["metrics"]["map@25"]
-    assert chance < 0.5
+    assert task.evaluate(examples, RANDOM)["metrics"]["map@25"] < 0.5
 
 
 def test_a_reranker_reorders_the_first_and_its_gain_is_apart(folder):
     task = Eedi(Options(data=folder, top=40))
     example = task.examples("test")[0]
-    task.reranker = Judge(task.names[example["label"]])
-    order, _ = task.order([example], Vectors())
-    rank = ranks_of(order, np.array([example["label"]]))[0]
-    metrics = task.evaluate([example], Vectors())["metrics"]
+    players = Players(Vectors(), {"reranker": Judge(task.names[example["label"]])})
+    order, before, _ = task.rank([example], players)
+    rank = before[0].tolist().index(example["label"]) + 1
+    metrics = task.evaluate([example], players)["metrics"]
     assert metrics["map@25"] == (1.0 if rank <= 40 else 0.0)
     assert metrics["before reranking map@25"] == pytest.approx(1 / rank if rank <= 25 else 0.0)
-    again = task.reranked([example], order, task.reranker)
-    assert sorted(again[0]) == sorted(order[0]) and (again[0][40:] == order[0][40:]).all()
+    assert sorted(order[0]) == sorted(before[0]) and (order[0][40:] == before[0][40:]).all()
 
 
 def test_a_reranker_alone_is_tested_on_the_candidates_of_mined_rows(mined, folder):
@@ -255,11 +211,11 @@ def test_a_reranker_alone_is_tested_on_the_candidates_of_mined_rows(mined, folde
     task = Eedi(Options(data=path))
     examples = task.examples("test")
     inside = [row["pos"][0] in row["candidates"] for row in rows if row["split"] == "test"]
-    metrics = task.evaluate(examples, Judge(task.names[examples[0]["label"]]))["metrics"]
-    assert metrics["recall@25"] == pytest.approx(np.mean(inside))
-    with pytest.raises(ValueError, match="rows with candidates"):
-        plain = Eedi(Options(data=folder))
-        plain.evaluate(plain.examples("test"), Judge("x"))
+    judge = Players(Judge(task.names[examples[0]["label"]]))
+    assert task.evaluate(examples, judge)["metrics"]["recall@25"] == pytest.approx(np.mean(inside))
+    plain = Eedi(Options(data=folder))
+    with pytest.raises(UsageError, match="rows with candidates"):
+        plain.evaluate(plain.examples("test"), judge)
 
 
 def test_by_examples_each_label_is_as_near_as_its_nearest_other_query(tmp_path):
@@ -286,7 +242,7 @@ def test_tf_idf_by_hand():
 
 # ------------------------------------------------------------------------------------------------ use
 def test_a_submission_has_every_wrong_answer_and_25_labels(folder):
-    rows = Eedi(Options(data=folder)).submission(Vectors())
+    rows = Eedi(Options(data=folder)).submission(RANDOM)
     assert [row["QuestionId_Answer"] for row in rows] == ["7_A", "7_C", "7_D", "9_B", "9_C", "9_D"]
     assert all(len(set(row["MisconceptionId"].split())) == 25 for row in rows)
 
@@ -295,23 +251,13 @@ def test_playing_ranks_what_is_typed(folder):
     task, shown = Eedi(Options(data=folder)), []
     typed = iter(["2 x 3?", "6", "5", "quit"])
     near = {task.query(dict(text="2 x 3?", right="6", wrong="5", construct="", subject="")): "label 9"}
-    task.interact(Vectors(near), lambda: next(typed, None), shown.append, "", 0)
+    task.interact(Players(Vectors(near)), lambda: next(typed, None), shown.append, "", 0)
     assert shown[3].split() == ["1.000", "label", "9"]
     shown.clear()
-    task.interact(Vectors(), None, shown.append, "", 0)
+    task.interact(RANDOM, None, shown.append, "", 0)
     assert shown[-1].startswith("true:   label")
 
 
-@pytest.mark.parametrize(
-    "more, message",
-    [
-        (dict(query="s9"), "--query s9: must be one of s1, s2"),
-        (dict(range="9-2"), "--range 9-2: must be two places"),
-        (dict(match="x"), "--match x"),
-        (dict(split="letter"), "--split letter"),
-        (dict(paraphrase=3), "--paraphrase 3: the world has wordings 0 to 2"),
-    ],
-)
-def test_a_wrong_flag_is_named(more, message):
-    with pytest.raises(ValueError, match=message):
-        Eedi(Options(**more))
+def test_places_that_are_no_range_are_refused():
+    with pytest.raises(UsageError, match="--range 9-2: must be two places"):
+        Eedi(Options(range="9-2"))

@@ -4,8 +4,6 @@ of them, what is not, what is paid, and what training makes of it."""
 import functools
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -14,17 +12,16 @@ from conftest import tiny_model
 import agents
 import infer
 import model as models
-import train
 from agents import Teacher
-from games.task import Pair, Reply
+from games.task import Pair, Players, Reply
 from games.twentyq import collect as teacher
-from games.twentyq import recorded
-from games.twentyq import task as twentyq
+from games.twentyq import match, recorded
+from games.twentyq.lessons import imitate
 from games.twentyq.prompts import names, read_prompt
 from games.twentyq.task import Options, TwentyQuestions
 from games.twentyq.world import TablePlayer, plain, world_of
-from tests.test_agents import Endpoint
-from tests.test_infer import SMALL
+from tests.endpoint import Endpoint
+from tests.games.twentyq.help_twentyq import read_rows, write_rows
 
 
 class Player(Endpoint):
@@ -33,7 +30,7 @@ class Player(Endpoint):
 
     def __init__(self, task, *script, guess=None, told=None, drift=False):
         self.task, self.guess, self.told, self.drift = task, guess, told, drift
-        self.table, self.said, self.counts = TablePlayer(task, task.world), [], Counter()
+        self.table, self.said, self.counts = TablePlayer(task.world), [], Counter()
         super().__init__(*script)
 
     def talk(self, messages):
@@ -59,10 +56,7 @@ class Player(Endpoint):
             keyword, question = re.search(r"Keyword: (.+)\nQuestion: (.+)", user).groups()
             answer = "YES" if self.task.world.answer(keyword, question) else "NO"
             return f"Let me think, yes or no?\n**{answer}**"
-        belief = self.table.belief.restart()
-        for question, answer in turns:
-            if plain(question) in self.task.world.question_index:
-                belief.update(self.task.world.question_index[plain(question)], answer)
+        belief = self.table.belief.after(turns)
         if "Guess the keyword." in user:
             guess = self.guess or self.task.world.keywords[belief.guesses()[0]]
             return f"It could be many things.\nI will guess: {guess}."
@@ -95,7 +89,7 @@ def collect(world_file, tmp_path):
         return infer.main([*argv, "--strategy", strategy, "--out", str(tmp_path / "games.jsonl"), *flags])
 
     call.path = tmp_path / "games.jsonl"
-    call.rows = lambda: [json.loads(line) for line in call.path.read_text().splitlines()]
+    call.rows = lambda: read_rows(call.path)
     return call
 
 
@@ -117,7 +111,7 @@ def asked(end, system):
 def chats(task, row):
     """(seat, content, reply) of each sample that training makes of a stored game."""
     game = recorded.read(task, "a row", row)
-    samples = recorded.imitated(game) if game else []
+    samples = imitate(game) if game else []
     return [(*read_prompt(chat.messages[:-1]), chat.messages[-1]["content"]) for chat in samples]
 
 
@@ -125,23 +119,16 @@ def chats(task, row):
 @pytest.mark.parametrize(
     "text, question",
     [
-        ("Is it alive?", "Is it alive?"),
         ("It helps.\nGiven this reasoning, is it alive?", "Is it alive?"),
         ("I would ask the following question: Is it alive?", "Is it alive?"),
         ('**Question:** "Is it alive?" (yes or no)\n\n', "Is it alive?"),
         ("3. Is it alive?", "Is it alive?"),
         ('Does its name start with "B"?', 'Does its name start with "B"?'),
-        (
-            "Can you tell at a glance, in the dark: is it big?",
-            "Can you tell at a glance, in the dark: is it big?",
-        ),
+        ("In the dark: is it big?", "In the dark: is it big?"),
         ("Is it alive?\nThat is my question.", ""),
         ("As the secret message says, is it alive?", ""),
-        ("It is alive.", ""),
-        ("?", ""),
-        ("x" * 800 + "?", ""),
-        ("", ""),
-    ],
+    ]
+    + [(text, "") for text in ("It is alive.", "?", "x" * 800 + "?", "")],
 )
 def test_the_question_in_a_reply(text, question):
     assert teacher.read_question(text) == question
@@ -149,20 +136,10 @@ def test_the_question_in_a_reply(text, question):
 
 @pytest.mark.parametrize(
     "text, guess",
-    [
-        ("Dog", "dog"),
-        ("It barks.\nI will guess: Dog.", "dog"),
-        ("Given this reasoning, I will guess a dog", "dog"),
-        ("Based on the answers so far, dog", "dog"),
-        ("Is it a dog (an animal)?", "dog"),
-        ('My guess is that it\'s "hot dog"', "hot dog"),
-        ("**Keyword:** T-shirt", "t-shirt"),
-        ("Island", "island"),
-        ("Antenna", "antenna"),
-        ("(none)", ""),
-        ("x" * 120, ""),
-        ("", ""),
-    ],
+    [("Dog", "dog"), ("It barks.\nI will guess: Dog.", "dog"), ("Is it a dog (an animal)?", "dog")]
+    + [("Given this reasoning, I will guess a dog", "dog"), ("Based on the answers so far, dog", "dog")]
+    + [('My guess is that it\'s "hot dog"', "hot dog"), ("**Keyword:** T-shirt", "t-shirt")]
+    + [("Island", "island"), ("Antenna", "antenna"), ("(none)", ""), ("x" * 120, ""), ("", "")],
 )
 def test_the_guess_in_a_reply(text, guess):
     assert teacher.read_guess(text) == guess
@@ -179,20 +156,11 @@ def test_the_answer_in_a_reply(text, answer):
 
 @pytest.mark.parametrize(
     "text, word, there",
-    [
-        ("Is it a dog?", "dog", True),
-        ("Are dogs bigger?", "dog", True),
-        ("Is it a hot-dog?", "dog", True),
-        ("Is it a dogma?", "dog", False),
-        ("Is it an Ice-Cream cone?", "ice cream", True),
-        ("Is it icecream?", "ice cream", True),
-        ("Is it ice cream?", "icecream", True),
-        ("Is it ice?", "ice cream", False),
-        ("Is it the dog's?", "dogs", True),
-        ("Is it a box?", "boxes", True),
-        ("Is it 'rock ’n’ roll'?", "rock 'n' roll", True),
-        ("", "dog", False),
-    ],
+    [("Is it a dog?", "dog", True), ("Are dogs bigger?", "dog", True), ("Is it a hot-dog?", "dog", True)]
+    + [("Is it a dogma?", "dog", False), ("Is it an Ice-Cream cone?", "ice cream", True), ("", "dog", False)]
+    + [("Is it icecream?", "ice cream", True), ("Is it ice cream?", "icecream", True)]
+    + [("Is it ice?", "ice cream", False), ("Is it a box?", "boxes", True), ("the dog's", "dogs", True)]
+    + [("Is it 'rock ’n’ roll'?", "rock 'n' roll", True)],
 )
 def test_a_text_that_names_the_keyword(text, word, there):
     assert names(text, ("zebra", word)) is there
@@ -240,19 +208,11 @@ def test_past_guesses_are_for_who_answers_or_guesses_not_for_who_asks(task, coll
     assert not any(names(text, [row["keyword"]]) for text in rest)
 
 
-def test_cheap_asks_once_for_each_phase(task, collect):
-    with Player(task) as end:
-        assert collect(end, "cheap") == 0
-    rows, texts = collect.rows(), [messages[1]["content"] for messages, _ in end.said]
-    assert len(texts) == 3 * sum(len(row["rounds"]) for row in rows) and all(row["won"] for row in rows)
-    assert not any("Candidates" in text or "last line" in text for text in texts)
-
-
 def test_a_hint_comes_from_a_round_of_8_to_13_on_and_is_never_stored(world_file):
     task = TwentyQuestions(Options(world=str(world_file), teacher="http://x", strategy="hinted"))
     examples, question = task.examples("train"), "Does this lead there?"
     with Player(task, guess="zebra", told=lambda keyword: question) as end:
-        records = [record for _, record in task.attempt(examples, end)]
+        records = [record for _, record in task.attempt(examples, Players(end))]
         rows = [row for record in records for row in task.collected(record)]
         stored = json.dumps(rows).lower()
         assert "secret" not in stored and "hint" not in stored.replace('"strategy": "hinted"', "")
@@ -266,10 +226,9 @@ def test_a_hint_comes_from_a_round_of_8_to_13_on_and_is_never_stored(world_file)
             assert len(told) == 2 * (20 - first + 1)  # candidates and pick, not the guess
             assert all(teacher.LIST in text or "helps most" in text for text in told)
         assert firsts <= set(range(8, 14)) and len(firsts) > 2
-        again = [record for example in examples[1:3] for _, record in task.attempt([example], end)]
-    assert [
-        record for record in records if record in again
-    ] == again  # the round follows from seed and keyword
+        again = [record for example in examples[1:3] for _, record in task.attempt([example], Players(end))]
+    # the round follows from seed and keyword
+    assert [record for record in records if record in again] == again
 
 
 def test_a_game_ends_before_a_question_that_names_the_keyword(task, collect, capsys):
@@ -313,33 +272,20 @@ def test_the_table_and_a_run_play_from_the_short_prompts(task, collect, run):
 @pytest.mark.parametrize(
     "who, strategy, more, said",
     [
+        ("", "cheap", ["--run", "RUN"], "--strategy cheap: goes with a --teacher"),
+        ("table", "facts", [], "asks a model"),
         ("table", "simulate", [], "table knows the short prompts of the game only"),
         ("RUN", "snapshot", [], "knows the short prompts of the game only"),
         ("http://127.0.0.1:9/v1", "play", [], "an endpoint takes the other strategies"),
-        ("table", "chep", [], "--strategy chep: unknown (known: play, simulate, hinted"),
         ("table", "cheap", ["--run", "x"], "--teacher: plays instead of"),
         ("http://127.0.0.1:9/v1", "cheap", ["--price", "1"], "--price 1: must be two numbers"),
         ("http://127.0.0.1:9/v1", "cheap", ["--n", "2"], "--n without --temperature"),
     ],
 )
 def test_what_does_not_go_together_is_a_wrong_call(collect, run, capsys, who, strategy, more, said):
-    assert collect(str(run) if who == "RUN" else who, strategy, *more) == 2
+    who, *more = (str(run) if word == "RUN" else word for word in (who, *more))
+    assert collect(who, strategy, *more) == 2
     assert said in capsys.readouterr().err and not collect.path.exists()
-
-
-def test_other_strategies_than_play_need_a_teacher(run, tmp_path, capsys):
-    call = [
-        "collect",
-        "--run",
-        str(run),
-        "--strategy",
-        "cheap",
-        "--out",
-        str(tmp_path / "a"),
-        "--threads",
-        "1",
-    ]
-    assert infer.main(call) == 2 and "--strategy cheap: goes with a --teacher" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ failures
@@ -354,9 +300,7 @@ def test_what_fails_for_a_while_changes_no_game(task, collect, monkeypatch, wait
     with Player(task, *script) as end:
         assert collect(end, "cheap", "--limit", "3", "--workers", "2") == 0
     assert collect.path.read_bytes() == untroubled and end.script == []
-    assert (
-        waits.count(0.0) == 4 and 1.0 in waits
-    )  # 429, 500, 503 as Retry-After says; the rest after a second
+    assert waits.count(0.0) == 4 and 1.0 in waits  # 429, 500, 503 as they say; the rest after a second
 
 
 @pytest.mark.parametrize("strategy, calls", [("simulate", 4), ("hinted", 4), ("cheap", 3), ("snapshot", 1)])
@@ -365,30 +309,20 @@ def test_a_teacher_of_nonsense_ends_its_games(task, collect, capsys, strategy, c
         end.text = lambda system, user: "lorem ipsum"
         assert collect(end, strategy, "--limit", "2") == 0
     assert len(end.said) == 2 * calls and collect.rows() == []
+    what = "6 replies without a question, 2 games ended, no question"
+    what = "2 snapshots without a line" if strategy == "snapshot" else what
     shown = capsys.readouterr().out
-    what = (
-        "2 snapshots without a line"
-        if strategy == "snapshot"
-        else "6 replies without a question, 2 games ended, no question"
-    )
-    assert what in shown and "samples: 0 ask, 0 answer, 0 guess" in shown
-    if calls > 1:
-        assert (
-            len({messages[1]["content"] for messages, _ in end.said}) == calls
-        )  # asked anew, in other words
+    assert "games: 2, 0 won" in shown and what in shown and "samples: 0 ask, 0 answer, 0 guess" in shown
+    if calls > 1:  # asked anew, in other words
+        assert len({messages[1]["content"] for messages, _ in end.said}) == calls
 
 
 def test_a_reply_without_sense_is_dropped_and_the_game_goes_on(task, collect, capsys):
-    heard = Counter()
+    nonsense = {"answer": "maybe", "guess": "(?)", "ask": "no."}
 
     def sometimes(system, user):
         kind = "answer" if system == teacher.ANSWERER else "guess" if "Guess the" in user else "ask"
-        heard[kind] += 1
-        return (
-            {"answer": "maybe", "guess": "(?)", "ask": "no."}[kind]
-            if heard[kind] == 1
-            else Player.text(end, system, user)
-        )
+        return nonsense.pop(kind, None) or Player.text(end, system, user)
 
     with Player(task) as end:
         end.text = sometimes
@@ -428,114 +362,37 @@ def test_a_killed_call_goes_on_without_paying_twice(task, collect, monkeypatch, 
     assert list(collect.path.parent.iterdir()) == [collect.path]
 
 
-@pytest.mark.slow
-def test_a_process_that_is_killed_has_kept_what_it_got(task, collect, world_file):
-    """What was on its way when the kill came, at most a request a worker, is paid again, nothing else."""
-    replies = collect.path.with_name("games.jsonl.replies.part")
-    with Player(task, drift=True, guess="zebra") as end:
-        argv = [
-            "collect",
-            "--task",
-            "20q",
-            "--world",
-            str(world_file),
-            "--teacher",
-            end.url,
-            "--workers",
-            "3",
-        ]
-        argv += [
-            "--teacher-model",
-            "big",
-            "--strategy",
-            "simulate",
-            "--limit",
-            "3",
-            "--out",
-            str(collect.path),
-        ]
-        process = subprocess.Popen([sys.executable, infer.__file__, *argv])
-        while not replies.exists() or len(replies.read_bytes().splitlines()) < 40:
-            assert process.poll() is None
-        process.kill()
-        assert process.wait() != 0 and not collect.path.exists() and len(end.said) >= 40
-        assert collect(end, "simulate", "--limit", "3", "--workers", "3") == 0
-    assert 4 * 60 <= len(end.said) <= 4 * 60 + 3 and len(collect.rows()) == 3
-
-
-def test_a_game_is_on_the_disk_when_it_ends(task, collect):
-    journal, lengths = collect.path.with_name("games.jsonl.part"), []
-
-    def watched(*prompt):
-        lengths.append(len(journal.read_bytes().splitlines()))
-        return Player.text(end, *prompt)
-
-    with Player(task) as end:
-        end.text = watched
-        assert collect(end, "cheap") == 0
-    assert len(set(lengths)) > 2 and lengths == sorted(lengths)
-
-
 # ------------------------------------------------------------------------------------------------ self-play
 def test_a_model_answers_everything_and_its_facts_are_a_world(task, collect, run):
     assert collect(str(run), "facts", "--threads", "1") == 0
     world = world_of(collect.path)
-    assert set(world.keywords) == set(task.world.keywords) and set(world.questions) == set(
-        task.world.questions
-    )
+    assert set(world.keywords) == set(task.world.keywords)
+    assert set(world.questions) == set(task.world.questions)
     assert ((world.chance > 0) & (world.chance < 1)).all()
 
 
 def test_comparisons_are_collected_and_learned_from_by_preference(world_file, collect, run, monkeypatch):
-    monkeypatch.setattr(twentyq, "ROUNDS", 4)
-    few = [
-        "--max-new",
-        "3",
-        "--threads",
-        "1",
-        "--limit",
-        "3",
-        "--noise",
-        "0.1",
-        "--n",
-        "2",
-        "--candidates",
-        "3",
-    ]
+    monkeypatch.setattr(match, "ROUNDS", 4)
+    few = "--max-new 3 --threads 1 --limit 3 --noise 0.1 --n 2 --candidates 3".split()
     assert collect(str(run), "compare", *few) == 0  # a random model says nothing that a belief could prefer
     player = TwentyQuestions(Options(world=str(world_file), strategy="compare", noise="0.1"))
-    player.n = 2
-    table = TablePlayer(player, player.world)
-    (_, record), *_ = player.attempt(player.examples("train"), table)
+    (_, record), *_ = player.attempt(player.examples("train"), Players(player.table_player(), n=2))
     rows = player.collected(record)
     assert rows and {row["asks"] for row in rows} <= {"question", "guess"}
-    collect.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = TwentyQuestions(Options(world=str(world_file), data=str(collect.path)))
-    data.item = Pair
+    write_rows(collect.path, rows)
+    data = TwentyQuestions(Options(world=str(world_file), data=str(collect.path)), kind=Pair)
     pairs = [pair for row in data.examples("valid") for pair in data.items(row, None)]
     assert len(pairs) == len(rows) and all(isinstance(pair, Pair) for pair in pairs)
 
 
-def test_a_model_plays_several_games_of_each_keyword_under_noise(
-    task, world_file, run, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(twentyq, "ROUNDS", 6)
-    call = [
-        "collect",
-        "--run",
-        str(run),
-        "--temperature",
-        "1",
-        "--n",
-        "4",
-        "--noise",
-        "0,0.5",
-        "--limit",
-        "5",
-    ]
-    call += ["--max-new", "3", "--tries", "1", "--threads", "1", "--out"]
+SAMPLED = "--temperature 1 --noise 0,0.5 --limit 5 --max-new 3 --tries 1 --threads 1".split()
+
+
+def test_a_model_plays_several_games_of_each_keyword_under_noise(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(match, "ROUNDS", 6)
+    call = ["collect", "--run", str(run), "--n", "4", *SAMPLED, "--out"]
     assert infer.main([*call, str(tmp_path / "a.jsonl")]) == 0
-    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "a.jsonl")
     assert Counter(row["keyword"] for row in rows) == {row["keyword"]: 4 for row in rows}
     assert {row["noise"] for row in rows} == {0.0, 0.5} and {row["strategy"] for row in rows} == {"play"}
     for row in rows:
@@ -545,8 +402,7 @@ def test_a_model_plays_several_games_of_each_keyword_under_noise(
     assert len({str(row["rounds"]) for row in rows}) > 6
     monkeypatch.setattr(infer, "CHUNK", 8)  # two keywords at a time: noise and flips are the same games'
     assert infer.main([*call, str(tmp_path / "b.jsonl")]) == 0
-    again = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
-    for row, other in zip(rows, again):
+    for row, other in zip(rows, read_rows(tmp_path / "b.jsonl")):
         n = min(len(row["rounds"]), len(other["rounds"]))
         assert row["noise"] == other["noise"] and row["flipped"][:n] == other["flipped"][:n]
 
@@ -558,124 +414,34 @@ def test_the_tables_own_play_is_stored_with_what_was_flipped(task, collect):
     for row in rows:
         for (question, answer, _), flipped in zip(row["rounds"], row["flipped"]):
             assert (answer == "yes") ^ task.world.answer(row["keyword"], question) == flipped
-    lost = TwentyQuestions(Options(world=task.options.world, data=str(collect.path), lost=True))
-    for row in rows:  # an answer that was flipped is no lesson for the answerer
-        answers = [reply for seat, _, reply in chats(lost, row) if seat == "answerer"]
+        # an answer that was flipped is no lesson for the answerer
+        answers = [reply for seat, _, reply in chats(task, row) if seat == "answerer"]
         assert answers == [t[1] for t, flipped in zip(row["rounds"], row["flipped"]) if not flipped]
 
 
-def test_a_model_that_was_killed_ends_in_the_same_games(run, tmp_path, monkeypatch):
-    """A part that was not finished is played again as a whole: what a model draws depends on who plays
-    beside it."""
-    monkeypatch.setattr(twentyq, "ROUNDS", 6)
-    monkeypatch.setattr(infer, "CHUNK", 3)
-    call = [
-        "collect",
-        "--run",
-        str(run),
-        "--temperature",
-        "1",
-        "--n",
-        "1",
-        "--noise",
-        "0,0.5",
-        "--limit",
-        "5",
-    ]
-    call += ["--max-new", "3", "--tries", "1", "--threads", "1", "--out"]
-    assert infer.main([*call, str(tmp_path / "whole.jsonl")]) == 0
-    add, added = infer.Journal.add, []
-
-    def dies(self, rows):
-        if len(added) == 4:
-            raise KeyboardInterrupt
-        added.extend(rows)
-        add(self, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(infer.Journal, "add", dies)
-        assert infer.main([*call, str(tmp_path / "part.jsonl")]) == 130
-    assert infer.main([*call, str(tmp_path / "part.jsonl")]) == 0
-    assert (tmp_path / "part.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-
-
 # ------------------------------------------------------------------------------------------------ training
-def stored(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-GAME = {
-    "keyword": "apple",
-    "won": True,
-    "rounds": [["Is it alive?", "yes", "oak"], ["Is it food?", "yes", "apple"]],
-}
-
-
-def test_a_round_with_its_guess_gives_a_sample_of_each_phase(task):
-    first = ("Is it alive?", "yes")
-    assert chats(task, GAME) == [
-        ("asker", [], "Is it alive?"),
-        ("asker", [first], "Is it food?"),
-        ("answerer", ("apple", "Is it alive?"), "yes"),
-        ("answerer", ("apple", "Is it food?"), "yes"),
-        ("guesser", [first], "oak"),
-        ("guesser", [first, ("Is it food?", "yes")], "apple"),
-    ]
+GAME = {"keyword": "apple", "won": True}
+GAME |= {"rounds": [["Is it alive?", "yes", "oak"], ["Is it food?", "yes", "apple"]]}
 
 
 def test_lost_games_are_learned_from_only_when_asked_for(world_file, tmp_path):
-    path = stored(tmp_path / "games.jsonl", GAME, GAME | {"won": False}, GAME | {"won": False, "cut": True})
-    task = TwentyQuestions(Options(world=str(world_file), data=str(path)))
-    assert len(task.examples("valid")) == 2 and task.dropped == {"lost games (--lost takes them)": 1}
-    task = TwentyQuestions(Options(world=str(world_file), data=str(path), lost=True))
-    assert len(task.examples("valid")) == 3 and task.dropped == {}
+    rows = [GAME, GAME | {"won": False}, GAME | {"won": False, "cut": True}]
+    path = write_rows(tmp_path / "games.jsonl", rows)
+    for lost, games, dropped in ((False, 2, {"lost games (--lost takes them)": 1}), (True, 3, {})):
+        task = TwentyQuestions(Options(world=str(world_file), data=path, lost=lost))
+        assert len(task.examples("valid")) == games and task.dropped == dropped
 
 
 def test_a_prompt_that_names_the_keyword_is_refused_when_games_are_read(world_file, tmp_path):
     """Also by its alternates, which the world has; what came before is learned."""
     leaks = [GAME["rounds"][0], ["Is it a Red-Apple tart?", "no", "x"], *GAME["rounds"]]
     first = [["Is it an apple?", "yes"], ["Is it food?", "yes"]]
-    path = stored(tmp_path / "games.jsonl", GAME | {"rounds": leaks}, {"keyword": "apple", "rounds": first})
+    rows = [GAME | {"rounds": leaks}, {"keyword": "apple", "rounds": first}]
+    path = write_rows(tmp_path / "games.jsonl", rows)
     task = TwentyQuestions(Options(world=str(world_file), data=str(path)))
     assert task.dropped == {"rest of a game, whose question names the keyword": 2}
     (game,) = task.games
     assert (game["turns"], game["guesses"]) == ([("Is it alive?", "yes")], ["oak"])
-
-
-@pytest.mark.parametrize(
-    "row, said",
-    [
-        (GAME | {"rounds": [["Is it alive?", "yes", 5]]}, "a round must be"),
-        (
-            GAME | {"rounds": [["Is it alive?", "yes", "oak"], ["Is it food?", "yes"]]},
-            "all rounds have a guess",
-        ),
-        (GAME | {"flipped": [True]}, "'flipped' must be a list"),
-    ],
-)
-def test_a_malformed_game_is_an_error_that_names_file_and_line(world_file, tmp_path, row, said):
-    path = stored(tmp_path / "games.jsonl", GAME, row)
-    with pytest.raises(ValueError, match=f"games.jsonl, line 2: {said}"):
-        TwentyQuestions(Options(world=str(world_file), data=str(path)))
-
-
-def test_training_takes_the_collected_games(task, collect, world_file, tmp_path, capsys):
-    """Masked as in the seed's first stage, unmasked as in its second."""
-    with Player(task) as end:
-        assert collect(end, "simulate") == 0
-    samples = [chat for row in collect.rows() for chat in recorded.imitated(recorded.read(task, "", row))]
-    texts = [message["content"] for chat in samples for message in chat.messages]
-    assert not any(word in text for text in texts for word in ("last line", "Candidates", "halves"))
-    call = [*SMALL, "--world", str(world_file), "--data", str(collect.path), "--runs", str(tmp_path)]
-    learned = []
-    for more in ([], ["--learn-all"]):
-        capsys.readouterr()
-        assert train.main([*call, "--steps", "1", "--batch", "7", "--dry-run", *more]) == 0
-        shown = capsys.readouterr().out
-        assert "examples: 7 kept; dropped: none" in shown  # one of eight keywords is held out
-        learned.append(int(re.search(r"([\d,]+) tokens learned", shown)[1].replace(",", "")))
-    assert 0 < 3 * learned[0] < learned[1]
 
 
 def test_a_file_of_mere_keywords_is_enough_to_collect_about_them(collect, task, tmp_path):
@@ -683,4 +449,7 @@ def test_a_file_of_mere_keywords_is_enough_to_collect_about_them(collect, task, 
     words.write_text("[keywords]\neagle\noak | oak tree\n")
     with Player(task) as end:
         assert collect(end, "cheap", "--world", str(words)) == 0
-    assert {row["keyword"] for row in collect.rows() if row["won"]} == {"eagle", "oak"}
+    rows, texts = collect.rows(), [messages[1]["content"] for messages, _ in end.said]
+    assert {row["keyword"] for row in rows if row["won"]} == {"eagle", "oak"}
+    assert len(texts) == 3 * sum(len(row["rounds"]) for row in rows)  # once for each phase
+    assert not any("Candidates" in text or "last line\n" in text for text in texts)

@@ -8,37 +8,33 @@ import pytest
 
 import infer
 import plots
-from games.task import Reply
+from games.stats import SCALE
+from games.task import Players, Reply
 from games.twentyq.contest.rules import HANDSHAKE, PRECEDES
-from games.twentyq.contest.tournament import MEAN, SCALE, draw, figures, fitted, play, spread, tournament
+from games.twentyq.contest.tournament import MEAN, draw, figures, fit, interval, play, teams_of, tournament
 from games.twentyq.prompts import read_prompt
 from games.twentyq.task import Options, TwentyQuestions
-from recipes import Infer, parse
 
 
 class Says:
-    """An agent with a list of guesses, the same in every game, and one answer; it counts its calls."""
+    """An agent with a list of guesses, the same in every game, and one answer."""
 
     def __init__(self, *guesses, question="Is it {}?", answer="no"):
-        self.guesses, self.question, self.answer, self.calls = guesses, question, answer, []
+        self.guesses, self.question, self.answer = [*guesses, "?"], question, answer
 
     def reply(self, conversations, n=1):
-        read = [read_prompt(conversation) for conversation in conversations]
-        self.calls.append({seat for seat, _ in read})
-        return [[Reply(self.text(*each))] for each in read]
+        return [[Reply(self.text(*read_prompt(conversation)))] for conversation in conversations]
 
     def text(self, seat, content):
         if seat == "answerer":
             return self.answer
-        return (
-            self.question.format(len(content)) if seat == "asker" else (*self.guesses, "?")[len(content) - 1]
-        )
+        return self.question.format(len(content)) if seat == "asker" else self.guesses[len(content) - 1]
 
 
 def met(first, second, keyword="eagle"):
     """A game to play between two teams of (guesser, answerer)."""
     pairs = [dict(zip(("guesser", "answerer"), pair)) for pair in (first, second)]
-    return {"keyword": keyword, "teams": [pair | {"rounds": [], "reward": -1} for pair in pairs]}
+    return {"keyword": keyword, "teams": pairs}
 
 
 def rewards(game):
@@ -47,31 +43,24 @@ def rewards(game):
 
 @pytest.fixture(scope="module")
 def world():
-    """The task on its own world with some of its players."""
-    task = TwentyQuestions(Options(noise="0.2"))
-    task.rivals = {name: task.players[name]() for name in ("table", "alpha", "half", "false", "random")}
-    return task
+    """The task on its own world."""
+    return TwentyQuestions(Options(noise="0.2"))
+
+
+@pytest.fixture(scope="module")
+def agents(world):
+    return {name: world.agent_named(name, None) for name in ("table", "alpha", "half", "false", "random")}
 
 
 # ------------------------------------------------------------------------------------------------ play
 def test_the_earlier_round_wins_and_ends_the_game(task):
-    wrong = ["x"] * 30
-    task.rivals = {"quick": Says("x", "eagle"), "slow": Says("x", "x", "eagle"), "never": Says(*wrong)}
+    agents = {"quick": Says("x", "eagle"), "slow": Says("x", "x", "eagle"), "never": Says(*["x"] * 30)}
     games = [met(("quick", "never"), ("slow", "never")), met(("never", "slow"), ("slow", "quick"))]
     games += [met(("quick", "slow"), ("quick", "quick")), met(("never", "slow"), ("never", "quick"))]
-    play(task, games, 0.0)
+    play(task, games, agents, 0.0)
     assert [rewards(game) for game in games] == [[19, 0], [0, 18], [19, 19], [-1, -1]]
     assert [len(team["rounds"]) for game in games for team in game["teams"]] == [2, 2, 3, 3, 2, 2, 20, 20]
     assert games[0]["teams"][1]["rounds"] == [["Is it 0?", "no", "x"], ["Is it 1?", "no", "x"]]
-
-
-def test_an_agent_gets_all_its_prompts_of_a_phase_in_one_call(task):
-    task.rivals = {"a": Says(*["x"] * 20), "b": Says(*["x"] * 20)}
-    games = draw(["a", "b"], [{"keyword": "eagle"}] * 30, 0)
-    task.options.tries = 1
-    play(task, games, 0.0)
-    for agent in task.rivals.values():
-        assert agent.calls == [{"asker"}, {"answerer"}, {"guesser"}] * 20
 
 
 def test_seats_and_partners_follow_from_seed_and_game():
@@ -83,38 +72,27 @@ def test_seats_and_partners_follow_from_seed_and_game():
     assert all(260 < seats.count(name) < 380 for name in names)  # 1,600 seats, 320 each
 
 
-def test_a_tournament_is_the_same_with_the_same_seed(world):
-    examples = world.examples("test")[:40]
-    first, second = tournament(world, examples), tournament(world, examples)
-    assert first == second
-    assert first["records"][:10] == tournament(world, examples[:10])["records"]  # whatever else is played
-
-
-def test_lock_step_is_the_same_as_one_game_after_the_other(world):
-    games = draw(list(world.rivals), world.examples("test")[:30], 0)
+def test_lock_step_is_the_same_as_one_game_after_the_other(world, agents):
+    games = draw(list(agents), world.examples("test")[:30], 0)
     alone = copy.deepcopy(games)
-    play(world, games, 0.0)
+    play(world, games, agents, 0.0)
     for game in alone:
-        play(world, [game], 0.0)
-    assert games == alone and {team["reward"] > 0 for game in games for team in game["teams"]} == {
-        True,
-        False,
-    }
+        play(world, [game], agents, 0.0)
+    won = {team["reward"] > 0 for game in games for team in game["teams"]}
+    assert games == alone and won == {True, False}
 
 
 def test_what_a_rule_decides_is_not_flipped_and_all_else_is(task):
     for question, answer in (("Can it fly?", "no"), (PRECEDES.format("zebra"), "yes")):
         asker = Says(*["x"] * 20, question=question, answer="yes")
-        task.rivals = {"a": asker}
         games = [met(("a", "a"), ("a", "a"))]
-        play(task, games, 1.0)
+        play(task, games, {"a": asker}, 1.0)
         assert {said for team in games[0]["teams"] for _, said, _ in team["rounds"]} == {answer}
 
 
 def test_about_the_share_of_noise_is_flipped_and_teams_differ(task):
-    task.rivals = {"a": Says(*["x"] * 20)}
     games = [met(("a", "a"), ("a", "a")) for _ in range(50)]
-    play(task, games, 0.2)
+    play(task, games, {"a": Says(*["x"] * 20)}, 0.2)
     said = np.array([[[r[1] == "yes" for r in team["rounds"]] for team in game["teams"]] for game in games])
     assert 0.17 < said.mean() < 0.23 and (said[:, 0] != said[:, 1]).any()
 
@@ -122,7 +100,7 @@ def test_about_the_share_of_noise_is_flipped_and_teams_differ(task):
 # ------------------------------------------------------------------------------------------------ ratings
 def rate(names, games, bootstraps):
     """[rating, low, high] of each name."""
-    return spread(fitted(names, games, bootstraps=bootstraps)).T
+    return interval(fit(names, games, bootstraps=bootstraps)).T
 
 
 def simulated(skills, n, seed):
@@ -174,24 +152,20 @@ def test_handshakes_and_false_alphas_are_counted():
         [[HANDSHAKE, "no", "x"]],
         [["Is it red?", "yes", "x"]],
     ]
-    for team, own in zip([team for game in games for team in game["teams"]], rounds):
-        team["rounds"] = own
-    games[0]["teams"][0]["reward"], games[0]["teams"][1]["reward"] = 19, 0
+    for team, own, reward in zip(teams_of(games), rounds, (18, 0, -1, -1)):
+        team |= {"rounds": own, "reward": reward}
     metrics, intervals = figures(games)
-    assert metrics == {
-        "found": 1 / 2,
-        "handshakes": 3 / 4,
-        "handshakes_accepted": 2 / 3,
-        "false_alphas": 1 / 2,
-        "rounds_to_win": 2.0,
-    }
+    assert metrics.pop("rounds_to_win") == 3.0
+    assert metrics == dict(found=1 / 2, handshakes=3 / 4, handshakes_accepted=2 / 3, false_alphas=1 / 2)
     assert all(low < metrics[name] < high for name, (low, high) in intervals.items())
 
 
-def test_the_rows_of_the_report_add_up(world):
-    result = tournament(world, world.examples("test")[:60])
+def test_the_rows_of_the_report_add_up(world, agents):
+    result = world.evaluate(world.examples("test")[:60], Players(named={"against": agents}))
+    assert result == tournament(world, world.examples("test")[:60], agents)
+    assert result["records"][:10] == tournament(world, world.examples("test")[:10], agents)["records"]
     rows = {row["agent"]: row for row in result["tournament"]}
-    assert {*rows} == {*world.rivals} and sum(row["n"] for row in rows.values()) == 4 * 60 == 4 * result["n"]
+    assert {*rows} == {*agents} and sum(row["n"] for row in rows.values()) == 4 * 60 == 4 * result["n"]
     teams = [team for game in result["records"] for team in game["teams"]]
     for seat in ("guesser", "answerer"):
         own = [team["reward"] for team in teams if team[seat] == "alpha"]
@@ -199,15 +173,15 @@ def test_the_rows_of_the_report_add_up(world):
         assert value == pytest.approx(np.mean([reward > 0 for reward in own])) and low < value < high
     assert all(low <= value <= high for value, low, high in (row["rating"] for row in rows.values()))
     assert result["tournament"][-1]["agent"] == "random"
-    assert [line.split()[0] for line in result["notes"][2:-1]] == [
-        row["agent"] for row in result["tournament"]
-    ]
+    listed = [line.split()[0] for line in result["notes"][2:-1]]
+    assert listed == [row["agent"] for row in result["tournament"]]
     json.dumps(result)
 
 
 def test_an_agent_that_was_never_drawn_has_the_mean_rating_and_no_reward(task):
-    task.rivals = {name: Says("eagle") for name in "abcdefgh"}
-    last = next(row for row in tournament(task, [{"keyword": "eagle"}])["tournament"] if not row["n"])
+    agents = {name: Says("eagle") for name in "abcdefgh"}
+    rows = tournament(task, [{"keyword": "eagle"}], agents)["tournament"]
+    last = next(row for row in rows if not row["n"])
     assert last["rating"] == [MEAN] * 3 and last["reward"] is None and last["guesser"] == [0, 0, 1]
 
 
@@ -217,57 +191,9 @@ def test_eval_against_plays_prints_writes_and_draws(world_file, tmp_path, capsys
     argv = ["eval", "--task", "20q", "--world", str(world_file), "--against", "table", "alpha", "half+table"]
     assert infer.main([*argv, "--limit", "6", "--out", str(out), "--runs", str(tmp_path)]) == 0
     report = json.loads(out.read_text())
-    assert report["n"] == 6 and {row["agent"] for row in report["tournament"]} == {
-        "table",
-        "alpha",
-        "half+table",
-    }
+    names = {row["agent"] for row in report["tournament"]}
+    assert report["n"] == 6 and names == {"table", "alpha", "half+table"}
     shown = capsys.readouterr().out
     assert "found as guesser" in shown and "half+table" in shown and "n = 6" in shown
     pytest.importorskip("matplotlib")
     assert plots.main([str(out)]) == 0 and out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_name_with_a_plus_is_made_of_another_agent(task, monkeypatch):
-    opened = []
-    monkeypatch.setattr(infer, "opened", lambda cfg, name: opened.append(name) or (None, None, name))
-    monkeypatch.setattr(infer, "Model", lambda model, tokenizer, max_new: Says())
-    cfg = parse(
-        Infer,
-        [
-            "eval",
-            "--answerer",
-            "half",
-            "--against",
-            "alpha+runs/a",
-            "half+runs/a",
-            "runs/a",
-            "false+half+table",
-        ],
-    )
-    infer.helpers(cfg, task)
-    alpha, half, model, false = task.rivals.values()
-    assert [type(agent).__name__ for agent in (alpha, half, false)] == ["Alpha", "Ruled", "Pretender"]
-    assert alpha.agent is half.agent is model and opened == ["runs/a"]  # opened once
-    assert type(task.answerer).__name__ == "Ruled"
-    assert type(false.agent).__name__ == "Ruled" and type(false.agent.agent).__name__ == "TablePlayer"
-
-
-def test_an_evaluation_and_recorded_games_are_drawn_too(task, tmp_path):
-    pytest.importorskip("matplotlib")
-    report = task.evaluate(task.examples("test")[:4], task.table_player())
-    (tmp_path / "e.json").write_text(json.dumps({"task": "20q", **report}))
-    games = [{"keyword": record["keyword"], "rounds": record["rounds"]} for record in report["records"][:2]]
-    games[1] |= {"keyword": "", "won": True}
-    (tmp_path / "games.jsonl").write_text("".join(json.dumps(game) + "\n" for game in games))
-    for name in ("e.json", "games.jsonl"):
-        assert plots.main([str(tmp_path / name)]) == 0
-        assert (tmp_path / name).with_suffix(".png").stat().st_size > 10_000
-
-
-def test_a_flag_of_several_names_is_a_list():
-    assert parse(Infer, ["eval", "--against", "table", "alpha", "--seed", "1"]).options.against == [
-        "table",
-        "alpha",
-    ]
-    assert parse(Infer, ["eval"]).options.against == ()

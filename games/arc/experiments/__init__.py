@@ -1,0 +1,1 @@
+"""What was asked for and gained little here. Delete this folder, and every default still works."""

@@ -1,0 +1,87 @@
+"""Recipes of ARC: its own small models, a model of the Hub, and what was published."""
+
+from games import SCRATCH
+
+# Sources: ironbar/arc24 at its last commit, what its notes and training script say of the three code models
+# (400 to 800 tasks drawn of its own programs, which are not published with it: here the world's).
+SEED_ARC = dict(
+    task="arc",
+    model="Qwen/Qwen2.5-0.5B-Instruct",
+    grid="full",  # shape and row numbers
+    lora_rank=128,  # of the second; not recorded of the others
+    lora_alpha=64.0,
+    lora_dropout=0.1,
+    lora_targets="q_proj,k_proj,v_proj,o_proj",
+    rslora=True,  # both were switched on by a stray comma: the scale is alpha / sqrt(rank) = 5.7, not 0.5
+    dora=True,
+    batch=32,  # one prompt a device, accumulated
+    schedule="linear",
+    warmup=0.05,
+    clip=1.0,
+    beta2=0.999,  # transformers' default, of an optimizer with 8-bit state; ours has 32
+    max_tokens=8192,
+    max_new=1100,
+    save_every=50,
+)
+SMALL = SCRATCH | dict(
+    task="arc",
+    batch=32,
+    micro_tokens=2048,
+    warmup=0.02,
+    max_new=96,
+    eval_n=240,
+    save_every=500,
+)
+
+RECIPES = {
+    "arc": SMALL  # ten minutes on two shared cores with 400 tasks to evaluate
+    | dict(dim=128, layers=4, steps=400, max_tokens=512, eval_few=40),
+    "arc-refine": SMALL  # nine minutes on half a core, with --init RUN: the prompt `refine` beside `code`
+    | dict(
+        prompt_version="code,refine",
+        compositions=0.5,
+        steps=140,
+        lr=1.5e-3,
+        muon_lr=0.01,
+        max_tokens=640,
+        eval_few=1,
+    ),
+    "arc-grpo": dict(  # with --init RUN; worth 1 is what gives every shown output and the hidden one
+        task="arc",
+        loss="grpo",
+        steps=40,
+        batch=16,
+        group=8,
+        lr=1e-4,
+        warmup=0.1,
+        schedule="constant",
+        scale_rewards=False,
+        max_tokens=512,
+        micro_tokens=2048,
+        max_new=96,
+        eval_few=100,
+        eval_n=100,
+        save_every=50,
+    ),
+    "arc-model": dict(
+        task="arc",
+        prompt_version="code-from-examples-v0",
+        lr=2e-4,
+        batch=4,
+        max_tokens=1024,
+        steps=200,
+        max_new=200,
+        eval_few=8,
+        eval_n=40,
+        eval_replies=8,
+        save_every=100,
+    ),
+    "arc-seed-1": SEED_ARC | dict(prompt_version="code-from-examples-v0", lr=5e-5, steps=14_000),
+    "arc-seed-2": SEED_ARC | dict(prompt_version="code-from-examples-v1", lr=1e-4, steps=7_000),
+    "arc-seed-3": SEED_ARC  # several tasks at once
+    | dict(
+        prompt_version="code-from-examples-v2,output-from-examples-v1,output-from-code-v0,input-from-inputs-v0",
+        lr=5e-5,
+        steps=26_000,
+    ),
+}

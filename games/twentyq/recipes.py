@@ -1,0 +1,56 @@
+"""Recipes of 20 Questions: its own small model, learning from its own games, a model of the Hub, and what was
+published."""
+
+from games import SCRATCH
+
+# Sources: KindYAK/kaggle_20q, Training.ipynb, read at its last commit. All but the attention of layers 22-31,
+# the embedding and the head is frozen: 1.47 of 8.03 billion parameters are trained.
+SEED_20Q = dict(
+    task="20q",
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    train_only=r"layers\.(2[2-9]|3[01])\.attn\.|^embed|^head",  # Training.ipynb
+    lr=1e-5,  # Training.ipynb, TrainingArguments
+    schedule="linear",  # transformers' default, not overridden
+    warmup=0.1,  # TrainingArguments
+    batch=1,  # a game is about 40 samples; the seed took 25 samples a step, whatever their games
+    steps=700,  # an epoch of its 17,476 snapshot samples in steps of 25; other sets came before it
+    max_tokens=5000,  # max_seq_length
+    clip=1.0,  # transformers' default
+    beta2=0.999,  # transformers' default
+    save_every=500,  # the seed saved after each epoch only
+)
+RECIPES = {
+    "20q": SCRATCH
+    | dict(  # about five minutes on two cores
+        task="20q",
+        layers=2,
+        steps=1400,
+        batch=16,
+        max_tokens=192,  # about one game and its answers: attention costs the square
+        micro_tokens=2048,  # the model is so small that larger batches still stay in a CPU's cache
+        warmup=0.01,
+        max_new=8,
+        eval_few=50,
+        save_every=500,
+    ),
+    "20q-grpo": dict(  # with --init RUN
+        task="20q",
+        loss="grpo",
+        steps=100,
+        batch=16,
+        group=8,
+        lr=1e-4,
+        warmup=0.1,
+        schedule="linear",
+        max_tokens=256,
+        micro_tokens=2048,
+        max_new=8,
+        flips=0.2,
+        eval_few=50,
+        save_every=50,
+    ),
+    "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
+    "20q-seed-1": SEED_20Q | dict(name="20q-seed-1", weight_decay=0.2),
+    "20q-seed-2": SEED_20Q  # the second stage goes on from the first and learns the prompts as well
+    | dict(name="20q-seed-2", model="", init="runs/20q-seed-1", weight_decay=0.25, learn_all=True),
+}

@@ -1,0 +1,170 @@
+"""ARC's experiments: programs refined, answers judged; and that nothing else needs them."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from games.arc import world
+from games.arc.experiments.judges import CHECKS, MOST, eliminate, halve, strengths
+from games.arc.experiments.refine import chained, promise
+from games.arc.task import Arc, Options
+from terminal import UsageError
+from tests.games.arc.help_arc import FLIP, TASK, Says, attempt, draw_tasks, runs_programs, summarise
+
+EXAMPLE = {"id": "a", "split": "", **TASK}
+
+
+def test_the_game_is_imported_without_its_experiments():
+    code = "import sys, games.arc.task; print([name for name in sys.modules if 'experiments' in name])"
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------------------------ refining
+def test_the_world_gives_programs_to_refine():
+    """They run, and are wrong on the test; of two steps often one is there."""
+    alone = 0
+    for i, task in enumerate(draw_tasks(5, 40, compositions=1.0)):
+        rival = world.mistaken(task, np.random.default_rng(i))
+        assert rival["outputs"][-1] != task["test"][0]["output"] and len(rival["outputs"]) == 4
+        scope = {"np": np}
+        exec(rival["source"], scope)
+        pairs = task["train"] + task["test"]
+        assert [scope["task"](np.array(p["input"])).tolist() for p in pairs] == rival["outputs"]
+        steps, _ = world.parts_of(task)
+        alone += rival["source"] in [world.source(world.render([step])) for step in steps]
+    assert 8 < alone < 30
+
+
+def test_promise():
+    """The better of equal cells and equal shares of colours: either step of two may be the missing one."""
+    pairs = [{"output": [[1, 2], [2, 0]]}, {"output": [[3, 0]]}]
+    assert promise([pair["output"] for pair in pairs], pairs) == 1.0
+    assert promise([[[1, 2], [2, 5]], [[3, 5]]], pairs) == (0.75 + 0.5) / 2
+    assert promise([[[0, 2], [1, 2]], [[0], [3]]], pairs) == 1.0  # only places are wrong
+    assert promise([[[5]], [[5]]], pairs) == 0.0
+
+
+def test_chained_programs():
+    """In one body, as the world writes two steps, where both are that simple; else one calls the other."""
+    turn = world.source("return grid.T")
+    paint = world.source("out = grid.copy()\nout[0] = 5\nreturn out")
+    branches = "def task(grid):\n    if 1: return grid.T\n    return grid\n"
+    cases = [
+        (turn, paint, [[5, 5], [2, 4]]),
+        (paint, turn, [[5, 3], [5, 4]]),
+        ("def task(g):\n    return g.T\n", paint, [[5, 5], [2, 4]]),
+        (branches, paint, [[5, 5], [2, 4]]),
+    ]
+    for first, second, want in cases:
+        scope = {"np": np}
+        exec(chained(first, second), scope)
+        assert scope["task"](np.array([[1, 2], [3, 4]])).tolist() == want
+    assert chained(turn, paint) == world.source("grid = grid.T\nout = grid.copy()\nout[0] = 5\nreturn out")
+
+
+class Refines(Says):
+    """Gives a wrong program at first, and what improves on it where it is shown what that got."""
+
+    def reply(self, conversations, n=1, begin="", until=()):
+        self.texts = []
+        for (message,) in conversations:
+            text = message["content"]
+            whole = "<" in text and "return grid[:, ::-1]"
+            rest = not text.startswith("123") and "return grid[::-1, ::-1]"  # of rows that are turned around
+            self.texts.append(whole or rest or "return grid[::-1]")
+        return super().reply(conversations, n, begin, until)
+
+
+@runs_programs
+@pytest.mark.parametrize("refined, name", [(0, "code"), (6, "code"), (6, "refine")])
+def test_refinement_spends_what_it_is_given(refined, name):
+    """n replies, however they are shared; what was found is not refined any more."""
+    task, agent = Arc(Options(refine=refined, refine_prompt=name)), Refines()
+    found = attempt(task, EXAMPLE, agent, 10)
+    assert len(found["replies"]) == len(agent.seen) == 10
+    verdicts = [reply["verdict"] for reply in found["replies"]]
+    assert verdicts == ["wrong"] * (10 - refined) + (["accepted"] * 4 + ["wrong"] * 2 if refined else [])
+    if refined:
+        source = "def task(grid):\n    grid = grid[::-1]\n    return grid[::-1, ::-1]\n"
+        assert found["replies"][4]["source"] == (FLIP if name == "refine" else source)
+        assert found["replies"][4]["answers"] == [TASK["test"][0]["output"]]
+    with pytest.raises(UsageError, match="^--refine 32"):
+        attempt(Arc(Options(refine=32)), EXAMPLE, agent, 32)
+    task.runner.box.close()
+
+
+# ------------------------------------------------------------------------------------------------ judging
+def count_asked(order, answer, *more):
+    """The order that `order`, eliminate or halve, comes to, and how many questions it asked."""
+    asked = []
+
+    def ask(wanted):
+        asked.extend(wanted)
+        return [answer(*one) for one in wanted]
+
+    return order(*more, ask), len(asked)
+
+
+def test_elimination_finds_the_best_and_spends_checks_where_it_is_close():
+    rng, chances = np.random.default_rng(0), [0.1, 0.9, 0.05, 0.4, 0.1, 0.1]
+    first, spent = [], []
+    for _ in range(100):
+        order, asked = count_asked(eliminate, lambda i: rng.random() < chances[i], 6)
+        assert sorted(order) == list(range(6))
+        first.append(order[0])
+        spent.append(asked)
+    assert first.count(1) > 90 and np.mean(spent) < 0.7 * 6 * MOST
+    order, asked = count_asked(eliminate, lambda i: i == 1, 2)  # clear at once
+    assert order == [1, 0] and asked <= 4 * CHECKS
+    assert count_asked(eliminate, lambda i: True, 2)[1] == 2 * MOST  # never clear
+
+
+def test_halving_finds_the_best():
+    rng, worth, first = np.random.default_rng(0), np.array([0.0, 3.0, 1.0, 0.5, -1.0, 0.2, 0.1]), []
+    for i in range(60):
+        beats = lambda a, b: rng.random() < 1 / (1 + math.exp(worth[b] - worth[a]))
+        order, asked = count_asked(halve, beats, 7, np.random.default_rng(i))
+        assert sorted(order) == list(range(7)) and asked < 7 * 6 / 2 * 8
+        first.append(order[0])
+    assert first.count(1) > 45
+    assert count_asked(halve, lambda a, b: a == 0, 2, rng)[0] == [0, 1]
+
+
+def test_strengths_are_bradley_and_terrys():
+    """Of two, by hand: odds of 3 to 1; who never lost has a finite strength."""
+    worth = strengths(2, {(0, 1): 300, (1, 0): 100})
+    assert worth[0] - worth[1] == pytest.approx(math.log(3), abs=1e-3)
+    worth = strengths(3, {(0, 1): 5, (1, 2): 5})
+    assert np.isfinite(worth).all() and worth[0] > worth[1] > worth[2]
+
+
+class Judges(Says):
+    """Prefers answers of two columns."""
+
+    def choose(self, conversations, choices):
+        self.seen += conversations
+        last = [talk[0]["content"].rpartition(">\n")[2].split("|\n") for talk in conversations]
+        good = [[len(a.split()[0]) == 2 for a in answers] for answers in last]
+        yes = [g[0] if len(g) == 1 else g[0] > g[1] for g in good]
+        return [[-0.1, -2.0] if one else [-2.0, -0.1] for one in yes]
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("name", ["verify", "select"])
+def test_ties_of_the_vote_are_broken(name, named):
+    """Here by a judge that knows the shape of the right answer; the likelihood would choose the other."""
+    example = {**EXAMPLE, "test": [{"input": [[1, 2], [3, 4]], "output": [[2, 1], [4, 3]]}]}
+    task, texts = Arc(Options(prompt_version="output", ties=name)), ("555", "21\n43", "no grid")
+    judge = {"judge": Judges()} if named else {}
+    for key in "bcdefa":  # answers change places at random
+        found = attempt(task, {**example, "id": key}, (Says if named else Judges)(*texts), 3, **judge)
+        assert found["order"] == [[[[2, 1], [4, 3]], [[5, 5, 5]]]]
+    metrics = summarise(task, [found])["metrics"]
+    assert (metrics["vote_1"], metrics["untied_1"], metrics["judge_1"]) == (0.0, 1.0, 1.0)
+    assert task.files([found])["_submission.json"]["a"][0]["attempt_1"] == [[2, 1], [4, 3]]

@@ -1,0 +1,151 @@
+"""ARC's files: tasks in every layout, faults named, predictions and submissions."""
+
+import json
+
+import pytest
+
+from games.arc import files as arc_files
+from games.arc.task import Arc, Options
+from tests.games.arc.help_arc import TASK, TWO, record
+
+A, B = [[1]], [[2]]
+
+
+def write(path, thing):
+    path.write_text(json.dumps(thing))
+    return str(path)
+
+
+def no_truth(task):
+    return {**task, "test": [{"input": pair["input"]} for pair in task["test"]]}
+
+
+def test_tasks_are_read_in_every_layout(tmp_path):
+    want = {"0a": TASK, "1b": TWO}
+    sets = write(tmp_path / "sets.json", {"train": {"0a": TASK}, "eval": {"1b": TWO}})
+    assert arc_files.read_tasks(sets, "train") == {"0a": TASK}
+    assert arc_files.read_tasks(sets, "test") == arc_files.read_tasks(f"{sets}:eval", "train") == {"1b": TWO}
+    name = write(tmp_path / "arc-agi_evaluation_challenges.json", {k: no_truth(v) for k, v in want.items()})
+    assert arc_files.read_tasks(name, "test") == {k: no_truth(v) for k, v in want.items()}
+    truth = {k: [pair["output"] for pair in v["test"]] for k, v in want.items()}
+    write(tmp_path / "arc-agi_evaluation_solutions.json", truth)
+    assert arc_files.read_tasks(name, "test") == want
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    for key, task in want.items():
+        write(folder / f"{key}.json", task)
+    assert arc_files.read_tasks(folder, "test") == arc_files.read_tasks(tmp_path, "test") == want
+
+
+@pytest.mark.parametrize(
+    "thing, message",
+    [
+        ({"a": {"train": [], "test": TASK["test"]}}, "task a: 'train' must be a list"),
+        ({"a": {**TASK, "test": [{"input": [[1], [1, 2]]}]}}, "task a, test pair 0: 'input'"),
+        ({"a": {**TASK, "test": [5]}}, "task a, test pair 0: 'input'"),
+        ({"a": {**TASK, "train": [*TASK["train"], {"input": [[1]]}]}}, "train pair 2: 'output'"),
+        ({"a": {**TASK, "train": [{"input": [[1]], "output": [[10]]}]}}, "'output' must be rows"),
+        ([1], "expected an object"),
+        ({"train": 5}, "task train: 'train' must be a list"),
+        ({"train": {"a": TASK}}, "no set 'test'; it has train"),
+        ({"a": {**TASK, "test": [{"input": [[1]] * 31}]}}, "task a, test pair 0: 'input'"),
+    ],
+)
+def test_faults_of_files_are_named(tmp_path, thing, message):
+    name = write(tmp_path / "tasks.json", thing)
+    with pytest.raises(ValueError, match=f"tasks.json.*{message}"):
+        arc_files.read_tasks(name, "test")
+
+
+def test_files_that_are_missing_or_no_json_are_named(tmp_path):
+    for name in ("nothing.json", "nothing.json:eval"):
+        with pytest.raises(FileNotFoundError, match="nothing.json"):
+            arc_files.read_tasks(str(tmp_path / name), "test")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ValueError, match="x.json: not valid JSON"):
+        arc_files.read_tasks(tmp_path, "test")
+
+
+def test_a_model_knows_the_tasks_it_was_trained_on(tmp_path):
+    name = write(tmp_path / "tasks.json", {"train": {"a": TASK}, "eval": {"b": TASK, "c": TWO}})
+    assert [example["id"] for example in Arc(Options(data=name)).examples("test")] == ["b", "c"]
+    assert Arc(Options(data=name)).trained_on() == ["a"] and Arc().trained_on() == []
+
+
+def test_submissions(tmp_path):
+    """Of predictions: the two most frequent, [] where nothing is answered; checked and combined."""
+    tasks = {"a": TASK, "b": TWO}
+    name = write(tmp_path / "tasks.json", tasks)
+    right = [[9, 0, 0, 1]]
+    mine = {
+        "a": [{"attempt_1": [], "attempt_2": right, "attempt_3": right, "attempt_4": A}],
+        "b": [{"attempt_1": [], "attempt_2": []}, {"attempt_1": [[3], [4]], "attempt_2": []}],
+    }
+    theirs = {
+        "a": [{"attempt_1": [[2]], "attempt_2": [[3]]}],
+        "b": [{"attempt_1": [[5]], "attempt_2": []}, {"attempt_1": [[3], [4]], "attempt_2": [[6]]}],
+    }
+    predictions = write(tmp_path / "p.json", mine)
+    alone = Arc(Options(data=name)).submit(predictions)
+    assert alone["a"] == [{"attempt_1": right, "attempt_2": A}]
+    assert alone["b"] == [{"attempt_1": [], "attempt_2": []}, {"attempt_1": [[3], [4]], "attempt_2": []}]
+    assert Arc(Options(data=name)).submit(write(tmp_path / "s.json", alone)) == alone
+    both = Arc(Options(data=name, ensemble=write(tmp_path / "t.json", theirs))).submit(predictions)
+    assert both["a"] == alone["a"]  # ours answers twice
+    assert both["b"] == [{"attempt_1": [[5]], "attempt_2": []}, {"attempt_1": [[3], [4]], "attempt_2": [[6]]}]
+
+
+def test_predictions_of_several_runs_vote_together(tmp_path):
+    """Two runs that answer alike beat one that is alone twice; programs come before grids (--ensemble)."""
+    name = write(tmp_path / "tasks.json", {"a": TASK})
+    runs = [
+        write(tmp_path / f"{i}.json", {"a": [{"attempt_1": first, "attempt_2": second}]})
+        for i, (first, second) in enumerate([(A, B), (B, []), ([], [])])
+    ]
+    assert Arc(Options(data=name)).submit(",".join(runs))["a"] == [{"attempt_1": B, "attempt_2": A}]
+    ordered = Arc(Options(data=name, ensemble=",".join(runs[:2]))).submit(runs[2])
+    assert ordered["a"] == [{"attempt_1": A, "attempt_2": B}]
+    write(tmp_path / "1.json", {})
+    with pytest.raises(ValueError, match="1.json: 1 tasks are missing"):
+        Arc(Options(data=name)).submit(",".join(runs))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop("b"), "1 tasks are missing, b among"),
+        (lambda s: s.update(c=s["a"]), "not in the data, c among"),
+        (lambda s: s["b"].pop(), "task b: must be a list of 2 tests"),
+        (lambda s: s["b"].append("x") or s["b"].pop(0), "task b, test 1: must be attempts"),
+        (lambda s: s["a"][0].update(attempt_2=[[11]]), "task a, test 0: attempt_2 is neither"),
+    ],
+)
+def test_wrong_predictions_are_refused(tmp_path, change, message):
+    empty = {"attempt_1": [], "attempt_2": []}
+    found = {"a": [dict(empty)], "b": [dict(empty), dict(empty)]}
+    tasks = {"a": TASK, "b": TWO}
+    assert arc_files.read_predictions(write(tmp_path / "s.json", found), tasks) == found
+    change(found)
+    with pytest.raises(ValueError, match=f"s.json.*{message}"):
+        arc_files.read_predictions(write(tmp_path / "s.json", found), tasks)
+
+
+def test_no_answers_make_a_whole_submission():
+    """Missing answers once shared one dict, so that a later change showed up in all of them."""
+    found = arc_files.submission([record(None, None), record(None)])
+    tests = found["x"]
+    assert tests == [{"attempt_1": [], "attempt_2": []}] * 2 and tests[0] is not tests[1]
+    tests[0]["attempt_1"].append(1)
+    assert tests[0]["attempt_2"] == tests[1]["attempt_1"] == []
+    assert arc_files.predictions([record([A, None], None)])["x"] == [
+        {"attempt_1": A, "attempt_2": []},
+        {"attempt_1": [], "attempt_2": []},
+    ]
+    assert len(arc_files.task_results([record([A, None], None)])) == 4
+
+
+def test_tasks_with_long_sides_are_counted(tmp_path):
+    name = write(tmp_path / "tasks.json", {"train": {"a": TASK}, "eval": {"b": TASK, "c": TWO}})
+    task = Arc(Options(data=name, side=3))
+    for _ in range(2):  # counted once, however often they are asked for
+        assert task.examples("test") == [] and task.dropped == {"with a side longer than 3": 2}

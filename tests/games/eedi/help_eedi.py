@@ -1,0 +1,64 @@
+"""Files in the competition's form, and agents that need no model."""
+
+import csv
+import json
+
+import numpy as np
+
+from games.eedi.files import COLUMNS, LABEL_COLUMNS, LETTERS
+
+HEAD = COLUMNS + LABEL_COLUMNS
+ROWS = [  # question, construct, subject, right letter, labels of A to D
+    (7, 3, 1, "B", ("2.0", "", "0.0", "")),
+    (9, 4, 1, "A", ("", "1.0", "1.0", "0.0")),
+]
+NAMES = [f"label {i}" for i in range(60)]
+
+
+def cells(question, construct, subject, right, labels):
+    names = [question, construct, f"construct {construct}", subject, f"subject {subject}", right]
+    text = 'Find \\( 2 \\times 3 \\),\nthen "halve" it ![a square, side 3]()'
+    return [*names, text, *(f"answer {letter}" for letter in LETTERS), *labels]
+
+
+def write(path, head, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *rows])
+
+
+def write_lines(path, rows):
+    """JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def write_folder(folder, names, rows=ROWS):
+    """The competition's files: questions to train on and to test, and the labels."""
+    write(folder / "train.csv", HEAD, [cells(*row) for row in rows])
+    write(folder / "test.csv", HEAD[:-4], [cells(*row)[:-4] for row in ROWS])
+    write(folder / "misconception_mapping.csv", ["MisconceptionId", "MisconceptionName"], enumerate(names))
+
+
+class Vectors:
+    """An agent whose vectors are drawn by the text; near: text -> another that has the same vector."""
+
+    def __init__(self, near=None):
+        self.near = near or {}
+
+    def embed(self, texts, kind):
+        vectors = []
+        for text in texts:
+            vector = np.random.default_rng(list(self.near.get(text, text).encode())).normal(size=32)
+            vectors.append(vector / np.linalg.norm(vector))
+        return np.array(vectors, np.float32)
+
+
+class Judge:
+    """A reranker that takes one text for right."""
+
+    def __init__(self, right):
+        self.right = right
+
+    def classify(self, conversations):
+        chance = np.array([0.9 if talk[1]["content"] == self.right else 0.2 for talk in conversations])
+        return np.stack([1 - chance, chance], 1)
