@@ -3,6 +3,7 @@
 import ast
 import collections
 import dataclasses
+import functools
 import io
 import re
 import sys
@@ -79,20 +80,26 @@ MAY_IMPORT = {
     "ttt": {"data", "objectives", "recipes", "steps", "terminal", "torch", "tqdm"},
     "plots": {"games", "files", "pictures", "terminal"},
 }
-# The goal for the whole source was 125,000 tokens. What stands above it are features that README.md names with
-# a figure; whoever adds one, takes one away.
+# The goal for the whole source was 125,000 tokens. What stands above it are features that README.md names
+# with a figure; whoever adds one, takes one away.
 SOURCE_TOKENS, FILE_TOKENS, FUNCTION_TOKENS, FLAGS, CONTRACT = 132_000, 4_500, 540, 165, 15
 LARGER_FUNCTIONS = {"train.py:train": 1_200}  # the loop stays in the open
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def name_of(path):
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def imports(path):
     """Full names of what a file imports, wherever in it, the standard library left out."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -188,6 +195,7 @@ def test_no_requirement_is_unused():
 
 
 # ------------------------------------------------------------------------------------------- budgets
+@functools.cache
 def tokens_by_line(path):
     """{line: names, operators and literals that start there}: what density cannot hide."""
     counts = collections.Counter()
@@ -207,7 +215,7 @@ def test_functions_are_short():
     long = {}
     for path in CODE:
         counts = tokens_by_line(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 size = sum(counts[line] for line in range(node.lineno, node.end_lineno + 1))
                 name = f"{name_of(path)}:{node.name}"
@@ -234,7 +242,7 @@ def test_the_scripts_name_no_flag_of_a_game():
     common = fields_of(Train) | fields_of(Infer)
     own = set().union(*(fields_of(task_class(name).Options) for name in GAMES)) - common
     for path in (ROOT / "train.py", ROOT / "infer.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if id(node) in docstrings:
@@ -250,7 +258,7 @@ def test_nothing_sets_an_attribute_on_a_task_an_agent_or_a_model_of_others():
     """What these names usually hold. The functions that make a model may (model.load, lora and fuse put
     layers in)."""
     for path in CODE:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
             for target in targets if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) else ():
                 for part in ast.walk(target):
@@ -277,7 +285,7 @@ TABLES = {
 
 def allowed_lines(path):
     """Lines of the tables of a file, and of its docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     spans = []
     for node in tree.body:
         targets = getattr(node, "targets", [node])
@@ -309,4 +317,4 @@ def test_the_family_names_are_those_of_the_table():
 
 
 def test_every_python_file_says_what_it_is():
-    assert [name_of(path) for path in ALL if not ast.get_docstring(ast.parse(path.read_text("utf-8")))] == []
+    assert [name_of(path) for path in ALL if not ast.get_docstring(tree_of(path))] == []

@@ -20,14 +20,6 @@ TURN = {
 pytestmark = runs_programs
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_epochs():
-    """A run surveys an epoch of its tasks, and learns its tokenizer from them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("games.arc.task.TASKS", 40)
-        yield
-
-
 def trained(folder, name, *more):
     return train.main([*SMALL, *more, "--runs", str(folder), "--name", name])
 
