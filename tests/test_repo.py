@@ -148,6 +148,17 @@ def test_no_game_imports_another():
             assert {need for need in others if need.split(".")[1] != parts[1]} == set(), name
 
 
+def test_what_only_some_need_is_imported_where_it_is_used():
+    """With games/*/experiments and games/*/contest deleted the default commands still work."""
+    for path in CODE:
+        if not {"experiments", "contest"} & set(path.parts):
+            for node in tree_of(path).body:
+                name = getattr(node, "module", None) or ""
+                assert not {"experiments", "contest"} & set(name.split(".")), name_of(path)
+                names = {alias.name for alias in getattr(node, "names", ())}
+                assert not {"experiments", "contest"} & names, name_of(path)
+
+
 def test_no_test_imports_another():
     for path in ROOT.glob("tests/**/*.py"):
         found = [name for name in imports(path) if name.split(".")[-1].startswith("test_")]

@@ -4,7 +4,6 @@ A game is {"keyword", "turns": [(question, answer)]} and what else its row says 
 "flipped", "wandered", "strategy"; a comparison is described in experiments/preferences.py."""
 
 from games.task import Judged, Pair
-from games.twentyq.experiments import preferences
 from games.twentyq.prompts import ROUNDS, count_unnamed
 from games.twentyq.world import plain
 
@@ -14,6 +13,8 @@ def read(task, where, row):
     for us where a question names the keyword: what comes after would be learned from prompts that hold the
     answer. Raises ValueError, which names the place, where the row is neither."""
     if "chosen" in row:
+        from games.twentyq.experiments import preferences
+
         return preferences.read(where, row)
     keyword, turns, guesses = read_rounds(where, row)
     marks = {name: row[name] for name in ("flipped", "wandered") if name in row}
@@ -75,6 +76,8 @@ def usable(rows, kind, lost, dropped):
     these too), are imitated; for other losses see experiments/preferences.py. The others are counted in
     `dropped`."""
     if kind in (Pair, Judged):
+        from games.twentyq.experiments import preferences
+
         return preferences.usable(rows, kind, dropped)
     kept = [row for row in rows if lost or row.get("won", True)]
     if len(kept) < len(rows):
