@@ -54,9 +54,9 @@ class Options:
     explore: float = flag(0.15, share=True)  # share of questions asked at random: off the teacher's path
     opening: int = 10  # questions that the teacher asks first, in fixed order
     cells: int = 20  # answers about the keyword taught beside each game, also by a --tutor
-    # play | train eval play collect submit
-    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate at, or to play collected games at
-    tries: int = 24  # replies of beam search, of which the best not said before is taken; fewer save time
+    # games | train eval play collect submit
+    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate or collect at
+    tries: int = 24  # beam search: replies of which the best new one is taken
     # evaluation | train eval
     keywords: str = ""  # evaluate on these: a word a line, rows with a keyword, or Kaggle's JSON
     answerer: str = flag("table", agent="reply", words=("table", "self"))  # table, self, run, model or URL
@@ -83,7 +83,7 @@ class Options:
         endpoint={"model": "teacher_model", "workers": "workers", "price": "price"},
     )
     teacher_model: str = ""  # name of the model at the endpoint; the key is in PARLOR_KEY
-    strategy: Literal[STRATEGIES] = "play"  # how (games/twentyq/collect.py)
+    strategy: Literal[STRATEGIES] = "play"  # how games are made
     workers: int = flag(8, cosmetic=True)  # requests to the endpoint at a time
     price: str = flag("", cosmetic=True)  # of a million tokens at the endpoint, IN,OUT, for the sum
 
