@@ -525,7 +525,7 @@ def open_call(cfg, task, instead):
     evaluated = cfg.verb in ("play", "eval", "collect") or isinstance(task, SubmitsProgram)
     agent = agent_of(cfg, point, task if evaluated and cfg.verb != "sample" else None)
     named = {} if cfg.verb == "sample" else opener.named()
-    return Call(cfg, task, point, Players(agent, named, cfg.n, point.trained_on))
+    return Call(cfg, task, point, Players(agent, named, cfg.n, trained_on=point.trained_on))
 
 
 def run_call(argv):

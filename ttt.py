@@ -38,7 +38,7 @@ def attempt(cfg, task, players, examples):
             if number or early:
                 learn(cfg, task, agent, task.lessons(examples, records), number)
             share = players.n // rounds + (number < players.n % rounds)
-            again = task.attempt(examples, replace(players, n=share), records)
+            again = task.attempt(examples, replace(players, n=share, total=players.n), records)
             records = [record for _, record in again]
     finally:
         put_back(trained, start)

@@ -114,6 +114,7 @@ class Players:
     player: object = None  # the agent at hand
     named: dict = field(default_factory=dict)  # flag -> the agent that it names; a list flag: name -> agent
     n: int = 1  # replies to each prompt
+    total: int = 0  # replies over all shares, where n is one of several (ttt.py)
     trained_on: frozenset = frozenset()  # ids of examples that the player's model was trained on
 
 

@@ -205,7 +205,8 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
     def attempt(self, examples, players, records=None):
         """players.n replies to each example (to each of its tests, where the prompt shows it) and what became
         of them: (place, record) of each example. With records there are, so many more into these."""
-        version, refined = self.versions[0], self.options.refine
+        version = self.versions[0]
+        refined = self.options.refine * players.n // (players.total or players.n)
         plain = version.asks in ("code", "output") and not version.refines
         if not plain or version is PROMPTS["output-from-code-v0"]:
             raise UsageError("--prompt-version: the first must ask for programs or for the test's output")
@@ -219,7 +220,7 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         if refined:
             from games.arc.experiments.refine import refine
 
-            refine(self, records, players.player)
+            refine(self, records, players.player, refined)
         if self.options.ties:
             from games.arc.experiments.judges import prefer
 

@@ -28,10 +28,10 @@ class Try:
     promise: float
 
 
-def refine(task, records, player):
-    """Spend --refine replies on each task, WAVE at a time, on its most promising programs; where there is
+def refine(task, records, player, n):
+    """Spend n replies on each task, WAVE at a time, on its most promising programs; where there is
     nothing to refine, or no need to, the first prompt is asked again."""
-    version, n = PROMPTS[task.options.refine_prompt], task.options.refine
+    version = PROMPTS[task.options.refine_prompt]
     times = [Counter() for _ in records]  # how often outputs were refined
     for wave in range(0, n, WAVE):
         size = min(WAVE, n - wave)
