@@ -361,8 +361,8 @@ def sample_rows(call):
             raise ValueError(f'{where}: a row needs a "prompt", text, or "messages", a list')
         messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
         rows.append((row, tokenizer.prompt(messages)))
-    done = len(journal.rows)
-    print(f"{done:,} rows done before, {len(rows) - done:,} to do")
+    to_do = sum(number not in journal.rows for number in range(len(rows)))
+    print(f"{len(journal.rows):,} rows done before, {to_do:,} to do")
     session, began, tokens = Session(model), time.time(), 0
 
     def work(start, part, bar):

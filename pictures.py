@@ -4,11 +4,11 @@ plots.py draws runs; the pictures of a game are in its folder, in plots.py."""
 
 
 def pyplot():
-    """matplotlib.pyplot, made to draw into files."""
+    """matplotlib.pyplot, made to draw into files. ValueError with the pip command where it is missing."""
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install matplotlib") from error
+        raise ValueError("plots need matplotlib: pip install matplotlib") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

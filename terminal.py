@@ -77,7 +77,7 @@ def exit_code(script, call, advice=""):
     except UsageError as error:
         print(f"{script}: {error}", file=sys.stderr)
         return 2
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"{script}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
