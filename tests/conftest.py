@@ -101,7 +101,7 @@ def world_file(tmp_path_factory):
 
 @pytest.fixture
 def task(world_file):
-    return TwentyQuestions(Options(world=str(world_file), cells=2, opening=2, noise="0,0.1"))
+    return TwentyQuestions(Options(world=str(world_file), cells=2, noise="0,0.1"))
 
 
 @pytest.fixture(scope="session")

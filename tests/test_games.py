@@ -38,7 +38,7 @@ FLAGS = {  # of both scripts: the smallest worlds
     "eedi": f"--questions 8 --tests {TESTS}",
     "reasoning": f"--problems 40 --tests {TESTS} --max-new 4",
 }
-TRAIN_OWN = {"20q": "--cells 2 --opening 2", "arc": "--eval-replies 2"}
+TRAIN_OWN = {"20q": "--cells 2", "arc": "--eval-replies 2"}
 INFER_OWN = {"arc": "--n 2"}
 PAIR = {"input": [[1, 2]], "output": [[2, 1]]}
 PROGRAM = {"source": "return grid[:, ::-1]", "verdict": "wrong", "right": 0, "views": [[PAIR, PAIR]]}

@@ -1,6 +1,8 @@
 """The figures of an evaluation of 20 Questions: win rates with intervals, by noise and by group of keywords;
 what the questions told; repeats and replies that are none; how well a model answers."""
 
+from collections import Counter
+
 import numpy as np
 
 from games.stats import wilson
@@ -47,6 +49,18 @@ def summarise(episodes, belief, tag, metrics, intervals):
     }
     metrics.update({name + tag: value for name, value in figures.items()})
     intervals[f"win_rate{tag}"] = wilson(len(won), n)
+
+
+def variety(episodes):
+    """How much the questions vary from game to game, of games played to their last round: how many different
+    ones there are, and how many of a game's 20 another game has too, on average over all pairs of games."""
+    asked = [{plain(turn["question"]) for turn in episode.turns} for episode in episodes]
+    games_with = Counter(question for questions in asked for question in questions)
+    figures = {"different_questions": len(games_with)}
+    if (n := len(episodes)) > 1:
+        pairs = sum(games * (games - 1) for games in games_with.values())
+        figures["shared_questions"] = pairs / (n * (n - 1))
+    return figures
 
 
 def groups(task, episodes, trained_on):

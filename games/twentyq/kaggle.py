@@ -155,7 +155,7 @@ def agent(observation, configuration=None):
 '''
 ROOT = Path(__file__).parents[2]
 OURS = "*.py", "games/*.py", "games/twentyq/**/*.py", "games/twentyq/world.txt"
-PLAY = "tries", "candidates", "guesses", "think", "protocol", "opening", "alpha_control"  # flags it plays by
+PLAY = "tries", "candidates", "guesses", "think", "protocol", "alpha_control"  # flags it plays by
 GIVEN = "world", "belief", "alpha_words"  # flags that name files
 BESIDE = (  # files beside the weights that checkpoint.open reads
     "config.json generation_config.json tokenizer.json tokenizer_config.json chat_template.jinja"

@@ -24,7 +24,8 @@ RECIPES = {
     | dict(  # about five minutes on two cores
         task="20q",
         layers=2,
-        steps=1400,
+        lr=0.02,  # of the embedding: after 600 steps 89 % wins with 10 % flips; at 3e-3 79 %
+        steps=1200,
         batch=16,
         max_tokens=192,  # about one game and its answers: attention costs the square
         micro_tokens=2048,  # the model is so small that larger batches still stay in a CPU's cache

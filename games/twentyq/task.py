@@ -28,7 +28,7 @@ from games.task import (
 from games.twentyq import lessons, recorded
 from games.twentyq.aids import Informed
 from games.twentyq.collect import STRATEGIES, CollectsGames
-from games.twentyq.figures import answer_accuracy, groups, lines_of, record, summarise
+from games.twentyq.figures import answer_accuracy, groups, lines_of, record, summarise, variety
 from games.twentyq.match import match, play_matches
 from games.twentyq.prompts import ANSWERER, ASKER, FIRST, GUESS, ROUNDS
 from games.twentyq.world import POOL, Belief, TablePlayer, plain, read_keywords, world_of
@@ -45,15 +45,14 @@ class Options:
     held: float = flag(0.0, share=True)  # share of the keywords kept from training, of --data at least 0.05
     data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # a slice of --data, such as 0:1000
-    shuffle: float = flag(0.0, share=True)  # share of games read for guesses alone, turns in random order
     tutor: str = ""  # learn these recorded answers and a belief's guesses (--strategy facts)
     lost: bool = flag(False, cosmetic=True)  # learn from lost games too
     # training games | train
     flips: float = flag(0.3, share=True)  # games flip up to this share of the answers
     unsure: float = flag(0.1, share=True)  # share of games in which some answers are "unsure"
     explore: float = flag(0.15, share=True)  # share of questions asked at random: off the teacher's path
-    opening: int = 10  # questions that the teacher asks first, in fixed order
-    cells: int = 20  # answers about the keyword taught beside each game, also by a --tutor
+    shuffle: float = flag(0.8, share=True)  # share of games whose turns are taught in random order
+    cells: int = 12  # answers about the keyword taught beside each game, also by a --tutor
     # games | train eval play collect submit
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate or collect at
     tries: int = 24  # beam search: replies of which the best new one is taken
@@ -99,13 +98,13 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         # a teacher reasons, and may write a whole game
         self.evaluation = Evaluation(max_new=512 if o.teacher else 24, varied=any(self.noises))
         self.world = world_of(o.world)
-        self.teacher = Belief(self.world, POOL, o.opening)
+        self.teacher = Belief(self.world, POOL)
         self.tutor = Belief(world_of(o.tutor)) if o.tutor else None
-        if o.shuffle or o.tutor:
+        if o.tutor:
             if not o.data:
-                raise UsageError("--shuffle and --tutor are of the games of --data: name these too")
+                raise UsageError("--tutor is of the games of --data: name these too")
             if kind is not Chat:
-                raise UsageError("--tutor and --shuffle are for imitation: leave them out with this --loss")
+                raise UsageError("--tutor is for imitation: leave it out with this --loss")
         self.games = self.read_games() if o.data else []
 
     # -------------------------------------------------------------------------------------------- training
@@ -188,13 +187,15 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
 
         return alpha.player(self, kind, open_agent(inner) if inner else self.table_player())
 
-    def play(self, examples, player, answerer=None, noise=0.0, repeats=False, seeds=None, wander=0.0):
+    def play(
+        self, examples, player, answerer=None, noise=0.0, repeats=False, seeds=None, wander=0.0, full=False
+    ):
         """Play one game per example in lock step, the player asking and guessing: list of Episodes.
 
         answerer: an agent, by default the truthful table. noise: share of answers flipped, of all games or of
         each, drawn from (seed, game, round) or from the seeds of each game. repeats=False: a question or
         guess already made in a game is replaced by the player's next best. wander: share of the questions
-        that are replaced by one at random of the teacher's."""
+        that are replaced by one at random of the teacher's. full: all games have 20 rounds, won or not."""
         episodes = [Episode(example, []) for example in examples]
         seeds = seeds or [[self.seed, i] for i in range(len(examples))]
         matches = []
@@ -202,7 +203,8 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             rng = np.random.default_rng(seed)
             flips = (rng.random(ROUNDS) < share).tolist()
             stray = partial(self.stray, rng.random(ROUNDS) < wander, rng)
-            matches.append(match(episode, self.words(episode.example), flips, stray))
+            words = [] if full else self.words(episode.example)
+            matches.append(match(episode, words, flips, stray))
         seats = {"asker": player, "guesser": player, "answerer": answerer or self.table_player()}
         play_matches(matches, [seats] * len(matches), 1 if repeats else self.options.tries)
         return episodes
@@ -236,9 +238,8 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             agent = Thinker(agent, options.think)
         if options.candidates or options.guesses != "model":
             world = world_of(options.belief) if options.belief else self.world
-            # with the pool and the opening that the model has learned to ask from: another order derails it
-            belief = Belief(world, POOL, options.opening)
-            agent = Informed(agent, belief, options.candidates, options.guesses)
+            # with the pool that the model has learned to ask from
+            agent = Informed(agent, Belief(world, POOL), options.candidates, options.guesses)
         if options.protocol:
             from games.twentyq.contest import alpha
 
@@ -273,8 +274,9 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, players):
-        """Win rates by noise and their intervals, of the first noise by groups as well, plain greedy play,
-        the answerer's accuracy, the table player; or a tournament, where --against names others."""
+        """Win rates by noise and their intervals, of the first noise by groups as well, how questions vary,
+        plain greedy play, the answerer's accuracy, the table player; or a tournament, where --against names
+        others."""
         if against := players.named.get("against"):
             from games.twentyq.contest.tournament import tournament
 
@@ -294,6 +296,9 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
                 baseline = self.play(examples, self.table_player(), noise=noise)
                 summarise(baseline, belief, f"@{noise:g}", baselines, {})
         least = self.noises[0]
+        metrics |= variety(self.play(examples, player, answerer, least, full=True))
+        if by_table:
+            baselines |= variety(self.play(examples, self.table_player(), noise=least, full=True))
         if self.options.greedy:
             greedy = self.play(examples, player, answerer, least, repeats=True)
             summarise(greedy, belief, f"_greedy@{least:g}", metrics, intervals)

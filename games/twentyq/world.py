@@ -242,11 +242,10 @@ def entropy(p):
 
 class Belief:
     """A probability for each keyword after the answers so far, and the question that would teach most about
-    it. pool: how many questions it may ask, 0 takes all; opening: how many of these it asks first, in
-    order."""
+    it. pool: how many questions it may ask, 0 takes all."""
 
-    def __init__(self, world, pool=0, opening=0):
-        self.world, self.opening = world, opening
+    def __init__(self, world, pool=0):
+        self.world = world
         size = len(world.questions)  # which to put in order takes too long where there are many keywords
         order = world.separating(pool or size) if pool or len(world.keywords) <= 1000 else range(size)
         self.pool = np.array(order, dtype=int)  # empty for a mere list of keywords
@@ -258,7 +257,6 @@ class Belief:
 
     def restart(self):
         self.logp = np.zeros(len(self.world.keywords))
-        self.asked = 0
         self.unasked = np.ones(len(self.pool), dtype=bool)  # by place in the pool
         return self
 
@@ -268,7 +266,6 @@ class Belief:
             raise ValueError(f"an answer must be yes, no or unsure, not {answer!r}")
         if answer != "unsure":
             self.logp += (self.log_yes if answer == "yes" else self.log_no)[:, question]
-        self.asked += 1
         self.unasked &= self.pool != question
 
     def learn(self, question, answer):
@@ -306,11 +303,8 @@ class Belief:
 
     def gains(self):
         """What each question of the pool is worth now, (pool,): the bits that it is expected to tell, 0 if it
-        was asked, and 1, the most that an answer can tell, for the next one of the opening."""
-        gain = np.where(self.unasked, self.information(), 0.0)
-        if self.asked < self.opening:
-            gain[self.unasked.argmax()] = 1.0
-        return gain
+        was asked before."""
+        return np.where(self.unasked, self.information(), 0.0)
 
     def worth_of(self, texts):
         """The gains of some questions, 0 for one that is not in the pool."""

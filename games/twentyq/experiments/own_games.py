@@ -1,8 +1,8 @@
 """20 Questions, what a belief says of a model's own play: comparisons of its best replies
 (`infer.py collect --strategy compare`), and the reward and credits of its games (grpo).
 
-The belief is the teacher's, with its pool of questions and its opening: other questions, told to a model that
-never saw them asked, made it lose."""
+The belief is the teacher's, with its pool of questions: others, told to a model that never saw them asked,
+made it lose."""
 
 import numpy as np
 

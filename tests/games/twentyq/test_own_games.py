@@ -396,40 +396,20 @@ def test_an_own_game_teaches_what_would_have_been_right_and_no_question_asked_at
     assert sum(item.messages[-1]["content"] == "tree" for item in items) == 2
 
 
-@pytest.mark.parametrize("share, least, most", [(0.0, 0, 0), (0.5, 10, 30), (1.0, 40, 40)])
-def test_a_shuffled_game_teaches_its_keyword_after_its_turns_in_any_order(tmp_path, share, least, most):
-    rounds = [(f"Is it {word}?", "yes", word) for word in ("alive", "big", "red", "soft")]
-    path = write_rows(tmp_path / "games.jsonl", [game("tree", True, *rounds)])
-    task = TwentyQuestions(Options(data=path, shuffle=share))
-    (example,) = task.examples("train") + task.examples("valid")
-    lessons = [task.items(example, np.random.default_rng(i)) for i in range(40)]
-    guesses = [items for items in lessons if {item.messages[-1]["content"] for item in items} == {"tree"}]
-    assert least <= len(guesses) <= most
-    orders = set()
-    for items in guesses:
-        seats, shown = zip(*(read_prompt(item.messages[:-1]) for item in items))
-        assert seats == ("guesser",) * 4 and [shown[-1][: i + 1] for i in range(4)] == list(shown)
-        assert sorted(shown[-1]) == sorted((question, answer) for question, answer, _ in rounds)
-        orders.add(str(shown[-1]))
-    assert 3 * len(orders) >= len(guesses)
-
-
-@pytest.mark.parametrize("more", [{"shuffle": 0.5}, {"tutor": str(WORLD)}])
-def test_shuffle_and_tutor_go_with_recorded_games_and_imitation_only(tmp_path, more):
+def test_a_tutor_goes_with_recorded_games_and_imitation_only(tmp_path):
     with pytest.raises(UsageError, match="--data: name these too"):
-        TwentyQuestions(Options(**more))
+        TwentyQuestions(Options(tutor=str(WORLD)))
     data = write_rows(tmp_path / "games.jsonl", GAMES)
-    assert TwentyQuestions(Options(data=data, **more)).examples("train")
+    assert TwentyQuestions(Options(data=data, tutor=str(WORLD))).examples("train")
     for kind in (Pair, Judged, None):  # dpo, kto, grpo
-        with pytest.raises(UsageError, match="--tutor and --shuffle are for imitation"):
-            TwentyQuestions(Options(data=data, **more), kind=kind)
+        with pytest.raises(UsageError, match="--tutor is for imitation"):
+            TwentyQuestions(Options(data=data, tutor=str(WORLD)), kind=kind)
 
 
-@pytest.mark.parametrize("shuffle", [0.0, 1.0])
-def test_a_tutor_guesses_what_follows_from_the_answers_it_has_recorded(tmp_path, answers, shuffle):
+def test_a_tutor_guesses_what_follows_from_the_answers_it_has_recorded(tmp_path, answers):
     rounds = [("Is it an animal?", "no", "cow"), ("Can it fly?", "yes", "cow"), ("Is it blue?", "no", "cow")]
     path = write_rows(tmp_path / "games.jsonl", [game("dog", False, *rounds)])
-    task = TwentyQuestions(Options(data=path, lost=True, tutor=answers, shuffle=shuffle))
+    task = TwentyQuestions(Options(data=path, lost=True, tutor=answers))
     (example,) = task.examples("train") + task.examples("valid")
     taught = {}
     for item in task.items(example, np.random.default_rng(1)):
@@ -439,23 +419,27 @@ def test_a_tutor_guesses_what_follows_from_the_answers_it_has_recorded(tmp_path,
     no, yes, blue = (turn[:2] for turn in rounds)
     assert taught[frozenset([no, yes, blue])] == ["brick", "dog"]  # of brick nobody knows whether it flies
     assert all("dog" in words and "cow" not in words for words in taught.values()) and len(taught) == 3
-    if not shuffle:
-        assert taught[frozenset([no])] == ["brick", "dog"]
+    assert taught[frozenset([no])] == ["brick", "dog"]
     assert task.tutor.told([yes]) == ["crow"]
 
 
 def test_a_tutors_answers_are_taught_beside_the_game_where_it_knows_them(tmp_path, answers):
     rows = [game(word, True, ("Is it big?", "yes", word)) for word in ("brick", "oak")]
     path = write_rows(tmp_path / "games.jsonl", rows)
-    task = TwentyQuestions(Options(data=path, tutor=answers, shuffle=1.0))
+    task = TwentyQuestions(Options(data=path, tutor=answers))
     taught = set()
     for example in task.games:
         for item in task.items(example, np.random.default_rng(1)):
             seat, content = read_prompt(item.messages[:-1])
             if seat == "answerer":
                 taught.add((*content, item.messages[-1]["content"]))
-    # whether a brick flies nobody has said, of an oak nothing
-    assert taught == {("brick", "Is it an animal?", "no"), ("brick", "Is it red?", "yes")}
+    # whether a brick flies nobody has said, of an oak nothing; "big" is the answer of the games
+    assert taught == {
+        ("brick", "Is it an animal?", "no"),
+        ("brick", "Is it red?", "yes"),
+        ("brick", "Is it big?", "yes"),
+        ("oak", "Is it big?", "yes"),
+    }
 
 
 @pytest.mark.parametrize("nll", [0.0, 0.5])

@@ -1,12 +1,14 @@
 """20 Questions: rules, prompts, a match, play in lock step, evaluation, recorded games."""
 
 import gzip
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from games.task import Episode, Players, Reply
-from games.twentyq.figures import answer_accuracy
+from games.twentyq.figures import answer_accuracy, variety
+from games.twentyq.lessons import cells
 from games.twentyq.match import Request, lock_step, match
 from games.twentyq.prompts import (
     answer_prompt,
@@ -85,13 +87,15 @@ def test_what_is_said_is_cut_to_its_limit_and_counts_as_it_then_stands(task):
 
 # ------------------------------------------------------------------------------------------------ prompts
 def test_play_hands_agents_the_prompts_of_training(world_file):
-    task = TwentyQuestions(Options(str(world_file), cells=6, opening=2, flips=0.0, explore=0.0, unsure=0.0))
+    task = TwentyQuestions(
+        Options(str(world_file), cells=12, shuffle=0.0, flips=0.0, explore=0.0, unsure=0.0)
+    )
     for example in task.examples("test"):
         chats = task.items(example, np.random.default_rng(0))
         trained = [chat.messages[:-1] for chat in chats]
         assert all(chat.learn == "last" and chat.messages[-1]["role"] == "assistant" for chat in chats)
         asker, answerer = Recorded(task.world), Recorded(task.world)
-        asker.belief = Belief(task.world, POOL, task.options.opening)
+        asker.belief = Belief(task.world, POOL)
         episode = task.play([example], asker, answerer)[0]
         assert len(asker.heard) >= 2 * len(episode.turns) and len(answerer.heard) == len(episode.turns)
         assert all(heard in trained for heard in asker.heard + answerer.heard)
@@ -205,7 +209,55 @@ def test_answers_flip_at_the_stated_rate_by_the_seed_and_not_alike_in_all_games(
     assert (flips(other, 10, 0.1) != flipped[:10]).any()
 
 
-@pytest.mark.parametrize("options", [{}, {"opening": 9}, {"opening": 2, "explore": 1.0, "flips": 0.5}])
+def test_lessons_of_a_shuffled_game_are_what_the_belief_says_after_its_turns_in_any_order():
+    task = TwentyQuestions(Options(shuffle=1.0, cells=0, flips=0.3))
+    firsts, taught = set(), 0
+    for seed in range(20):
+        replies = {}
+        for chat in task.items({"keyword": "dog"}, np.random.default_rng(seed)):
+            replies.setdefault(str(chat.messages[:-1]), (chat.messages, []))[1].append(
+                chat.messages[-1]["content"]
+            )
+        for messages, said in replies.values():
+            seat, turns = read_prompt(messages[:-1])
+            belief = task.teacher.after(turns)
+            if seat == "asker":
+                assert said == [task.world.questions[belief.questions()[0]]]
+            else:
+                assert task.world.keywords[belief.guesses()[0]] in said and len(said) <= 2
+                taught += len(said)
+                firsts.add(turns[0][0])
+    assert len(firsts) > 8 and taught > 100
+
+
+def test_shuffle_is_the_share_of_games_whose_first_question_may_be_any():
+    def starts_with_the_best(share, seed):
+        task = TwentyQuestions(Options(shuffle=share, cells=0, explore=0.0))
+        best = task.world.questions[task.teacher.restart().questions()[0]]
+        chats = task.items({"keyword": "dog"}, np.random.default_rng(seed))
+        turns = max((read_prompt(chat.messages[:-1])[1] for chat in chats), key=len)
+        return turns[0][0] == best
+
+    assert all(starts_with_the_best(0.0, seed) for seed in range(10))
+    assert 1 <= sum(starts_with_the_best(0.5, seed) for seed in range(10)) < 10
+
+
+@pytest.mark.parametrize("n, yes, no", [(0, 0, 0), (1, 1, 0), (6, 3, 3), (400, 0, 0)])
+def test_half_of_the_cells_taught_have_the_answer_yes(n, yes, no):
+    task = TwentyQuestions(Options())
+    k = task.world.keyword_index["dog"]
+    if n == 400:  # more than there are: all
+        yes, no = int(task.world.table[k].sum()), int((~task.world.table[k]).sum())
+    chats = cells(task.world, "Dog", n, np.random.default_rng(0))
+    assert Counter(chat.messages[-1]["content"] for chat in chats) == +Counter(yes=yes, no=no)
+    asked = [read_prompt(chat.messages[:-1])[1] for chat in chats]
+    assert len(set(asked)) == len(asked) and {keyword for keyword, _ in asked} <= {"Dog"}
+    for chat in chats:
+        right = task.world.answer(*read_prompt(chat.messages[:-1])[1])
+        assert chat.messages[-1]["content"] == ("yes" if right else "no")
+
+
+@pytest.mark.parametrize("options", [{}, {"explore": 1.0, "flips": 0.5}])
 def test_a_world_with_fewer_questions_than_rounds_can_be_trained_on(world_file, options):
     task = TwentyQuestions(Options(world=str(world_file), cells=2, **options))
     for seed in range(5):
@@ -221,6 +273,20 @@ def test_evaluation_of_the_table_player_equals_its_own_baseline(task):
         assert result["metrics"][name] == value
     low, high = result["intervals"]["win_rate@0"]
     assert result["metrics"]["win_rate@0"] == 1 and low == pytest.approx(8 / (8 + 1.96**2)) and high <= 1
+
+
+def test_variety_counts_the_questions_that_two_games_share():
+    ask = lambda *questions: Episode({}, [{"question": question} for question in questions])
+    games = [ask("Is it a?", "is it A", "Is it b?"), ask("Is it a?", "Is it b?"), ask("Is it b?", "Is it c?")]
+    assert variety(games) == {"different_questions": 3, "shared_questions": pytest.approx((2 + 1 + 1) / 3)}
+    assert variety(games[:1]) == {"different_questions": 2}
+
+
+def test_variety_is_of_games_that_go_on_to_their_last_round(task):
+    result = task.evaluate(task.examples("test"), Players(wandering()))
+    assert result["metrics"]["different_questions"] == result["metrics"]["shared_questions"] == 20
+    episodes = task.play(task.examples("test"), task.table_player(), full=True)
+    assert {len(episode.turns) for episode in episodes} == {20} and {e.reward for e in episodes} == {-1}
 
 
 def test_answer_accuracy_is_one_for_the_table_and_half_for_one_word(task):
