@@ -27,6 +27,7 @@ import train
 from files import read_json
 from games.task import Chat
 from games.twentyq import match
+from games.twentyq.recipes import RECIPES
 from games.twentyq.task import TwentyQuestions
 from objectives import OBJECTIVES, sft_loss
 from recipes import Train, parse
@@ -128,7 +129,7 @@ def test_a_run_leaves_its_files_a_line_a_step_and_what_it_was_trained_with(done)
         assert row["learned"] > 0 and row["tokens"] > 0 and math.isfinite(row["loss"])
     record = read_json(done / "run.json")
     assert (record["values"]["steps"], record["values"]["cells"]) == (4, 2)
-    assert record["values"]["lr"] == 3e-3  # of the recipe
+    assert record["values"]["lr"] == RECIPES["20q"]["lr"]
     assert record["argv"][:2] == ["--dim", "32"] and record["versions"]["torch"] == torch.__version__
 
 
@@ -244,7 +245,7 @@ def test_resuming_under_other_settings_is_refused_naming_them(done, capsys):
     before = (done / "log.txt").read_text()
     assert train.main(["--resume", str(done), "--lr", "0.5", "--batch", "7", "--cells", "1"]) == 2
     said = capsys.readouterr().err
-    assert "lr was 0.003, now 0.5" in said and "batch was 2, now 7" in said and "cells was 2, now 1" in said
+    assert "lr was 0.02, now 0.5" in said and "batch was 2, now 7" in said and "cells was 2, now 1" in said
     assert (done / "log.txt").read_text() == before
 
 
@@ -437,8 +438,9 @@ def test_training_ends_in_time_with_the_learning_rate_at_its_end(flags):
     folder = train_as(flags, "a", "--steps", "100000", "--max-minutes", "0.02", "--warmup", "0")
     found, state = rows(folder), newest(folder)[2]
     assert state["step"] == len(found) < 100000 and state["seconds"] >= 1.2
-    assert found[0]["lr"] == pytest.approx(3e-3, rel=0.05)  # the clock runs a little before the first step
-    assert found[-1]["lr"] < 0.3 * 3e-3
+    peak = RECIPES["20q"]["lr"]
+    assert found[0]["lr"] == pytest.approx(peak, rel=0.05)  # the clock starts before the first step
+    assert found[-1]["lr"] < 0.3 * peak
     assert (folder / "eval.json").exists()
     assert train.main(["--resume", str(folder)]) == 0 and len(rows(folder)) == len(found)
 
@@ -561,7 +563,7 @@ def test_a_write_that_fails_leaves_the_last_checkpoint_and_ends_with_1(flags):
     call = [sys.executable, train.__file__, "--resume", str(folder), "--steps", "4"]
     result = limited(call, 40_000)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "saving step 4 failed" in result.stderr and "step-2 is whole" in result.stderr
+    assert "saving step 4 failed" in result.stderr and "step-2 is complete" in result.stderr
     after = newest(folder)
     assert equal(before[0], after[0]) and equal(before[1], after[1]) and before[2] == after[2]
     assert list(folder.rglob("*.partial")) == []

@@ -54,22 +54,16 @@ def best_replies(belief, turns, rng):
     return chats
 
 
-def from_recorded(game, rng, options, tutor=None):
-    """The lessons of a recorded game. tutor: a Belief over recorded answers, which teaches guesses and
-    cells."""
-    return imitate(game, tutor) + (cells(tutor.world, game["keyword"], options.cells, rng) if tutor else [])
-
-
-def imitate(game, tutor=None):
+def imitate(game):
     """The lessons of a game that somebody played: its questions (but those asked at random), its answers (but
     flipped ones) as the answerer's, its guesses; the keyword as the last one where it has none. A model's own
-    game, or a tutor, teaches with each guess what would have been right. Whoever wrote a snapshot knew the
+    game teaches with each guess what would have been right. Whoever wrote a snapshot knew the
     keyword from the start: its first question is no lesson, and nobody gave its answers."""
     keyword, turns, strategy = game["keyword"], game["turns"], game.get("strategy", "")
     never = [False] * len(turns)
     flipped, wandered = game.get("flipped", never), game.get("wandered", never)
-    guesses = tutor.told(turns) if tutor else game.get("guesses", [""] * (len(turns) - 1) + [keyword])
-    right = [keyword] if strategy == "play" or tutor else []
+    guesses = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
+    right = [keyword] if strategy == "play" else []
     first_question = 1 if strategy == "snapshot" else 0
     asks, answers, guessed = [], [], []
     for i, (question, answer) in enumerate(turns):

@@ -133,6 +133,13 @@ def play_matches(matches, seats, tries, together=1):
 
 
 # ------------------------------------------------------------------------------------------------ players
+class Silent:
+    """An agent that says nothing."""
+
+    def reply(self, conversations, n=1):
+        return [[Reply("")] for _ in conversations]
+
+
 class Around:
     """An agent around another, to which it hands what it does not say itself."""
 

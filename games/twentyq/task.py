@@ -29,7 +29,7 @@ from games.twentyq import lessons, recorded
 from games.twentyq.aids import Informed
 from games.twentyq.collect import STRATEGIES, CollectsGames
 from games.twentyq.figures import answer_accuracy, groups, lines_of, record, summarise, variety
-from games.twentyq.match import match, play_matches
+from games.twentyq.match import Silent, match, play_matches
 from games.twentyq.prompts import ANSWERER, ASKER, FIRST, GUESS, ROUNDS
 from games.twentyq.world import POOL, Belief, TablePlayer, plain, read_keywords, world_of
 from terminal import UsageError
@@ -45,14 +45,13 @@ class Options:
     held: float = flag(0.0, share=True)  # share of the keywords kept from training, of --data at least 0.05
     data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # a slice of --data, such as 0:1000
-    tutor: str = ""  # learn these recorded answers and a belief's guesses (--strategy facts)
     lost: bool = flag(False, cosmetic=True)  # learn from lost games too
     # training games | train
     flips: float = flag(0.3, share=True)  # games flip up to this share of the answers
     unsure: float = flag(0.1, share=True)  # share of games in which some answers are "unsure"
     explore: float = flag(0.15, share=True)  # share of questions asked at random: off the teacher's path
     shuffle: float = flag(0.8, share=True)  # share of games whose turns are taught in random order
-    cells: int = 12  # answers about the keyword taught beside each game, also by a --tutor
+    cells: int = 12  # answers about the keyword taught beside each game
     # games | train eval play collect submit
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate or collect at
     tries: int = 24  # beam search: replies of which the best new one is taken
@@ -99,12 +98,6 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         self.evaluation = Evaluation(max_new=512 if o.teacher else 24, varied=any(self.noises))
         self.world = world_of(o.world)
         self.teacher = Belief(self.world, POOL)
-        self.tutor = Belief(world_of(o.tutor)) if o.tutor else None
-        if o.tutor:
-            if not o.data:
-                raise UsageError("--tutor is of the games of --data: name these too")
-            if kind is not Chat:
-                raise UsageError("--tutor is for imitation: leave it out with this --loss")
         self.games = self.read_games() if o.data else []
 
     # -------------------------------------------------------------------------------------------- training
@@ -160,7 +153,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         if "turns" not in example:
             return lessons.from_teacher(self, example["keyword"], rng)
         if "chosen" not in example and self.kind is Chat:
-            return lessons.from_recorded(example, rng, self.options, self.tutor)
+            return lessons.imitate(example)
         from games.twentyq.experiments import preferences
 
         return preferences.items(example, self.kind)
@@ -195,7 +188,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         answerer: an agent, by default the truthful table. noise: share of answers flipped, of all games or of
         each, drawn from (seed, game, round) or from the seeds of each game. repeats=False: a question or
         guess already made in a game is replaced by the player's next best. wander: share of the questions
-        that are replaced by one at random of the teacher's. full: all games have 20 rounds, won or not."""
+        that are replaced by random ones of the teacher's. full: nobody guesses; all games have 20 rounds."""
         episodes = [Episode(example, []) for example in examples]
         seeds = seeds or [[self.seed, i] for i in range(len(examples))]
         matches = []
@@ -203,9 +196,9 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             rng = np.random.default_rng(seed)
             flips = (rng.random(ROUNDS) < share).tolist()
             stray = partial(self.stray, rng.random(ROUNDS) < wander, rng)
-            words = [] if full else self.words(episode.example)
-            matches.append(match(episode, words, flips, stray))
-        seats = {"asker": player, "guesser": player, "answerer": answerer or self.table_player()}
+            matches.append(match(episode, self.words(episode.example), flips, stray))
+        guesser = Silent() if full else player
+        seats = {"asker": player, "guesser": guesser, "answerer": answerer or self.table_player()}
         play_matches(matches, [seats] * len(matches), 1 if repeats else self.options.tries)
         return episodes
 

@@ -282,15 +282,6 @@ class Belief:
             self.learn(*turn)
         return self
 
-    def told(self, turns):
-        """The best guess after each of some turns: list of keywords."""
-        self.restart()
-        best = []
-        for turn in turns:
-            self.learn(*turn)
-            best.append(self.world.keywords[self.guesses()[0]])
-        return best
-
     def probabilities(self):
         p = np.exp(self.logp - self.logp.max())
         return p / p.sum()

@@ -19,8 +19,7 @@ from games.twentyq.experiments.thinking import Thinker
 from games.twentyq.figures import bits, groups, summarise
 from games.twentyq.prompts import ask_prompt, guess_prompt, read_prompt
 from games.twentyq.task import Options, TwentyQuestions
-from games.twentyq.world import EPS, WORLD, Belief, TablePlayer, entropy, plain, read_keywords, world_of
-from terminal import UsageError
+from games.twentyq.world import EPS, Belief, TablePlayer, entropy, plain, read_keywords, world_of
 from tests.games.twentyq.help_twentyq import write_rows
 
 
@@ -394,52 +393,6 @@ def test_an_own_game_teaches_what_would_have_been_right_and_no_question_asked_at
         ("guesser", "tree"),
     }
     assert sum(item.messages[-1]["content"] == "tree" for item in items) == 2
-
-
-def test_a_tutor_goes_with_recorded_games_and_imitation_only(tmp_path):
-    with pytest.raises(UsageError, match="--data: name these too"):
-        TwentyQuestions(Options(tutor=str(WORLD)))
-    data = write_rows(tmp_path / "games.jsonl", GAMES)
-    assert TwentyQuestions(Options(data=data, tutor=str(WORLD))).examples("train")
-    for kind in (Pair, Judged, None):  # dpo, kto, grpo
-        with pytest.raises(UsageError, match="--tutor is for imitation"):
-            TwentyQuestions(Options(data=data, tutor=str(WORLD)), kind=kind)
-
-
-def test_a_tutor_guesses_what_follows_from_the_answers_it_has_recorded(tmp_path, answers):
-    rounds = [("Is it an animal?", "no", "cow"), ("Can it fly?", "yes", "cow"), ("Is it blue?", "no", "cow")]
-    path = write_rows(tmp_path / "games.jsonl", [game("dog", False, *rounds)])
-    task = TwentyQuestions(Options(data=path, lost=True, tutor=answers))
-    (example,) = task.examples("train") + task.examples("valid")
-    taught = {}
-    for item in task.items(example, np.random.default_rng(1)):
-        seat, turns = read_prompt(item.messages[:-1])
-        if seat == "guesser":
-            taught.setdefault(frozenset(turns), []).append(item.messages[-1]["content"])
-    no, yes, blue = (turn[:2] for turn in rounds)
-    assert taught[frozenset([no, yes, blue])] == ["brick", "dog"]  # of brick nobody knows whether it flies
-    assert all("dog" in words and "cow" not in words for words in taught.values()) and len(taught) == 3
-    assert taught[frozenset([no])] == ["brick", "dog"]
-    assert task.tutor.told([yes]) == ["crow"]
-
-
-def test_a_tutors_answers_are_taught_beside_the_game_where_it_knows_them(tmp_path, answers):
-    rows = [game(word, True, ("Is it big?", "yes", word)) for word in ("brick", "oak")]
-    path = write_rows(tmp_path / "games.jsonl", rows)
-    task = TwentyQuestions(Options(data=path, tutor=answers))
-    taught = set()
-    for example in task.games:
-        for item in task.items(example, np.random.default_rng(1)):
-            seat, content = read_prompt(item.messages[:-1])
-            if seat == "answerer":
-                taught.add((*content, item.messages[-1]["content"]))
-    # whether a brick flies nobody has said, of an oak nothing; "big" is the answer of the games
-    assert taught == {
-        ("brick", "Is it an animal?", "no"),
-        ("brick", "Is it red?", "yes"),
-        ("brick", "Is it big?", "yes"),
-        ("oak", "Is it big?", "yes"),
-    }
 
 
 @pytest.mark.parametrize("nll", [0.0, 0.5])
