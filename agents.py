@@ -1,4 +1,4 @@
-"""The players: a Model has reply() and choose(), an Encoder embed(), a Classifier classify(), a Teacher (a
+"""The players: a Model can reply() and choose(), an Encoder embed(), a Classifier classify(), a Teacher (a
 model behind an endpoint) reply(). A game's own player may be an agent too (games/task.py)."""
 
 import hashlib
@@ -17,6 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
@@ -25,83 +26,96 @@ import data
 import sampler
 from cache import Session
 from files import replacing
-from games.rows import parsed
+from games.rows import parse_json
 from games.task import Reply
 from model import class_logits
 from terminal import UsageError
 
 
-# ------------------------------------------------------------------------------------------------ our own
+# ------------------------------------------------------------------------------------------------ own models
 class Model:
     """A model as an agent. Each reply has its own random stream, seeded by (seed, call, prompt, repeat), so
     neither the rest of the batch nor the rank affects it. seed: an int or a list; tails as in
     sampler.generate."""
 
-    def __init__(self, model, tokenizer, max_new=32, temperature=0.0, seed=0, **tails):
-        self.model, self.tokenizer, self.max_new = model, tokenizer, max_new
+    def __init__(
+        self, model, tokenizer: data.Tokenizer, max_new: int = 32, temperature: float = 0.0, seed=0, **tails
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_new = max_new
         self.sampling = {"temperature": temperature, **tails}
         self.seed = seed if isinstance(seed, list) else [seed]
         self.calls = 0
         self.forget()
 
-    def start_part(self, part):
-        """Begin a part of the work: from here on replies follow from the seed and the part's own calls."""
+    def start_part(self, part: int):
+        """Begin a part of the work, whose replies depend only on the seed and the calls within the part."""
         self.calls = 0
 
     def forget(self):
-        """Drop what was read so far: the weights have changed."""
+        """Drop all that was read so far, since the weights have changed."""
         self.session = Session(self.model)
 
-    def reply(self, conversations, n=1, begin="", until=(), watch=None, seconds=0.0):
-        """For each conversation n replies: samples, or at temperature 0 the n likeliest, best first.
+    def reply(self, conversations: list, n=1, begin="", until=(), watch=None, seconds=0.0) -> list:
+        """n replies to each conversation: samples, or at temperature 0 the n likeliest, best first.
 
-        begin: text that every reply begins with; until: strings that end a reply and do not belong to it;
-        watch(i, text) is called as reply i grows; seconds: after which all replies end where they are. With
-        any of the last three, replies are sampled one by one."""
+        begin: text that every reply begins with; until: strings that end a reply and are not part of it;
+        watch(i, text) is called as reply i grows; seconds: when this time is over, all replies end where they
+        are. With any of the last three, replies are sampled one by one."""
         late = time.monotonic() + seconds if seconds else math.inf
-        decode, stop = self.tokenizer.decode, self.tokenizer.stop_ids
+        decode = self.tokenizer.decode
+        stop = self.tokenizer.stop_ids
         start = list(self.tokenizer.encode(begin))
         prompts = [self.tokenizer.prompt(conversation) + start for conversation in conversations]
         self.calls += 1
         if n > 1 and self.sampling["temperature"] == 0 and not (until or watch or seconds):
             groups = sampler.n_best(self.model, prompts, n, self.max_new, stop, self.session)
         else:
-            tail = max((len(end.encode()) for end in until), default=0) + 4  # a token is a byte or more
+            # enough of the last tokens to see any of these strings: a token is a byte or more
+            tail = max((len(end.encode()) for end in until), default=0) + 4
+
+            def is_complete(ids):
+                return time.monotonic() > late or any(end in decode(ids[-tail:]) for end in until)
+
             repeated = [prompt for prompt in prompts for _ in range(n)]
-            flat = sampler.generate(
+            replies = sampler.generate(
                 self.model,
                 repeated,
                 self.max_new,
                 stop,
                 seeds=self.seeds(repeated),
                 session=self.session,
-                until=lambda ids: time.monotonic() > late or any(end in decode(ids[-tail:]) for end in until),
+                until=is_complete,
                 watch=watch and (lambda i, reply: watch(i, begin + decode(reply.ids))),
                 **self.sampling,
             )
-            groups = in_groups(flat, n)
+            groups = in_groups(replies, n)
         for prompt, group in zip(prompts, groups):
             for reply in group:
                 text = decode(reply.ids)
                 for end in until:
                     text = text.partition(end)[0]
-                reply.text, reply.prompt = begin + text, prompt
+                reply.text = begin + text
+                reply.prompt = prompt
         return groups
 
     def seeds(self, prompts):
-        """The seed of a reply to each prompt, of which several may be equal."""
-        seeds, repeats = [], Counter()
+        """The seed of a reply to each prompt. Equal prompts are told apart by their repeat."""
+        seeds = []
+        repeats = Counter()
         for prompt in prompts:
             text = zlib.crc32(str(prompt).encode())
             seeds.append([*self.seed, self.calls, text, repeats[text]])
             repeats[text] += 1
         return seeds
 
-    def choose(self, conversations, choices):
-        """Log-probability of each choice as the whole reply to each conversation: list of lists."""
-        samples = [self.tokenizer.replied(talk, choice) for talk in conversations for choice in choices]
-        scores = sampler.score(self.model, samples)
-        return in_groups(scores, len(choices))
+    def choose(self, conversations: list, choices: list) -> list:
+        """Log-probability of each choice as the entire reply to each conversation: list of lists."""
+        samples = []
+        for conversation in conversations:
+            samples += [self.tokenizer.render_reply(conversation, choice) for choice in choices]
+        return in_groups(sampler.score(self.model, samples), len(choices))
 
 
 def in_groups(values, size):
@@ -109,14 +123,15 @@ def in_groups(values, size):
 
 
 class Encoder:
-    """An Embedder as an agent. Vectors of documents are kept in the folder `cache`, where there is one, under
-    a name that follows from all that makes them: they are never stale."""
+    """An Embedder as an agent. With a folder `cache` it keeps the vectors of documents there, in files whose
+    names are made from everything that the vectors depend on, so they are never stale."""
 
     def __init__(self, embedder, cache=None):
-        self.embedder, self.cache = embedder, cache
+        self.embedder = embedder
+        self.cache = cache
 
-    def embed(self, texts, kind="document"):
-        """Vectors (N, width), numpy, of texts as queries or documents, with the prompt for them."""
+    def embed(self, texts: list, kind="document") -> np.ndarray:
+        """Vectors (N, width) of texts as queries or documents, with the prompt for that kind."""
         embed = lambda: self.embedder.embed(texts, self.embedder.prompt_of(kind), progress=True).numpy()
         if not self.cache or kind != "document":
             return embed()
@@ -125,29 +140,33 @@ class Encoder:
             return load_file(path)["vectors"]
         path.parent.mkdir(parents=True, exist_ok=True)
         vectors = embed()
-        with replacing(path) as partial:
+        with replacing(path) as partial:  # so a kill leaves no file that is cut off
             save_file({"vectors": vectors}, partial)
         return vectors
 
 
 class Classifier:
-    """A model with a classifier as an agent; texts of more than max_tokens are shortened (Tokenizer.fitted),
-    batch_tokens are computed at a time, padding included."""
+    """A model with a classifier as an agent. Texts of more than max_tokens are shortened
+    (Tokenizer.fit_prompt); batch_tokens are computed at a time, padding included."""
 
-    def __init__(self, model, tokenizer, max_tokens=512, batch_tokens=4096):
-        self.model, self.tokenizer = model.eval(), tokenizer
-        self.max_tokens, self.batch_tokens = max_tokens, batch_tokens
+    def __init__(self, model, tokenizer: data.Tokenizer, max_tokens: int = 512, batch_tokens: int = 4096):
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.batch_tokens = batch_tokens
         self.classes = model.config.labels
 
-    def classify(self, conversations):
-        """The probability of each class, (N, classes), numpy."""
+    def classify(self, conversations: list) -> np.ndarray:
+        """The probability of each class, (N, classes)."""
         return self.scores(conversations).softmax(-1).numpy()
 
     @torch.no_grad()
-    def scores(self, conversations):
-        """What the classifier gives before the softmax, (N, classes), a float32 tensor on the CPU."""
-        fitted = [self.tokenizer.fitted(messages, self.max_tokens) for messages in conversations]
-        rows = [data.text_row(ids, i) for i, (ids, _) in enumerate(fitted)]
+    def scores(self, conversations: list) -> torch.Tensor:
+        """The output of the classifier before the softmax, (N, classes), in float32 on the CPU."""
+        rows = []
+        for i, messages in enumerate(conversations):
+            ids, _ = self.tokenizer.fit_prompt(messages, self.max_tokens)
+            rows.append(data.text_row(ids, i))
         scores = torch.empty(len(rows), self.classes)
         batches = data.micro_batches(rows, self.batch_tokens)
         for group in tqdm(batches, unit="batch", disable=None if len(batches) > 20 else True):
@@ -158,12 +177,15 @@ class Classifier:
 
 # ------------------------------------------------------------------------------------------------ an endpoint
 class Journal:
-    """Rows that a killed call goes on with: {"row": number, ..., "settings"}, a line each of a file. What a
-    kill left of a line is cut off. Raises ValueError where the file was made with other settings. Without a
-    path nothing is written."""
+    """Rows of work done, for a call that was killed to go on with: a file with one {"row": key, ...,
+    "settings"} on each line.
 
-    def __init__(self, path, settings):
-        self.path, self.rows = path, {}
+    An incomplete last line, as a kill leaves it, is cut off. Raises ValueError where the file was made with
+    other settings. Without a path nothing is written."""
+
+    def __init__(self, path, settings: dict):
+        self.path = path
+        self.rows = {}
         self.settings = json.loads(json.dumps(settings))  # as they will be read back
         if not path:
             return
@@ -172,20 +194,22 @@ class Journal:
         file.touch()
         content = file.read_bytes()
         *lines, rest = content.split(b"\n")
-        begins = b'{"row": '
-        if not all(line.startswith(begins[: len(line)]) for line in (*lines, rest)):
-            raise ValueError(f"{path}: not a file of ours; nothing was changed in it, take another --out")
-        rows = [parsed(line, path, number) for number, line in enumerate(lines, 1)]
-        made = rows[0].get("settings", {}) if rows else self.settings
+        start = b'{"row": '  # the last line may hold only a part of it
+        if not all(line.startswith(start[: len(line)]) for line in (*lines, rest)):
+            raise ValueError(f"{path}: not a journal, and it was left unchanged; choose another --out")
+
+        rows = [parse_json(line, path, number) for number, line in enumerate(lines, 1)]
+        # rows made with other settings must not end up in one result
+        before = rows[0].get("settings", {}) if rows else self.settings
         for name, now in self.settings.items():
-            if made.get(name) != now:
-                was = made.get(name)
-                raise ValueError(f"{path}: made with {name} {was!r}, now {now!r}; take another --out")
+            was = before.get(name)
+            if was != now:
+                raise ValueError(f"{path}: made with {name} {was!r}, now {now!r}; choose another --out")
         os.truncate(path, len(content) - len(rest))
         self.rows = {row["row"]: row for row in rows}
 
-    def add(self, rows):
-        """Keep rows, at once and on the disk."""
+    def add(self, rows: list):
+        """Add rows and write them to disk at once."""
         rows = [row | {"settings": self.settings} for row in rows]
         self.rows |= {row["row"]: row for row in rows}
         if self.path:
@@ -195,19 +219,20 @@ class Journal:
                 os.fsync(file.fileno())
 
 
-AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # what an endpoint says for a while
-TOKENS = "prompt_tokens", "completion_tokens"  # what a reply costs, as endpoints name it
+TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # HTTP status of errors that pass
+TOKENS = "prompt_tokens", "completion_tokens"  # the tokens that a reply costs, by the endpoints' names
 
 
 @dataclass(eq=False, repr=False)  # which would show the key
 class Teacher:
-    """A model behind an OpenAI-compatible endpoint, url ending in /v1. Requests run `workers` at a time; what
-    fails for a while (429, 5xx, a broken or slow connection, an answer that is none) is tried again after
-    Retry-After or 1, 2, 4 ... seconds, up to `tries` times.
+    """A model behind an OpenAI-compatible endpoint, whose url ends in /v1.
 
-    price: for a million tokens of prompts and of replies, such as "0.15,0.6". kept: a Journal of replies:
-    what it holds is not asked, and paid, again. A reply is known by the part of the work (start_part), its
-    request, and how many equal requests there were in the part before it."""
+    `workers` requests run at a time. After an error that may pass (429, 5xx, a broken or slow connection, an
+    answer without a reply) a request is tried again, up to `tries` times, after the seconds in Retry-After or
+    1, 2, 4 ... seconds. price: for a million tokens of prompts and of replies, such as "0.15,0.6".
+
+    journal: a Journal of replies, which need not be requested and paid for again. It finds a reply by the
+    part of the work (start_part), the request, and the number of equal requests before it in this part."""
 
     url: str
     model: str
@@ -218,48 +243,51 @@ class Teacher:
     price: str = ""
     tries: int = 6
     timeout: float = 120
-    kept: Journal | None = None
+    journal: Journal | None = None
 
     def __post_init__(self):
         self.url = self.url.rstrip("/") + "/chat/completions"
         self.prices = read_prices(self.price)
-        self.kept = self.kept or Journal("", {})
-        self.part, self.asked, self.lock = 0, Counter(), Lock()
-        self.before = self.tokens()  # of the replies that were kept
+        self.journal = self.journal or Journal("", {})
+        self.part = 0
+        self.repeats = Counter()  # how often each request was made
+        self.lock = Lock()
+        self.paid_before = self.tokens()  # for the replies in the journal
 
-    def start_part(self, part):
-        """Begin a part of the work: equal requests are counted within it."""
+    def start_part(self, part: int):
+        """Begin a part of the work; equal requests are counted within it."""
         self.part = part
 
-    def reply(self, conversations, n=1):
-        """For each conversation n replies, in order."""
+    def reply(self, conversations: list, n=1) -> list:
+        """n replies to each conversation, in order."""
         settings = {"max_tokens": self.max_new, "temperature": self.temperature}
         bodies = []
         for messages in conversations:
             body = {"model": self.model, "messages": messages, **settings}
             bodies += [json.dumps(body).encode()] * n
         with ThreadPoolExecutor(self.workers) as pool:
-            replies = list(pool.map(self.ask, bodies, [self.name_of(body) for body in bodies]))
+            replies = list(pool.map(self.ask, bodies, [self.reply_name(body) for body in bodies]))
         return in_groups(replies, n)
 
-    def name_of(self, body):
-        """What tells the reply to a request from all others of the work."""
+    def reply_name(self, body):
+        """A name for the reply to a request that no other reply of the work has."""
         name = hashlib.sha256(f"{self.url} {self.part} ".encode() + body).hexdigest()
-        self.asked[name] += 1
-        return f"{name}-{self.asked[name]}"
+        self.repeats[name] += 1
+        return f"{name}-{self.repeats[name]}"
 
-    def ask(self, body, name):
-        """The Reply to a request, kept or new. Raises ConnectionError, without the key, where no try succeeds
-        or more will not help."""
-        row = self.kept.rows.get(name)
+    def ask(self, body: bytes, name: str) -> Reply:
+        """The Reply to a request, from the journal or new.
+
+        Raises ConnectionError, which does not show the key, when no try succeeds or another cannot help."""
+        row = self.journal.rows.get(name)
         if row is None:
             row = {"row": name, **self.request(body)}
-            with self.lock:
-                self.kept.add([row])
+            with self.lock:  # requests run in threads
+                self.journal.add([row])
         return Reply(row["text"], finished=row["finished"])
 
-    def request(self, body):
-        """What the endpoint replies, as read_answer gives it."""
+    def request(self, body: bytes) -> dict:
+        """Send a request, several times if need be. Returns what read_answer makes of the answer."""
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -271,10 +299,10 @@ class Teacher:
                     return read_answer(json.loads(answer.read()))
             except urllib.error.HTTPError as error:
                 why = f"{error.code} {error.reason}: {error.read(300).decode('utf-8', 'replace')}"
-                if error.code not in AGAIN:
+                if error.code not in TRY_AGAIN:  # such as a wrong key
                     break
                 after = error.headers.get("Retry-After", "")
-                if after.isdigit():  # it may be a date
+                if after.isdigit():  # otherwise it is a date
                     wait = min(float(after), 60.0)
             except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
                 why = f"{type(error).__name__}: {error}"
@@ -282,38 +310,40 @@ class Teacher:
                 time.sleep(wait)
         raise ConnectionError(f"{self.url}: no reply ({why})")
 
-    def tokens(self):
-        """Those of all prompts and of all replies."""
-        usages = [row["usage"] for row in self.kept.rows.values()]
-        return [sum(usage.get(name, 0) for usage in usages) for name in TOKENS]
+    def tokens(self) -> list:
+        """The tokens of all prompts and those of all replies."""
+        total = Counter()
+        for row in self.journal.rows.values():
+            total.update(row["usage"])
+        return [total[name] for name in TOKENS]
 
-    def bill(self):
-        """A line on what the replies took, those of calls that were killed before included."""
+    def bill(self) -> str:
+        """A line that says what the replies cost, including those of earlier calls that were killed."""
         total = self.tokens()
         line = f"tokens: {total[0]:,} of prompts, {total[1]:,} of replies"
-        if any(self.before):
-            line += f" ({self.before[0]:,} and {self.before[1]:,} paid before)"
+        if any(self.paid_before):
+            line += f" ({self.paid_before[0]:,} and {self.paid_before[1]:,} paid before)"
         if self.prices:
             line += f"; cost {sum(n * price for n, price in zip(total, self.prices)) / 1e6:.4g}"
         return line
 
 
-def read_answer(answer):
-    """{"text", "finished", "usage"} of what an endpoint sent. LookupError or TypeError where it is no
+def read_answer(answer: dict) -> dict:
+    """{"text", "finished", "usage"} of an endpoint's answer. Raises LookupError or TypeError if it holds no
     reply."""
     choice = answer["choices"][0]
     text = choice["message"]["content"]
     if not isinstance(text, str):
-        raise TypeError("no text in the reply")
+        raise TypeError("the reply holds no text")
     usage = answer.get("usage") or {}
     counts = {name: usage[name] for name in TOKENS if usage.get(name)}
     return {"text": text, "finished": choice.get("finish_reason") != "length", "usage": counts}
 
 
-def read_prices(text):
+def read_prices(text: str) -> list | None:
     """The two prices in --price, or None where it is empty."""
     if not text:
         return None
     if not re.fullmatch(r"\d*\.?\d+, *\d*\.?\d+", text):
-        raise UsageError(f"--price {text}: must be two numbers, of prompts and replies, such as 0.15,0.6")
+        raise UsageError(f"--price {text}: must be two numbers, for prompts and replies, such as 0.15,0.6")
     return [float(price) for price in text.split(",")]

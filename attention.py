@@ -1,10 +1,10 @@
-"""How tokens attend to each other: one rule for padding, packing, shared prefixes and caching, the rotation
-by which queries and keys know their positions, and three ways to compute it.
+"""How tokens attend to each other: one rule for padding, packing, shared prefixes and caching; the rotation
+that tells queries and keys their positions; and the ways to compute attention.
 
-Query slot i sees key slot j when j <= i < end[j], in a sliding layer only if at most `reach` positions lie
-between them: see `sees`. `ways` chooses how: `dense` makes all scores under a mask, `banded` those near the
-diagonal, `flexed` has a kernel compiled for the rule, `by_text` is for encoders' texts without their padding.
-Shapes as in model.py."""
+Query slot i sees key slot j when j <= i < end[j], and in a sliding layer only if they are at most `reach`
+positions apart: see `sees`. `ways` chooses how to compute it: `dense` makes all scores under a mask, `banded`
+only those near the diagonal, `flexed` compiles a kernel for the rule, `by_text` leaves out the padding of an
+encoder's texts. Shapes as in model.py."""
 
 import math
 from functools import lru_cache, partial
@@ -15,46 +15,54 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.utils._triton import has_triton
 
 ALWAYS = 1 << 30  # an `end` beyond every slot: the token stays visible
+BLOCK = 64  # queries in a block of the band, at least
 FLEX_FROM = 1024  # slots from which a GPU gets a kernel compiled for the mask: tens of seconds, once
 
 
 # ------------------------------------------------------------------------------------------------ the rule
 def sees(i, j, end_i, end_j, causal):
-    """The attention rule: slot i sees j when j <= i < end[j]; in an encoder, when both belong to the same
-    text, which is when their ends are equal. A slot that sees nothing sees itself, so that softmax stays
-    finite. All are tensors that broadcast."""
-    seen = (j <= i) & (i < end_j) if causal else (end_i == end_j) & (end_j > 0)
+    """The attention rule: whether slot i sees slot j, as tensors that broadcast.
+
+    In a decoder when j <= i < end[j]; in an encoder when both belong to the same text, which is when their
+    ends are equal. A slot that sees no other sees itself, so that softmax stays finite."""
+    if causal:
+        seen = (j <= i) & (i < end_j)
+    else:
+        seen = (end_i == end_j) & (end_j > 0)
     return seen | (i == j)
 
 
 def visible(end, causal):
     """`sees` as a mask (B, 1, T, T).
 
-    `end` (B, T) is where a token stops being seen: ALWAYS in a plain row, the end of its document in a packed
-    row, the end of its subtree where prompts share a prefix, 0 for padding."""
+    `end` (B, T) is the slot from which a token is no longer seen: ALWAYS in a plain row, the end of its
+    document in a packed row, the end of its subtree where samples share a prefix, 0 for padding."""
     slots = torch.arange(end.shape[1], device=end.device)
     return sees(slots[:, None], slots, end[:, :, None], end[:, None, :], causal)[:, None]
 
 
 # ------------------------------------------------------------------------------------------------ positions
 def llama3_scaling(frequencies, rope):
-    """Llama 3.1's rule: long wavelengths slow down by `factor`, short ones stay, those between are
+    """Llama 3.1's rule: long wavelengths are slowed down by `factor`, short ones kept, those between
     blended."""
     wavelengths = 2 * math.pi / frequencies
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    low = rope["low_freq_factor"]
+    high = rope["high_freq_factor"]
     blend = (rope["original_max_position_embeddings"] / wavelengths - low) / (high - low)
     blend = blend.clamp(0, 1)
     return (1 - blend) * frequencies / rope["factor"] + blend * frequencies
 
 
-def rotary(rope, head_dim, positions, dtype):
-    """[cos, sin], each (B, 1, T, E), of positions (B, T), the first half of sin negative as `rotate` wants
-    it; angles in float32 whatever the model's dtype.
+def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
+    """[cos, sin], each (B, 1, T, E), of positions (B, T). The first half of sin is negative, as `rotate`
+    needs it; angles are float32 whatever the model's dtype.
 
-    Dynamic scaling raises the base of a row that is longer than the model was trained for, by its own length,
-    so that a batch means what its rows mean alone; keys in a cache keep the base they were rotated with."""
+    Dynamic scaling raises the base of a row that is longer than the model was trained for. It depends on that
+    row's length only, so a batch means what its rows mean alone; keys in a cache keep the base that they were
+    rotated with."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    base, kind = rope["rope_theta"], rope["rope_type"]
+    base = rope["rope_theta"]
+    kind = rope["rope_type"]
     if kind == "dynamic":
         longest = rope["max_position_embeddings"]
         excess = ((positions.amax(1) + 1) / longest).clamp(min=1) - 1  # (B,)
@@ -66,33 +74,40 @@ def rotary(rope, head_dim, positions, dtype):
     elif kind == "llama3":
         frequencies = llama3_scaling(frequencies, rope)
     angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, E/2)
-    cos, sin = angles.cos(), angles.sin()
-    return [torch.cat(halves, dim=-1).to(dtype) for halves in ((cos, cos), (-sin, sin))]
+    cos = angles.cos()
+    sin = angles.sin()
+    return [torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)]
 
 
 def rotate(x, cos, sin):
-    """Rotate pairs (first half, second half) of the head width: x (B, heads, T, E); cos, sin of `rotary`."""
+    """Rotate pairs (first half, second half) of the head width: x (B, heads, T, E), cos and sin by
+    `rotary`."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
-# ------------------------------------------------------------------------------------------------ three ways
+# ------------------------------------------------------------------------------------------------ the ways
 def dense(q, k, v, mask, causal, scale, softcap):
-    """Attention, (B, H, T, E), of q (B, H, T, E) on k and v (B, K, S, E) by all T x S scores: under a mask
-    (B, 1, T, S), or without one over all keys, in a decoder over those up to the query's own."""
-    T, group = q.shape[2], q.shape[1] // k.shape[1]
-    if T == 1 and group > 1:  # heads that share their keys are as good as queries that do
+    """Attention by all T x S scores: (B, H, T, E) of q (B, H, T, E) on k and v (B, K, S, E).
+
+    mask (B, 1, T, S), or None: an encoder's query then sees all keys, a decoder's those up to its slot."""
+    T = q.shape[2]
+    group = q.shape[1] // k.shape[1]  # query heads that share a key head
+    if T == 1 and group > 1:  # these heads can be treated as so many queries of one head
         x = dense(q.view(-1, k.shape[1], group, q.shape[3]), k, v, mask, False, scale, softcap)
         return x.reshape(q.shape)
+
     causal = causal and mask is None and T > 1
     if group > 1 and (softcap or (mask is not None and q.device.type != "cpu")):
         # no fast kernel takes both a mask and grouped heads
-        k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+        k = k.repeat_interleave(group, dim=1)
+        v = v.repeat_interleave(group, dim=1)
     if not softcap:
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
         )
-    # no fused kernel lets scores saturate at +-softcap, before the mask and a float32 softmax
+
+    # by hand: no fused kernel limits scores to +-softcap before the mask and a float32 softmax
     scores = softcap * torch.tanh(q @ k.transpose(2, 3) * scale / softcap)  # (B, H, T, S)
     if causal:
         mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
@@ -102,58 +117,68 @@ def dense(q, k, v, mask, causal, scale, softcap):
 
 
 def cascaded(q, k, v, mask, causal, scale, softcap, n):
-    """`dense` for single queries whose first n keys are the same in all rows: they are read once, for all
+    """`dense` for single queries whose first n keys are the same in all rows: those are read once, for all
     queries together (as in Hydragen, arXiv 2402.05099)."""
-    (B, H, _, E), K = q.shape, k.shape[1]
+    B, H, _, E = q.shape
+    K = k.shape[1]
     q = q.reshape(B, K, -1, E) * scale  # (B, K, G, E)
 
-    def across(x):  # (B, K, G, .) -> (K, B G, .): the queries of all rows as those of one
+    def merge(x):  # (B, K, G, .) -> (K, B G, .): the queries of all rows as if they were of one
         return x.transpose(0, 1).flatten(1, 2)
 
-    def back(x):
+    def split(x):
         return x.unflatten(1, (B, -1)).transpose(0, 1)
 
-    first, rest = across(q) @ k[0, :, :n].transpose(1, 2), q @ k[:, :, n:].transpose(2, 3)
+    first = merge(q) @ k[0, :, :n].transpose(1, 2)  # (K, B G, n)
+    rest = q @ k[:, :, n:].transpose(2, 3)  # (B, K, G, S - n)
     if softcap:
-        first, rest = (softcap * torch.tanh(x / softcap) for x in (first, rest))
+        first = softcap * torch.tanh(first / softcap)
+        rest = softcap * torch.tanh(rest / softcap)
     if mask is not None:
         rest = rest.masked_fill(~mask[..., n:], -torch.inf)
-    scores = torch.cat((first, across(rest)), dim=2)  # (K, B G, S)
+    scores = torch.cat((first, merge(rest)), dim=2)  # (K, B G, S)
     weights = scores.float().softmax(dim=2).to(v.dtype)
-    return (back(weights[..., :n] @ v[0, :, :n]) + back(weights[..., n:]) @ v[:, :, n:]).reshape(B, H, 1, E)
+    x = split(weights[..., :n] @ v[0, :, :n]) + split(weights[..., n:]) @ v[:, :, n:]
+    return x.reshape(B, H, 1, E)
 
 
 def banded(q, k, v, mask, causal, scale, softcap):
-    """The same for a sliding layer, by the scores near the diagonal only: each block of w queries takes the S
-    keys that it can reach. mask (B, n, 1, w, S): see `band`."""
-    T, n, w, S = q.shape[2], mask.shape[1], *mask.shape[3:]
-    before = S - w if causal else (S - w) // 2
+    """`dense` for a sliding layer, by the scores near the diagonal only: each block of w queries takes the S
+    keys within its reach. mask (B, n, 1, w, S): see `band`, which has a picture."""
+    T = q.shape[2]
+    _, n, _, w, S = mask.shape
+    before = S - w if causal else (S - w) // 2  # keys ahead of a block's first query
 
     def cut(x, before, width):
-        """Windows (B n, heads, width, E) of x (B, heads, T, E), each `before` slots ahead of its block."""
+        """Windows (B n, heads, width, E) of x (B, heads, T, E), each beginning `before` slots ahead of its
+        block."""
         x = F.pad(x, (0, 0, before, (n - 1) * w + width - before - T)).unfold(2, width, w)
         return x.permute(0, 2, 1, 4, 3).flatten(0, 1)
 
-    windows = cut(q, 0, w), cut(k, before, S), cut(v, before, S)
-    x = dense(*windows, mask.flatten(0, 1), causal, scale, softcap)  # (B n, H, w, E)
+    queries = cut(q, 0, w)
+    keys = cut(k, before, S)
+    values = cut(v, before, S)
+    x = dense(queries, keys, values, mask.flatten(0, 1), causal, scale, softcap)  # (B n, H, w, E)
     return x.unflatten(0, (-1, n)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 
 def by_text(q, k, v, texts, causal, scale, softcap):
-    """The same for texts that stand one behind the other in one row, q (1, H, N, E), each seen by
-    itself alone: no mask, no padding. texts: see `texts_of`."""
+    """`dense` for texts laid end to end in one row, q (1, H, N, E), each of which sees only itself: no mask,
+    no padding. texts: see `texts_of`."""
     sizes = [count * T for count, T in texts]
-    found = []
-    for size, *part in zip(texts, *(x[0].transpose(0, 1).split(sizes) for x in (q, k, v))):
-        part = [x.unflatten(0, size).transpose(1, 2) for x in part]  # (count, heads, T, E)
-        found.append(dense(*part, None, causal, scale, softcap).transpose(1, 2).flatten(0, 1))
-    return torch.cat(found).transpose(0, 1)[None]
+    parts = (x[0].transpose(0, 1).split(sizes) for x in (q, k, v))  # (slots, heads, E) each
+    outputs = []
+    for shape, *part in zip(texts, *parts):
+        part = [x.unflatten(0, shape).transpose(1, 2) for x in part]  # (count, heads, T, E)
+        outputs.append(dense(*part, None, causal, scale, softcap).transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs).transpose(0, 1)[None]
 
 
 def flexed(q, k, v, mask, causal, scale, softcap):
-    """The same by a kernel that is compiled for a rule and keeps no scores; mask: a BlockMask of `blocks`."""
-    # as tensors: of a number that is another in the next model torch makes a variable, and cannot compile it
-    scale, cap = (torch.full((), number or 1.0, device=q.device) for number in (scale, softcap))
+    """`dense` by a kernel compiled for the rule, which keeps no scores. mask: a BlockMask by `blocks`."""
+    # As tensors, since torch cannot compile numbers that differ in the next model: it makes them variables.
+    scale = torch.full((), scale, device=q.device)
+    cap = torch.full((), softcap or 1.0, device=q.device)
     if softcap:
         score = lambda score, b, h, i, j: cap * torch.tanh(score * scale / cap)
     else:
@@ -171,8 +196,8 @@ def compiled_flex():
 
 # ------------------------------------------------------------------------------------------------ their masks
 def texts_of(end):
-    """The texts of an encoder's rows of one text each, end (B, T): a list of (how many of a length in a row,
-    their tokens), empty ones left out. Or None where a row holds several."""
+    """The texts of an encoder's rows, if each row holds one, else None: a list of (how many successive rows
+    have this length, the length), empty rows left out. end (B, T)."""
     if not ((end == 0) | (end == end.amax(1, keepdim=True))).all():
         return None
     lengths = (end > 0).sum(1)
@@ -181,39 +206,64 @@ def texts_of(end):
 
 
 def band(positions, end, reach, causal):
-    """`sees` within `reach` as a mask (B, n, 1, w, S) for `banded`: n blocks of w queries on the S keys near
-    each. Or None, where that is not faster, or where two tokens that see each other are not as many slots as
-    positions apart, as where prompts share a prefix.
+    """`sees` within `reach` as a mask (B, n, 1, w, S) for `banded`: n blocks of w queries, S keys for each.
+    None where that is no faster, or where two tokens that see each other are not as many slots as positions
+    apart, as where samples share a prefix. positions, end (B, T).
 
-    positions, end (B, T). What padding itself sees may differ from what a dense mask shows it."""
-    T, w, after = positions.shape[1], max(64, (reach + 1) // 4), 0 if causal else reach
-    n, S = -(-T // w), reach + w + after
+    A decoder's row of T = 8 slots with reach 2, in blocks of w = 2 queries. Each block is given the
+    S = reach + w = 4 keys from `reach` before its first query to its last query; x marks what is seen:
+
+                   keys  0 1 2 3 4 5 6 7
+        block 0  query 0 x . . . . . . .      keys -2 -1  0  1      . . x .
+                       1 x x . . . . . .                            . . x x
+        block 1  query 2 x x x . . . . .      keys  0  1  2  3      x x x .
+                       3 . x x x . . . .                            . x x x
+        block 2  query 4 . . x x x . . .      keys  2  3  4  5      x x x .
+                       5 . . . x x x . .                            . x x x
+        block 3  query 6 . . . . x x x .      keys  4  5  6  7      x x x .
+                       7 . . . . . x x x                            . x x x
+
+    On the left the 64 scores of `dense`, on the right the 32 of `banded`; in a row of T the band has T S.
+    Slots before the row (-2, -1) are padding. An encoder's blocks also take `reach` keys behind them. What
+    padding itself sees may differ from what a dense mask shows it."""
+    T = positions.shape[1]
+    w = max(BLOCK, (reach + 1) // 4)
+    after = 0 if causal else reach
+    n = -(-T // w)
+    S = reach + w + after
     if T < 2 * S:  # forward and backward 1.0 to 2.3 times faster at 2 S, 1.8 to 3.2 at 3 S, 2.5 to 3.7 at 4 S
         return None
+
     j = torch.arange(T, device=positions.device)
     if end is None:  # one text a row; positions that stay 0 are padding behind a decoder's
         padding = causal & (positions.flip(1).cumsum(1).flip(1) == 0) & (j > 0)
         end = torch.where(padding, 0, ALWAYS)
-    last = end.clamp(max=T) - 1  # the last slot that sees a token; between them no position may be skipped
+
+    # From a token to the last slot that sees it, each position must follow the one before.
+    last = end.clamp(max=T) - 1
     jump = (positions[:, 1:] != positions[:, :-1] + 1) | (end[:, :-1] == 0)
-    jumps = F.pad(jump & (end[:, 1:] > 0), (1, 0)).cumsum(1)
+    jumps = F.pad(jump & (end[:, 1:] > 0), (1, 0)).cumsum(1)  # how many up to each slot
     straight = (last >= j) & (jumps.gather(1, last.clamp(min=0)) == jumps)
     if not (straight | (end == 0)).all():
         return None
+
     i = torch.arange(n * w, device=end.device).view(n, w, 1)
     j = (i[:, :1] - reach) + torch.arange(S, device=end.device)  # (n, 1, S)
     end = F.pad(end, (reach, n * w - T + after))
-    end_i, end_j = end[:, reach : reach + n * w].view(-1, n, w, 1), end.unfold(1, S, w)[:, :, None]
+    end_i = end[:, reach : reach + n * w].view(-1, n, w, 1)
+    end_j = end.unfold(1, S, w)[:, :, None]  # (B, n, 1, S)
     return (sees(i, j, end_i, end_j, causal) & ((i - j).abs() <= reach))[:, :, None]
 
 
 def blocks(positions, end, reach, causal):
-    """`sees` within `reach` for `flexed`, of positions and end (B, T): the rule, and a list of the blocks of
-    128 x 128 slots in which it may let a score through. No mask is made. Padding may see less than by
-    `visible`."""
+    """`sees` within `reach` as a BlockMask for `flexed`: the rule, and a list of the blocks of 128 x 128
+    slots in which it may let a score through. No mask is made. positions, end (B, T).
+
+    Padding may see less than by `visible`."""
     B, T = end.shape
     n = -(-T // 128)
-    positions, end = positions.int(), end.int()
+    positions = positions.int()
+    end = end.int()
     padding = F.pad(end == 0, (0, n * 128 - T), value=True)
     reach = torch.full((), reach, dtype=torch.int, device=end.device)  # as a tensor: see `flexed`
 
@@ -224,59 +274,76 @@ def blocks(positions, end, reach, causal):
     def bounds(x):
         """The least and the greatest in each block, as (B, n, 1) for queries and (B, 1, n) for keys."""
         x = F.pad(x, (0, n * 128 - T))
-        low, high = (x.masked_fill(padding, gap).view(B, n, 128) for gap in (ALWAYS, 0))
-        low, high = low.amin(2), high.amax(2)
+        low = x.masked_fill(padding, ALWAYS).view(B, n, 128).amin(2)
+        high = x.masked_fill(padding, 0).view(B, n, 128).amax(2)
         return low[:, :, None], high[:, :, None], low[:, None], high[:, None]
 
+    # a block is live unless its bounds show that none of its queries sees any of its keys
     J = torch.arange(n, device=end.device)
     I = J[:, None]
     low_i, high_i, low_j, high_j = bounds(end)
-    live = (J <= I) & (I * 128 < high_j) if causal else (low_i <= high_j) & (low_j <= high_i)
+    if causal:
+        live = (J <= I) & (I * 128 < high_j)
+    else:
+        live = (low_i <= high_j) & (low_j <= high_i)
     low_i, high_i, low_j, high_j = bounds(positions)
-    live = live & (low_i - high_j <= reach) & (low_j - high_i <= reach) | (I == J)  # (B, n, n)
-    order = live.int().argsort(dim=2, descending=True, stable=True)
-    count, order = live.sum(2, dtype=torch.int)[:, None], order[:, None].int()
-    return BlockMask.from_kv_blocks(count, order, mask_mod=rule, seq_lengths=(T, T))
+    live = live & (low_i - high_j <= reach) & (low_j - high_i <= reach)
+    live = live | (I == J)  # (B, n, n)
+    order = live.int().argsort(dim=2, descending=True, stable=True)  # the live ones first
+    count = live.sum(2, dtype=torch.int)[:, None]
+    return BlockMask.from_kv_blocks(count, order[:, None].int(), mask_mod=rule, seq_lengths=(T, T))
 
 
-def flexible(config, positions):
-    """Whether `flexed` is worth its compilation, and compiles: wider heads need the shared memory of a data
-    centre's card."""
+# ------------------------------------------------------------------------------------------------ the choice
+def use_flex(config, positions):
+    """Whether `flexed` is worth its compilation, and compiles at all: wider heads need the shared memory of a
+    data centre's card."""
     if not positions.is_cuda or positions.shape[1] < FLEX_FROM or not has_triton():
         return False
     room = torch.cuda.get_device_properties(positions.device).shared_memory_per_multiprocessor
     return 16 <= config.head_dim <= (256 if room >= 160 << 10 else 64)
 
 
-def ways(config, positions, end, keys, mask, shared):
-    """How full layers attend and how sliding ones do: for each the function and its mask.
+def ways(config, positions, end, keys, mask, shared) -> tuple:
+    """How full layers attend, and how sliding ones do: (function, mask) for each.
 
-    positions (B, T) of the queries; end, keys (B, S): visibility, or None, and positions of the keys; mask
-    (B, 1, T, S) replaces what `end` says. shared: how many of the first keys are known to be the same in all
-    rows; T is 1 then."""
-    causal, reach = config.causal, config.reach
+    positions (B, T): of the queries; keys (B, S): positions of the keys; end (B, S) or None: until which slot
+    each key is seen; mask (B, 1, T, S) replaces what `end` says. shared: how many of the first keys are known
+    to be the same in all rows; T is 1 then."""
+    causal = config.causal
+    reach = config.reach
     alone = mask is None and keys.shape == positions.shape  # no keys but those of the queries
-    slides = bool(config.sliding) and keys.shape[1] > reach + 1  # a shorter row is seen whole
-    if alone and flexible(config, positions):
+    slides = bool(config.sliding) and keys.shape[1] > reach + 1  # a window holds all of a shorter row
+
+    # on a GPU, for long rows: a compiled kernel
+    if alone and use_flex(config, positions):
         known = torch.full_like(positions, ALWAYS) if end is None else end
-        full = flexed, blocks(positions, known, ALWAYS, causal)
         if end is None and not config.softcap:
             full = dense, None  # which has a kernel without a mask
+        else:
+            full = flexed, blocks(positions, known, ALWAYS, causal)
         return full, (flexed, blocks(positions, known, reach, causal)) if slides else full
+
+    # on a CPU, for an encoder's texts: each by itself; on a GPU so many small kernels would take longer
     apart = alone and not (causal or end is None) and positions.device.type == "cpu"
-    texts = texts_of(end) if apart else None  # on a GPU many small kernels would take longer
+    texts = texts_of(end) if apart else None
     if texts and not slides:
         return (by_text, texts), (by_text, texts)
-    if texts:  # what slides takes their tokens as a row of several texts
+    if texts:  # sliding layers take their tokens as a row of several texts
         lengths = (end > 0).sum(1)
         keys = positions = positions[end > 0][None]  # (1, N)
         end = lengths.cumsum(0).repeat_interleave(lengths)[None]
+
+    # otherwise a mask of all scores, unless every layer that would need one has another way
     near = band(positions, end, reach, causal) if alone and slides else None
     if mask is None and end is not None and not (near is not None and (texts or all(config.sliding))):
         mask = visible(end, causal)
-    full = partial(cascaded, n=shared) if shared else dense, mask
     if texts:
         full = by_text, texts
+    elif shared:
+        full = partial(cascaded, n=shared), mask
+    else:
+        full = dense, mask
     if near is not None:
         return full, (banded, near)
     if not slides:

@@ -1,8 +1,7 @@
-"""One way to open a model, whatever it lies in, and one way to write it back.
+"""The one way to open a model, wherever it is, and the one way to save it.
 
-`open` takes the name of a run, of a folder or of a Hub repository, with an adapter or without; `from_scratch`
-makes a small new model and the tokenizer for it. Both give a Checkpoint, whose `save` writes what opens
-again."""
+`open` takes the name of a run, a folder or a Hub repository, with or without an adapter. `from_scratch` makes
+a small new model and its tokenizer. Both return a Checkpoint; what its `save` writes, `open` reads."""
 
 import shutil
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from embed import Embedder, embedder_of, modules_of, save_embedder
 from families import config_from_hf, small_config, with_head
 from files import inside, optional_json, read_json, write_json
 from formats import encoder_format
-from lora import adapters, head_of, load_lora, read_base, save_lora
+from lora import adapters, head_of_adapter, load_lora, read_base, save_lora
 from model import Transformer
 from runs import resolve
 
-BESIDE = (  # beginnings of the names of files that say how a model reads and stops
+COPIED = (  # file names beginning so are saved again: they say how the model reads and when it stops
     "tokenizer",
     "special_tokens",
     "generation_config",
@@ -36,20 +35,18 @@ BESIDE = (  # beginnings of the names of files that say how a model reads and st
 
 @dataclass
 class Checkpoint:
-    """A model, and all that it takes to use it and to write it back."""
+    """A model with everything needed to use it and to save it."""
 
     model: Transformer
-    tokenizer: Tokenizer | None = None  # none with an embedder, or where `open` was told so
-    embedder: Embedder | None = None  # of a model without a head: what makes vectors of its hidden states
-    folder: Path | None = (
-        None  # where the tokenizer's files lie, which saving copies; None: made from scratch
-    )
-    base: tuple = ("", None)  # name and revision of the model, which an adapter on it names
-    trained_on: frozenset = frozenset()  # ids of examples, by trained.json
+    tokenizer: Tokenizer | None = None  # None with an embedder, or if `open` was told not to load it
+    embedder: Embedder | None = None  # makes vectors, for a model without a head
+    folder: Path | None = None  # holds the tokenizer's files, which `save` copies; None for a new model
+    base: tuple = ("", None)  # name and revision of the model, which a saved adapter refers to
+    trained_on: frozenset = frozenset()  # ids of training examples, from trained.json
 
-    def save(self, target, trained_on=()):
-        """Write the weights, or the adapter alone, and what belongs beside them. None as the target only
-        gathers the weights, for ranks that help the one that writes."""
+    def save(self, target: Path | str | None, trained_on=()):
+        """Write the weights, or the adapter alone, with the tokenizer's files and trained.json. With None as
+        the target it only gathers the weights, for ranks that help the one that writes."""
         if self.embedder:
             return save_embedder(self.embedder, target, self.base)
         if adapters(self.model):
@@ -67,43 +64,54 @@ class Checkpoint:
 
 
 def open(
-    name,
-    head="own",
+    name: Path | str,
+    head: str | int = "own",
     lora="",
     dtype=None,
     device="cpu",
-    revision=None,
+    revision: str | None = None,
     format="",
-    seed=None,
+    seed: int | None = None,
     tokenizer=True,
-    normalise=None,
-):
-    """The Checkpoint of a run, a model or adapter folder, or a Hub name.
+    normalise: bool | None = None,
+) -> Checkpoint:
+    """Open a run, a model or adapter folder, or a Hub name.
 
-    head: "own" is the one that the file has, "none" none, which makes an embedder, k a classifier of k
-    classes; under an adapter it is the adapter's. lora: an adapter to put on a full model. dtype None keeps
-    the file's. format: the chat format, where the folder does not say it. seed: makes a classifier that the
-    file lacks. normalise: whether vectors have unit length, whatever the folder says."""
+    head: "own" is the head in the file, "none" no head, which gives an embedder, k a classifier of k classes.
+        With an adapter, the head is the one that it was trained for.
+    lora: an adapter to put on a full model.
+    dtype: None keeps the file's.
+    format: the chat format, where the folder does not state it.
+    seed: makes a classifier that the file lacks.
+    tokenizer: whether to load it.
+    normalise: whether vectors have unit length; None follows the folder."""
     folder = resolve(name, revision)
-    home = modules_of(folder)[0][1] if head == "none" else folder  # where the Transformer's own files lie
-    base, under = (name if home == folder else home, revision), home
+    # `home` holds the Transformer's own files: a sentence-transformers folder may keep them in a subfolder.
+    # `full` holds the full model, which is the same unless home is an adapter.
+    home = modules_of(folder)[0][1] if head == "none" else folder
+    full = home
+    base = (name if home == folder else home, revision)
     adapter = resolve(lora) if lora else None
     if (home / "adapter_config.json").exists():
         if adapter:
             raise ValueError(f"{name} is an adapter itself; --lora needs a full model under it")
-        adapter, base = home, read_base(home)
-        under = resolve(*base)
+        adapter = home
+        base = read_base(home)
+        full = resolve(*base)
+
     if adapter:
-        model = load_lora(models.load(under, dtype, device, head_of(adapter, under), seed=0), adapter)
+        # the seed is for a classifier that only the adapter has; load_lora overwrites it
+        model = load_lora(models.load(full, dtype, device, head_of_adapter(adapter, full), seed=0), adapter)
     else:
-        model = models.load(under, dtype, device, head, seed)
+        model = models.load(full, dtype, device, head, seed)
     if Path(base[0]).exists():
-        base = str(under.resolve()), None  # a link such as runs/latest may move
+        base = (str(full.resolve()), None)  # a link such as runs/latest may move later
     if head != "none":
-        folder = home if (home / "tokenizer.json").exists() else under
-    places = [place / "trained.json" for place in (folder, adapter) if place]
-    trained_on = frozenset().union(*(optional_json(place) for place in places))
-    checkpoint = Checkpoint(model, folder=folder, base=base, trained_on=trained_on)
+        folder = home if (home / "tokenizer.json").exists() else full  # an adapter may have its own tokenizer
+    trained_on = set(optional_json(folder / "trained.json"))
+    if adapter:
+        trained_on.update(optional_json(adapter / "trained.json"))
+    checkpoint = Checkpoint(model, folder=folder, base=base, trained_on=frozenset(trained_on))
     if head == "none":
         checkpoint.embedder = embedder_of(folder, model, normalise)
     elif tokenizer:
@@ -111,19 +119,23 @@ def open(
     return checkpoint
 
 
-def from_scratch(sizes, texts, pre_tokens, head="own", seed=0, max_tokens=512):
-    """A small new model and the tokenizer for it, learned from texts: a decoder, or with another head an
-    encoder, whose vectors ("none") are the mean of its hidden states, of unit length.
+def from_scratch(
+    sizes, texts, pre_tokens: str, head: str | int = "own", seed=0, max_tokens=512
+) -> Checkpoint:
+    """A small new model and a tokenizer trained on texts: a decoder for the head "own", otherwise an encoder.
+    With "none" it is an embedder: a vector is the mean of the hidden states, scaled to unit length.
 
-    sizes has dim, layers, heads, mlp_dim and vocab. pre_tokens as in data.train_tokenizer; max_tokens is the
-    longest text of an embedder."""
+    sizes has dim, layers, heads, mlp_dim and vocab. pre_tokens: see data.train_tokenizer. max_tokens: the
+    longest text that an embedder reads."""
     tokenizer = train_tokenizer(texts, sizes.vocab, pre_tokens)
-    inner, control = tokenizer.inner, tokenizer.control
-    begin, end = control["<|begin|>"], control["<|end|>"]
+    inner = tokenizer.inner
+    begin = tokenizer.control["<|begin|>"]
+    end = tokenizer.control["<|end|>"]
     kind = "decoder" if head == "own" else "encoder"
     config = config_from_hf(small_config(kind, sizes, tokenizer.size, begin, end))
     if kind == "encoder":
         config = with_head(config, head)
+        # this is saved in tokenizer.json, so other programs put the same tokens around a text
         inner.post_processor = processors.TemplateProcessing(
             single="<|begin|> $A <|end|>",
             pair="<|begin|> $A <|end|> $B <|end|>",
@@ -136,12 +148,12 @@ def from_scratch(sizes, texts, pre_tokens, head="own", seed=0, max_tokens=512):
     return Checkpoint(model, tokenizer)
 
 
-def copy_tokenizer(source, target):
-    """Copy the files beside the weights that say how a model reads and stops, and the folders that
-    modules.json names."""
-    source, target = Path(source), Path(target)
+def copy_tokenizer(source: Path | str, target: Path | str):
+    """Copy the files named in COPIED, and the folders that modules.json names."""
+    source = Path(source)
+    target = Path(target)
     for path in sorted(source.iterdir()):
-        if path.name.startswith(BESIDE) and path.suffix in (".json", ".jinja", ".txt"):
+        if path.name.startswith(COPIED) and path.suffix in (".json", ".jinja", ".txt"):
             shutil.copy(path, target / path.name)
     if (source / "modules.json").exists():
         for module in read_json(source / "modules.json"):

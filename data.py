@@ -1,8 +1,9 @@
 """From messages to batches: tokenizer, rows that share prefixes, packing, and the order of examples.
 
-`Tokenizer.render` makes ids and loss mask together, so they cannot drift apart. `share_prefixes` lays the
-samples of one example out as a tree: what they have in common is stored, and computed, once. `pack` fills
-rows with such trees, and `collate` makes a Batch of rows. How each format writes a chat is in formats.py."""
+`Tokenizer.render` makes the ids and the loss mask together, so they cannot drift apart. `share_prefixes` lays
+out the samples of one example as a tree, so what they have in common is stored and computed once. `pack`
+fills rows with such trees, and `collate` turns rows into a Batch. formats.py says how each format writes a
+chat."""
 
 import json
 import re
@@ -18,51 +19,57 @@ import torch
 from tokenizers import decoders, normalizers, pre_tokenizers, trainers
 
 from files import optional_json, write_json
-from formats import CONTROL, FORMATS, PLAIN_TEMPLATE, encoder_format, merge_turns, recognize_format
+from formats import CONTROL, FORMATS, PLAIN_TEMPLATE, Format, encoder_format, merge_turns, recognize_format
 from games.task import PHRASES
-from terminal import DIM, GREEN, UsageError, painted
+from terminal import DIM, GREEN, UsageError, paint
 
-CUT = " ... "  # stands where a text was shortened
+CUT = " ... "  # marks the place where a text was shortened
 
 
 # ------------------------------------------------------------------------------------------------ tokenizer
 class Tokenizer:
     """A tokenizer.json and the chat format that goes with it."""
 
-    def __init__(self, inner, format, stop_ids=()):
-        self.inner, self.format = inner, format
+    def __init__(self, inner, format: Format, stop_ids=()):
+        self.inner = inner  # a tokenizers.Tokenizer
+        self.format = format
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True  # "<|im_end|>" inside a message is text
-        self.space = stop_prepending(inner)  # what stands before a text after a control token
+        self.space = stop_prepending(inner)  # when to put a space before text that follows a control token
+
         self.control = {}  # name -> id of the control tokens that the format uses
         for name in format.control_names():
             token = inner.token_to_id(name)
             if token is not None:
                 self.control[name] = token
-            elif name[0] == "<" and "think" not in name:  # others are plain text where they are no tokens
+            elif name[0] == "<" and "think" not in name:  # [INST], <think> and the like may be plain text
                 raise ValueError(
                     f"the tokenizer has no token {name}, which its chat format needs; try --format"
                 )
+
         added = inner.get_added_tokens_decoder()
         inner.add_special_tokens([added[token] for token in self.control.values() if token in added])
-        self.eaters = {token for token, how in added.items() if how.rstrip}  # they take the space behind them
+        # tokens that swallow the spaces after them
+        self.strips_right = {token for token, settings in added.items() if settings.rstrip}
         self.end = re.findall(CONTROL, format.close["assistant"])[-1]  # the control token that ends a reply
         self.stop_ids = sorted({self.control[self.end], *stop_ids})
+
+        # games use the same texts again and again
         self.encode = lru_cache(maxsize=100_000)(self._encode)
         self.turn = lru_cache(maxsize=100_000)(self._turn)
 
     @property
-    def size(self):
+    def size(self) -> int:
         return self.inner.get_vocab_size()
 
     def _encode(self, text):
-        """Ids of a message's content: a tuple that holds no control token, whatever the text spells."""
+        """Ids of a message's content, as a tuple. It holds no control token, whatever the text spells."""
         return tuple(self.inner.encode(replace_surrogates(text), add_special_tokens=False).ids)
 
-    def encode_after(self, token, text):
-        """Ids of text that stands behind a control token (its id, -1 for any) or behind other text (None)."""
-        if token in self.eaters:
+    def encode_after(self, token: int | None, text: str) -> tuple:
+        """Ids of text that follows a control token (`token` is its id, -1 for any) or other text (None)."""
+        if token in self.strips_right:
             text = text.lstrip()
         if not text:
             return ()
@@ -71,43 +78,57 @@ class Tokenizer:
             text = " " + text
         return self.encode(text)
 
-    def join(self, *parts, after=-1):
-        """Ids of marks, in which control tokens count, and of contents, given as (content,), in which none
-        does.
+    def join(self, *parts, after: int | None = -1) -> tuple:
+        """Ids of marks (str), whose control tokens count, and contents (1-tuples), whose do not.
 
-        What stands between two control tokens is encoded as one text, as it is when a whole conversation is.
-        after: the id of the control token before, -1 for any, None where text stands before."""
-        ids, text = [], ""
+        Everything between two control tokens is encoded as one text, as it would be in a whole conversation.
+        after: the id of the control token before the parts, -1 for any, None where text comes before."""
+        ids = []
+        text = ""  # read since the last control token, not encoded yet
         for part in parts:
             is_mark = isinstance(part, str)
             for piece in re.split(f"({CONTROL})", part) if is_mark else part:
                 if is_mark and piece in self.control:
                     ids += self.encode_after(after, text)
-                    after, text = self.control[piece], ""
+                    text = ""
+                    after = self.control[piece]
                     ids.append(after)
                 else:
                     text += piece
         return (*ids, *self.encode_after(after, text))
 
     def _turn(self, role, content, last=True):
-        """(ids, loss mask) of one message, as tuples: what an assistant says is learned, and its close.
-        last: whether the message is the last one."""
+        """(ids, loss mask) of one message, as tuples. An assistant's content is learned, and the mark that
+        closes it. last: whether this is the last message."""
         form = self.format
         content = content.strip() if form.strip else content
         if role != "assistant":
             before = form.preamble if role == "system" else ""
             ids = self.join(form.open[role], form.lead, (before + content,), form.close[role], form.after)
             return ids, (0,) * len(ids)
+
         opening, parts = form.reply_parts(content, last)
-        mark = opening or form.close.get("user", "")  # what stands before the reply
-        follows_control = mark.endswith(tuple(self.control))
+        mark_before = opening or form.close.get("user", "")
+        follows_control = mark_before.endswith(tuple(self.control))
         head = self.join(opening)
         body = self.join(*parts, form.close[role], after=-1 if follows_control else None)
         tail = self.join(form.after, after=self.control[self.end])
         return head + body + tail, (0,) * len(head) + (1,) * len(body) + (0,) * len(tail)
 
-    def render(self, messages, learn="replies"):
-        """Ids and loss mask (lists of equal length) of a conversation; learn as in games.task.Chat."""
+    def render(self, messages: list, learn: str = "replies") -> tuple:
+        """Ids and loss mask of a conversation, two lists of equal length. learn: see games.task.Chat.
+
+        Two rounds in the plain format, with one token for each byte:
+
+            text       <|begin|>  H  i <|assistant|>  N  o <|end|>  S  o  ? <|assistant|>  O  k <|end|>
+            ids              257 39 72           256 45 78     258 50 78 30           256 46 74     258
+            replies            0  0  0             0  1  1       1  0  0  0             0  1  1       1
+            last               0  0  0             0  0  0       0  0  0  0             0  1  1       1
+            all                0  1  1             1  1  1       1  1  1  1             1  1  1       1
+
+        A 1 means that the model learns to predict this token from those before it. So <|end|> counts, or a
+        reply would never end; <|assistant|> does not, since the program writes it; and the first token never
+        counts, since nothing comes before it. Each message brings its ids and its mask from `turn`."""
         form = self.format
         messages = form.with_system(messages)
         ids = list(self.join(form.bos))
@@ -126,63 +147,69 @@ class Tokenizer:
             mask = [0] + [1] * (len(ids) - 1)
         return ids, mask
 
-    def replied(self, messages, reply):
-        """Ids and loss mask of a reply, which alone is learned, to a conversation."""
+    def render_reply(self, messages: list, reply: str) -> tuple:
+        """Ids and loss mask of a conversation and a reply to it; only the reply is learned."""
         return self.render([*messages, {"role": "assistant", "content": reply}], "last")
 
-    def prompt(self, messages):
-        """Ids that end where the assistant's reply begins, or of an encoder's whole input. What one role says
-        in several messages is one message of a chat, but a part each of an encoder's input."""
+    def prompt(self, messages: list) -> list:
+        """Ids up to where the assistant's reply begins, or an encoder's whole input.
+
+        A chat joins successive messages of one role into one message; in an encoder's input each stays a part
+        of its own."""
         form = self.format
         if form.between is None:
             messages = merge_turns(messages)
         ids, _ = self.render(messages)
         return [*ids, *self.join(form.open["assistant"] + form.no_thought)]
 
-    def fitted(self, messages, most):
-        """(ids, whether anything was cut) of a prompt of at most `most` tokens.
+    def fit_prompt(self, messages: list, max_tokens: int) -> tuple:
+        """(ids, whether anything was cut): a prompt shortened to at most `max_tokens` tokens.
 
-        What is too much is taken from the longest contents, as many tokens of each "share" (1 where a message
-        has none) being left, so that shares nobody needs go to the others and equal parts stay equal
-        whatever their order; a shortened content keeps its first three quarters and its last quarter."""
+        The longest contents are cut first. Each may keep `level` tokens times its message's "share" (1 by
+        default), with the highest level that fits. So room that a short content leaves goes to the others,
+        and parts of equal length stay equal in whatever order they come. A content that is cut keeps its
+        beginning (three quarters of what is left of it) and its end."""
         ids = self.prompt(messages)
-        if len(ids) <= most:
+        if len(ids) <= max_tokens:
             return ids, False
         texts = [replace_surrogates(message["content"]) for message in messages]
         spans = [self.inner.encode(text, add_special_tokens=False).offsets for text in texts]
         shares = [message.get("share", 1) for message in messages]
         frame = len(self.prompt([{**message, "content": ""} for message in messages]))
-        marks = len(self.encode(CUT)) + 2  # where a text is cut its tokens may come apart
-        room = most - frame
+        mark_size = len(self.encode(CUT)) + 2  # 2 more, since tokens may come apart where a text is cut
+
+        room = max_tokens - frame
         while room >= 0:
-            level = largest_level([*map(len, spans)], shares, room, most)
-            cut = []
+            level = largest_level([*map(len, spans)], shares, room, max_tokens)
+            shortened = []
             for message, text, span, share in zip(messages, texts, spans, shares):
                 if len(span) > level * share:
-                    text = keep_ends(text, span, int(level * share) - marks)
-                cut.append({**message, "content": text})
-            ids = self.prompt(cut)
-            if len(ids) <= most:
+                    text = keep_ends(text, span, int(level * share) - mark_size)
+                shortened.append({**message, "content": text})
+            ids = self.prompt(shortened)
+            if len(ids) <= max_tokens:
                 return ids, True
-            room -= len(ids) - most
-        raise UsageError(f"--max-tokens {most}: too few even for what stands around the texts ({frame})")
+            room -= len(ids) - max_tokens  # shortened texts may have more tokens than counted
+        raise UsageError(
+            f"--max-tokens {max_tokens}: too few even for the chat format around the texts ({frame})"
+        )
 
-    def decode(self, ids):
-        """The text of ids, control tokens left out."""
+    def decode(self, ids) -> str:
+        """The text of ids, without control tokens."""
         control = self.control.values()
         text = self.inner.decode([token for token in ids if token not in control], skip_special_tokens=True)
         return text.removeprefix(self.format.lead)
 
-    def coloured(self, ids, mask):
-        """Ids as terminal text, what is learned in green and the rest dim."""
+    def colour(self, ids: list, mask: list) -> str:
+        """The ids as text for the terminal: learned tokens green, the others dim."""
         parts = []
         for learned, run in groupby(zip(ids, mask), key=lambda pair: pair[1]):
             text = self.inner.decode([token for token, _ in run], skip_special_tokens=False)
-            parts.append(painted(text, GREEN if learned else DIM))
+            parts.append(paint(text, GREEN if learned else DIM))
         return "".join(parts)
 
     def save(self, folder):
-        """Write tokenizer.json and the tokenizer_config.json by which other tools read it."""
+        """Write tokenizer.json, and tokenizer_config.json for other tools to read it by."""
         self.inner.save(str(Path(folder) / "tokenizer.json"))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -196,15 +223,15 @@ class Tokenizer:
 
 
 def replace_surrogates(text):
-    """Text with "?" for lone surrogates, which no tokenizer takes."""
+    """Text with "?" for each lone surrogate, which no tokenizer accepts."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def largest_level(sizes, shares, room, most):
-    """The largest number of tokens for each share with which texts of these sizes fit into room, by bisection
-    up to `most`."""
-    low, high = 0.0, float(most)
-    for _ in range(40):
+    """The largest number of tokens per share, up to `most`, at which texts of these sizes fit into `room`."""
+    low = 0.0
+    high = float(most)
+    for _ in range(40):  # bisection, to far below a token
         level = (low + high) / 2
         if sum(min(size, level * share) for size, share in zip(sizes, shares)) <= room:
             low = level
@@ -213,26 +240,28 @@ def largest_level(sizes, shares, room, most):
     return low
 
 
-def keep_ends(text, span, kept):
-    """The first three quarters and the last quarter of `kept` tokens of a text; span: where each token is."""
-    if kept <= 0:
+def keep_ends(text, span, count):
+    """Cut a text to its first and last tokens, `count` in all, three quarters of them at its beginning.
+
+    span: (start, end) of each token in the text."""
+    if count <= 0:
         return ""
-    tail = kept // 4
-    head_end = span[kept - tail - 1][1]
+    tail = count // 4
+    head_end = span[count - tail - 1][1]
     return text[:head_end] + CUT + (text[span[-tail][0] :] if tail else "")
 
 
 def stop_prepending(inner):
-    """Switch off the space that sentencepiece-like tokenizers put before every text, and say how they did:
-    "" not at all or at the very start only, "always", or "once" where the text does not begin with one.
+    """Switch off the space that sentencepiece-like tokenizers put before every text, and return when they did
+    so: "always", "once" (only before a text that has none), or "" (never, or only at the very start).
 
-    Tokenizer.encode_after puts it where it stands in a whole conversation: behind control tokens."""
+    Tokenizer.encode_after puts the space back where a whole conversation has it: after control tokens."""
     space = ""
-    for owner, kind, key in (
+    for attribute, library, key in (
         ("normalizer", normalizers, "normalizers"),
         ("pre_tokenizer", pre_tokenizers, "pretokenizers"),
     ):
-        component = getattr(inner, owner)
+        component = getattr(inner, attribute)
         if component is None:
             continue
         state = json.loads(component.__getstate__())
@@ -245,9 +274,9 @@ def stop_prepending(inner):
                 space = "once"
             if "prepend_scheme" in step:
                 step["prepend_scheme"] = "never"
-        changed = kind.Sequence([])
+        changed = library.Sequence([])
         changed.__setstate__(json.dumps({"type": "Sequence", key: kept}).encode())
-        setattr(inner, owner, changed)
+        setattr(inner, attribute, changed)
     return space
 
 
@@ -256,9 +285,9 @@ FROM_SENTENCEPIECE = (
 )
 
 
-def read_tokenizer(folder, vocab=None):
-    """The tokenizers.Tokenizer of a model folder. vocab: the size of the model's embedding, which must hold
-    every token."""
+def read_tokenizer(folder, vocab=None) -> tokenizers.Tokenizer:
+    """The tokenizers.Tokenizer of a model folder. vocab: rows of the model's embedding, which must have one
+    for every token."""
     path = Path(folder) / "tokenizer.json"
     if not path.exists() and path.with_name("tokenizer.model").exists():
         raise FileNotFoundError(
@@ -277,10 +306,9 @@ def read_tokenizer(folder, vocab=None):
     return inner
 
 
-def load_tokenizer(folder, format="", vocab=None):
-    """The Tokenizer of a model folder; its chat format is recognised by the chat template unless named.
-
-    vocab as in read_tokenizer."""
+def load_tokenizer(folder, format="", vocab=None) -> Tokenizer:
+    """The Tokenizer of a model folder. Unless `format` names the chat format, it is recognised from the chat
+    template. vocab: see read_tokenizer."""
     folder = Path(folder)
     inner = read_tokenizer(folder, vocab)
     stop_ids = []
@@ -290,20 +318,22 @@ def load_tokenizer(folder, format="", vocab=None):
             stop_ids.append(eos)
         elif isinstance(eos, list):
             stop_ids += eos
+
     format = format or recognize_format(folder)
     if not format and (encoder := encoder_format(inner)):
         return Tokenizer(inner, encoder)
     if format not in FORMATS:
-        own = format or "that of its chat template"
-        raise ValueError(f"{folder}: no chat format of ours ({own}); name one: --format {'|'.join(FORMATS)}")
+        unknown = format or "that of its chat template"
+        known = "|".join(FORMATS)
+        raise ValueError(f"{folder}: unknown chat format ({unknown}); name one: --format {known}")
     return Tokenizer(inner, FORMATS[format], stop_ids)
 
 
-def train_tokenizer(texts, vocab, pre_tokens=PHRASES):
-    """A byte-level BPE of at most `vocab` tokens in the plain format, learned from texts. Deterministic.
+def train_tokenizer(texts, vocab, pre_tokens=PHRASES) -> Tokenizer:
+    """Learn a byte-level BPE of at most `vocab` tokens from texts, in the plain format. Deterministic.
 
-    pre_tokens: a regular expression for the pieces of a text that merges never cross. By default text is cut
-    at line ends and after ": " only, so that merges run across spaces: a phrase the game uses often becomes
+    pre_tokens: a regular expression for the pieces of a text that merges never cross. By default a text is
+    cut only at line ends and after ": ", so merges run across spaces: a phrase the game uses often becomes
     one token, and a whole question costs a from-scratch model a single step."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.normalizer = normalizers.Sequence([])
@@ -331,23 +361,24 @@ empty = partial(field, default_factory=list)
 
 @dataclass
 class Row:
-    """Token trees laid end to end. ids, positions and end are a model's input; `source` are the slots whose
-    logits predict `target`, one entry for every learned token of every sample, and `owner` is the sample it
-    belongs to. `labels` has what else is known of each sample."""
+    """Trees of tokens laid end to end, in slots. share_prefixes has an example."""
 
+    # the model's input, for each slot:
     ids: list = empty()
-    positions: list = empty()
-    end: list = empty()
-    source: list = empty()
-    target: list = empty()
-    owner: list = empty()
-    labels: list = empty()
+    positions: list = empty()  # in the sample, so slots of two branches may have the same
+    end: list = empty()  # the first slot that no longer sees this one
+    # one entry for every learned token of every sample:
+    source: list = empty()  # the slot whose logits predict it
+    target: list = empty()  # the token
+    owner: list = empty()  # the sample
+    # one entry for every sample:
+    labels: list = empty()  # what else is known of it: a class, an advantage, an index ...
 
     def __len__(self):
         return len(self.ids)
 
     def extend(self, other, start):
-        """Take on another row, whose slots are from now on counted from `start`."""
+        """Append another row, whose slots are counted from `start` here."""
         self.owner += [sample + len(self.labels) for sample in other.owner]
         self.labels += other.labels
         self.ids += other.ids
@@ -357,61 +388,75 @@ class Row:
         self.target += other.target
 
 
-def text_row(ids, label):
-    """A row of one text of which a model makes one thing: a class or a vector."""
+def text_row(ids: list, label) -> Row:
+    """A row of one text from which a model makes a single result, a class or a vector."""
     return Row(ids, [*range(len(ids))], [len(ids)] * len(ids), labels=[label])
 
 
-def common(a, b):
+def shared_length(a, b) -> int:
     """How many items two lists share from the start, by bisection: comparing slices is faster than a loop."""
     lengths = range(1, min(len(a), len(b)) + 1)
     return bisect_left(lengths, True, key=lambda n: a[:n] != b[:n])
 
 
-def share_prefixes(samples, labels=None):
-    """One Row that holds the samples (ids, mask) as a tree, in depth-first order; labels one for each sample.
+def share_prefixes(samples: list, labels=None) -> Row:
+    """One Row that holds the samples (ids, mask) as a tree, in depth-first order. labels: one a sample.
 
-    Sorted samples visit the tree depth first, so each differs from the one before in a suffix. The loss is
-    exactly that of the samples one by one; only the work on what they share is done once. A sample's last
-    token predicts nothing and is no input."""
-    row = Row(labels=list(labels or [0.0] * len(samples)))
-    path, last = [], []  # slots and input ids of the sample just laid out
+    The loss is exactly that of the samples one by one, but what they share is computed once. A sample's last
+    token predicts nothing, so it is no input. Three samples, their learned tokens in brackets:
+
+        sample 0    5   6   7  [8] [9]            slot        0   1   2   3   4
+        sample 1    5   6   7  [2]                ids         5   6   3   7   8
+        sample 2    5   6  [3] [4]                positions   0   1   2   2   3
+                                                  end         5   5   3   5   5
+        tree        5 - 6 -+- 3
+                           |                      source      1   2   3   3   4
+                           +- 7 --- 8             target      3   4   2   8   9
+                                                  owner       2   2   1   0   0
+
+    Slot i sees slot j when j <= i < end[j]. So the 3, whose branch ends at slot 3, is hidden from 7 and 8,
+    while 5 and 6 are seen by all. Slot 3, the 7, predicts twice: 2 in sample 1 and 8 in sample 0."""
+    tree = Row(labels=list(labels or [0.0] * len(samples)))
+    path = []  # slots of the sample just laid out
+    last = []  # its input ids
+    # Sorted samples visit the tree depth first: each differs from the one before only in a suffix.
     for sample in sorted(range(len(samples)), key=lambda sample: samples[sample]):
         ids, mask = samples[sample]
         inputs = ids[:-1]
-        shared, first = common(last, inputs), len(row.ids)
-        for slot in path[shared:]:
-            row.end[slot] = first
-        row.ids += inputs[shared:]
-        row.positions += range(shared, len(inputs))
-        row.end += [0] * (len(inputs) - shared)
-        path[shared:] = range(first, len(row.ids))
+        shared = shared_length(last, inputs)
+        first = len(tree.ids)
+        for slot in path[shared:]:  # the branch that ends here
+            tree.end[slot] = first
+        tree.ids += inputs[shared:]
+        tree.positions += range(shared, len(inputs))
+        tree.end += [0] * (len(inputs) - shared)  # known when the branch ends
+        path[shared:] = range(first, len(tree.ids))
         last = inputs
         for t in compress(range(1, len(ids)), mask[1:]):  # learned tokens
-            row.source.append(path[t - 1])
-            row.target.append(ids[t])
-            row.owner.append(sample)
+            tree.source.append(path[t - 1])
+            tree.target.append(ids[t])
+            tree.owner.append(sample)
     for slot in path:
-        row.end[slot] = len(row.ids)
-    return row
+        tree.end[slot] = len(tree.ids)
+    return tree
 
 
-def trees(samples, max_tokens, labels=None):
-    """Rows of at most max_tokens for the samples of one example: one tree where it fits, else halves of the
-    samples."""
+def trees(samples: list, max_tokens: int, labels=None) -> list:
+    """Rows of at most max_tokens for the samples of one example: one tree, or if that is too long, trees of
+    the first and the second half of the samples."""
     row = share_prefixes(samples, labels)
     if len(row) <= max_tokens or len(samples) == 1:
         return [row]
-    order = sorted(range(len(samples)), key=samples.__getitem__)
+    order = sorted(range(len(samples)), key=samples.__getitem__)  # so neighbours share most
     half = len(samples) // 2
     rows = []
     for part in (order[:half], order[half:]):
-        own = labels and [labels[i] for i in part]
-        rows += trees([samples[i] for i in part], max_tokens, own)
+        part_labels = labels and [labels[i] for i in part]
+        rows += trees([samples[i] for i in part], max_tokens, part_labels)
     return rows
 
 
-def pack(rows, max_tokens):
+def pack(rows: list, max_tokens: int) -> list:
     """Join rows into fewer rows of at most max_tokens slots each: best fit, longest first."""
     packed = []
     for row in sorted(rows, key=len, reverse=True):
@@ -424,10 +469,10 @@ def pack(rows, max_tokens):
     return packed
 
 
-def micro_batches(rows, micro_tokens):
+def micro_batches(rows: list, micro_tokens: int) -> list:
     """Rows in groups of at most micro_tokens slots, padding included."""
     groups = []
-    for row in sorted(rows, key=len, reverse=True):  # the first row of a group is its width
+    for row in sorted(rows, key=len, reverse=True):  # so the first row of a group is as wide as the group
         if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= micro_tokens:
             groups[-1].append(row)
         else:
@@ -437,7 +482,7 @@ def micro_batches(rows, micro_tokens):
 
 @dataclass
 class Batch:
-    """Rows as tensors: B rows of T slots, of which N predict a learned token, and S samples."""
+    """Rows as tensors: B rows of T slots with S samples, of which N tokens are learned."""
 
     # collate fills these:
     ids: torch.Tensor  # (B, T)
@@ -448,19 +493,19 @@ class Batch:
     owner: torch.Tensor  # (N,): the sample that each belongs to, counted across the batch
     labels: torch.Tensor  # (S,) or (S, labels): what else is known of each sample
     length: torch.Tensor  # (B,): slots in use
-    # objectives.py fills these:
+    # steps.batches_of fills these:
     number: int = 0  # which batch of its step
     filler: bool = False  # computed only so that all ranks make as many passes; it counts for nothing
 
 
-def collate(rows, device="cpu"):
-    """The Batch of some rows."""
+def collate(rows: list, device="cpu") -> Batch:
+    """Turn rows into a Batch, padded with zeros to the longest."""
     width = max(map(len, rows))
-    joined = Row()
-    for number, row in enumerate(rows):
-        joined.extend(row, number * width)
+    joined = Row()  # of the lists that are not padded
+    for i, row in enumerate(rows):
+        joined.extend(row, i * width)
     tensor = partial(torch.tensor, dtype=torch.long, device=device)
-    pad = lambda lists: tensor([numbers + [0] * (width - len(numbers)) for numbers in lists])
+    pad = lambda lists: tensor([values + [0] * (width - len(values)) for values in lists])
     plain = all(end == len(row) for row in rows for end in row.end)
     return Batch(
         ids=pad(row.ids for row in rows),
@@ -475,13 +520,15 @@ def collate(rows, device="cpu"):
 
 
 # ------------------------------------------------------------------------------------------------ order
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # a step at the end of an epoch needs two
 def permutation(seed, epoch, n):
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def indices(seed, step, batch, n):
-    """The examples of a step (counted from 0): list of (example index, epoch). Every epoch is a fresh
-    shuffle."""
-    places = [divmod(place, n) for place in range(step * batch, (step + 1) * batch)]
-    return [(int(permutation(seed, epoch, n)[at]), epoch) for epoch, at in places]
+def indices(seed, step, batch, n) -> list:
+    """The examples of a step (counted from 0), as (example index, epoch). Every epoch shuffles afresh."""
+    drawn = []
+    for count in range(step * batch, (step + 1) * batch):  # examples drawn before
+        epoch, place = divmod(count, n)
+        drawn.append((int(permutation(seed, epoch, n)[place]), epoch))
+    return drawn

@@ -1,17 +1,21 @@
-"""What a Hugging Face checkpoint may look like: Config, and the table of how each family differs from Llama.
+"""What a Hugging Face checkpoint may look like: Config, and a table of how each family differs from Llama.
 
-`config_from_hf` turns a config.json of either dialect into a Config; model.py builds what a Config says and
-knows no family. To add one, write a row of FAMILIES, then a shape in tests/conftest.py and a golden file."""
+`config_from_hf` turns a config.json, of either dialect, into a Config; model.py builds whatever a Config says
+and knows no family. To add a family, write a row of FAMILIES, a shape in tests/conftest.py and a golden file.
+
+The two dialects are the older config.json files and those that transformers 5 writes (rope_parameters,
+layer_types). In the code `hf` is such a config.json as a dict, `theirs` a name in the file and `ours` the
+name here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh")  # model.py has them
+ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh")  # defined in model.py
 
 
 @dataclass
 class Config:
-    """A checkpoint's shape in our words; `hf` keeps its config.json, which saving writes back."""
+    """The shape of a checkpoint in our terms. `hf` keeps the config.json it came from, for saving."""
 
     # sizes
     vocab: int
@@ -22,17 +26,17 @@ class Config:
     head_dim: int  # need not be dim / heads
     mlp_dim: int
     # embeddings
-    embed_scale: bool = False  # times sqrt(dim), rounded to the weights' dtype
+    embed_scale: bool = False  # multiply by sqrt(dim), rounded to the weights' dtype
     embed_norm: bool = False
-    places: int = 0  # learned positions, where there is no rotation
-    place_offset: int = 0  # number of the first one
-    types: int = 0  # token types, of which only the first is used
+    places: int = 0  # number of learned positions, in models without rotation
+    place_offset: int = 0  # index of the first one that a text uses
+    types: int = 0  # number of token types; only the first is used
     # blocks
-    eps: float = 1e-6  # of every norm
+    eps: float = 1e-6  # shared by all norms
     norm: str = "rms"  # rms, rms1 (scaled by 1 + weight) or layer
     norm_bias: bool = False
-    norms: str = "pre"  # where: pre, sandwich (on each branch's output as well) or post (on the sum alone)
-    first_norm: bool = True  # before the first layer's attention
+    norms: str = "pre"  # pre, sandwich (also on each branch's output) or post (on the sum alone)
+    first_norm: bool = True  # whether the first layer's attention has a norm before it
     activation: str = "silu"
     gated: bool = True  # act(gate(x)) * up(x) instead of act(up(x))
     qkv_bias: bool = False
@@ -40,38 +44,39 @@ class Config:
     mlp_bias: bool = False
     # attention
     causal: bool = True
-    qk_norm: bool = False  # norm of each query and key head before the rotation
-    scale: float | None = None  # of the scores; None is head_dim ** -0.5
+    qk_norm: bool = False  # normalise each query and key head before the rotation
+    scale: float | None = None  # factor of the scores; None is head_dim ** -0.5
     softcap: float | None = None  # scores become softcap * tanh(scores / softcap)
-    sliding: tuple = ()  # for each layer whether it sees its neighbourhood only
-    reach: int = 0  # a sliding layer sees tokens at most this many places away
-    rope: dict | None = None  # rope_type, rope_theta and what the type needs; None does not rotate
+    sliding: tuple = ()  # one bool per layer: does it see only its neighbourhood?
+    reach: int = 0  # a sliding layer sees tokens at most this many positions away
+    rope: dict | None = None  # rope_type, rope_theta and the type's own settings; None: no rotation
     local_rope: dict | None = None  # the same for sliding layers, where it differs
     # head
-    tied: bool = False  # the head is the embedding
+    tied: bool = False  # head and embedding share one matrix
     logit_softcap: float | None = None
     head: str = "lm"  # lm (next token), classes or none
-    labels: int = 0  # how many classes
-    pooling: str = "last"  # what is classified: the last token, the first (cls) or the mean
-    dense: str = ""  # activation of a layer between pooling and classes
+    labels: int = 0  # number of classes
+    pooling: str = "last"  # what the classifier sees: the last token, the first (cls) or the mean
+    dense: str = ""  # activation of the layer between pooling and class scores; empty: no such layer
     dense_bias: bool = False
     dense_norm: bool = False
     classes_bias: bool = False
     hf: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def family(self):
-        """The family as which a model is saved."""
+    def family(self) -> "Family":
+        """The family that the model is saved as."""
         return FAMILIES[self.hf["model_type"]]
 
-    def file_name(self, ours):
-        """The name in saved files of a layer or tensor of ours: without a prefix where there is no head."""
+    def file_name(self, ours: str) -> str:
+        """Our name of a layer or tensor -> its name in saved files, which has no prefix without a head."""
         name = self.family.file_name(ours)
         return name.removeprefix(self.family.prefix) if self.head == "none" else name
 
 
 # ------------------------------------------------------------------------------------------------ the table
-# Names, the file's -> ours, are of whole dotted components only, so that they invert; in order.
+# Name in the file -> our name: model.layers.0.self_attn.q_proj -> layers.0.attn.q_proj. Each line replaces
+# whole dotted components, in this order, so that renaming can be inverted for saving.
 LLAMA_NAMES = {
     "model.embed_tokens": "embed",
     "model.layers": "layers",
@@ -83,7 +88,7 @@ LLAMA_NAMES = {
     "post_attention_layernorm": "mlp_norm",
 }
 GEMMA2_NAMES = LLAMA_NAMES | {
-    "post_attention_layernorm": "attn_out_norm",  # the same name is another norm here
+    "post_attention_layernorm": "attn_out_norm",  # the name that Llama gives to mlp_norm
     "pre_feedforward_layernorm": "mlp_norm",
     "post_feedforward_layernorm": "mlp_out_norm",
 }
@@ -130,57 +135,61 @@ INTERNLM2_NAMES = {
     "ffn_norm": "mlp_norm",
 }
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-QKV, GATE_UP = ("attn.q_proj", "attn.k_proj", "attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")
+QKV = ("attn.q_proj", "attn.k_proj", "attn.v_proj")
+GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 
 
 @dataclass
 class Family:
     """How a family differs from Llama."""
 
-    stem: str = ""  # of its class names in `architectures`
+    stem: str = ""  # beginning of the class names in `architectures`
     names: dict = field(default_factory=LLAMA_NAMES.copy)
-    aliases: dict = field(default_factory=dict)  # another name -> the file's usual one
-    ignored: str = "$^"  # regular expression of names of tensors that are no part of the model here
-    prefix: str = "model."  # what the names of all but the heads start with; files of a bare model lack it
-    fused: dict = field(default_factory=dict)  # one tensor of the file -> ours, stacked by rows
-    interleaved: bool = False  # they are stacked within each key/value head
-    defaults: dict = field(default_factory=dict)  # what its config.json leaves out, as its own code has it
-    config: Callable = lambda hf: {}  # what is special, from the config.json with its defaults
-    sliding: Callable | None = None  # (hf, i) -> whether layer i slides, where layer_types are not listed
-    thetas: tuple = ("rope_theta", None)  # names of the rotary bases, of full and of sliding layers
-    becomes: Callable | None = None  # hf -> config.json of a family that it equals, and is saved as
+    aliases: dict = field(default_factory=dict)  # other spellings in files -> the usual name in files
+    ignored: str = "$^"  # regex of tensor names that are not part of the model here
+    prefix: str = "model."  # begins every name but the heads'; files of a bare model lack it
+    fused: dict = field(default_factory=dict)  # one tensor in the file -> ours, stacked by rows
+    interleaved: bool = False  # whether they are stacked within each key/value head
+    defaults: dict = field(default_factory=dict)  # for keys that its config.json leaves out, by its own code
+    config: Callable = lambda hf: {}  # config.json with defaults -> Config fields special to the family
+    sliding: Callable | None = None  # (hf, i) -> whether layer i slides; layer_types overrides it
+    thetas: tuple = ("rope_theta", None)  # keys of the rotary base, for full and for sliding layers
+    becomes: Callable | None = None  # config.json -> that of an equal family, which it is saved as
 
-    def our_name(self, theirs):
+    def our_name(self, theirs: str) -> str:
         return rename(theirs, self.names)
 
-    def file_name(self, ours):
-        """The name in the family's files of a layer or tensor of ours, which may be one of several there."""
+    def file_name(self, ours: str) -> str:
+        """Our name of a layer or tensor -> its name in the family's files. Parts of a fused tensor share one
+        name."""
         for fused, parts in self.fused.items():
             for part in parts:
                 ours = rename(ours, {part: fused})
         return rename(ours, {new: old for old, new in reversed(self.names.items())})
 
 
-def layout(names, file_name):
-    """Name in a file -> list of names of ours that it holds. file_name: gives the name in a file of ours."""
-    layout = {}
+def group_by_file_name(names, file_name: Callable) -> dict[str, list[str]]:
+    """Name in the file -> our names of what it holds, several where the file has them fused."""
+    groups = {}
     for name in names:
-        layout.setdefault(file_name(name), []).append(name)
-    return layout
+        groups.setdefault(file_name(name), []).append(name)
+    return groups
 
 
-def rename(key, names):
-    """Replace whole dotted components in a name, old -> new, in order."""
+def rename(key: str, names: dict) -> str:
+    """Replace whole dotted components of a name, old -> new, in order."""
     dotted = f".{key}."
     for old, new in names.items():
         dotted = dotted.replace(f".{old}.", f".{new}.", 1)
     return dotted[1:-1]
 
 
+# What is special to a family: a function of its config.json gives fields of Config.
 def gemma(hf):
-    name = hf["hidden_act"]
-    meant = "gelu_pytorch_tanh" if name == "gelu" else name  # by the first files
-    return dict(norm="rms1", embed_scale=True, activation=meant)
+    activation = hf["hidden_act"]
+    if activation == "gelu":  # the first files say gelu where they mean its tanh form
+        activation = "gelu_pytorch_tanh"
+    return dict(norm="rms1", embed_scale=True, activation=activation)
 
 
 def gemma2(hf):
@@ -213,7 +222,7 @@ def modernbert(hf):
     return dict(
         embed_norm=True,
         norm="layer",
-        first_norm=False,  # the embeddings are normalised already
+        first_norm=False,  # embed_norm has normalised its input
         causal=False,
         dense_norm=True,
         classes_bias=True,
@@ -221,24 +230,25 @@ def modernbert(hf):
 
 
 def internlm2(hf):
-    same = {k: v for k, v in hf.items() if k not in ("auto_map", "bias", "attn_implementation")}
+    """Its config.json as one of the Llama family."""
+    same = {key: value for key, value in hf.items() if key not in ("auto_map", "bias", "attn_implementation")}
     bias = bool(hf.get("bias", True))  # on all of attention; the MLP has none
     return same | dict(model_type="llama", architectures=["LlamaForCausalLM"], attention_bias=bias)
 
 
 def gemma3(hf):
+    """The config.json of its text half, which says most in text_config."""
     head = {"architectures": ["Gemma3ForCausalLM"]}
-    own = {k: hf[k] for k in ("torch_dtype", "dtype", "eos_token_id", "bos_token_id") if k in hf}
-    return head | own | hf.get("text_config", {}) | {"model_type": "gemma3_text"}
+    outer = {key: hf[key] for key in ("torch_dtype", "dtype", "eos_token_id", "bos_token_id") if key in hf}
+    return head | outer | hf.get("text_config", {}) | {"model_type": "gemma3_text"}
 
 
 def qwen_slides(hf, i):
     return hf["use_sliding_window"] and i >= hf["max_window_layers"]
 
 
-QWEN = dict(  # a window is written into every config.json, switched on in few
-    use_sliding_window=False, sliding_window=4096, max_window_layers=28
-)
+# every config.json of the family states a window, few switch it on
+QWEN = dict(use_sliding_window=False, sliding_window=4096, max_window_layers=28)
 GEMMA2 = dict(
     num_attention_heads=8,
     num_key_value_heads=4,
@@ -302,7 +312,7 @@ FAMILIES = {
             sliding_window_pattern=6,
         ),
     ),
-    "gemma3": Family(  # the text half of a checkpoint that also sees
+    "gemma3": Family(  # the text half of a checkpoint that also reads images
         aliases={
             "model.language_model": "model",
             "language_model.model": "model",
@@ -359,7 +369,7 @@ FAMILIES = {
         ),
     ),
 }
-REQUIRED = {  # its words -> ours
+REQUIRED = {  # key of config.json -> field of Config
     "vocab_size": "vocab",
     "hidden_size": "dim",
     "num_hidden_layers": "layers",
@@ -370,7 +380,7 @@ OPTIONAL = {
     "num_key_value_heads": "kv_heads",
     "head_dim": "head_dim",
     "layer_norm_eps": "eps",
-    "norm_eps": "eps",  # which counts where a file has both
+    "norm_eps": "eps",  # overrides the line above where a file has both
     "rms_norm_eps": "eps",
     "hidden_act": "activation",
     "hidden_activation": "activation",
@@ -384,7 +394,9 @@ OPTIONAL = {
     "classifier_activation": "dense",
     "classifier_bias": "dense_bias",
 }
-UNSUPPORTED = {  # what would change the result without changing a tensor's name or shape
+# The only values supported. Others would change the result but no tensor's name or shape, so that loading
+# the weights would not notice.
+UNSUPPORTED = {
     "use_bidirectional_attention": False,
     "is_decoder": False,
     "add_cross_attention": False,
@@ -393,7 +405,7 @@ UNSUPPORTED = {  # what would change the result without changing a tensor's name
     "no_rope_layers": None,
     "quantization_config": None,
 }
-ROPE_TYPES = {  # and what each needs
+ROPE_TYPES = {  # -> the settings that each needs
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor", "max_position_embeddings"),
@@ -402,8 +414,10 @@ ROPE_TYPES = {  # and what each needs
 
 
 # ------------------------------------------------------------------------------------------------ config.json
-def config_from_hf(hf, where="config.json"):
-    """Translate a config.json (a dict) to a Config, or raise ValueError naming what is not supported."""
+def config_from_hf(hf: dict, where="config.json") -> Config:
+    """Translate a config.json to a Config. Raises ValueError that names what is not supported.
+
+    where: the file's name, for messages."""
     name = hf.get("model_type")
     if name not in FAMILIES:
         raise ValueError(
@@ -412,77 +426,87 @@ def config_from_hf(hf, where="config.json"):
     family = FAMILIES[name]
     if family.becomes:
         return config_from_hf(family.becomes(hf), where)
-    value = {key: x for key, x in {**family.defaults, **hf}.items() if x is not None}
-    missing = [key for key in REQUIRED if key not in value]
+    settings = {key: value for key, value in {**family.defaults, **hf}.items() if value is not None}
+    missing = [key for key in REQUIRED if key not in settings]
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} missing; every {name} config.json states them")
-    for key, only in UNSUPPORTED.items():
-        if value.get(key, only) != only:
-            raise ValueError(f"{where}: {key} {value[key]!r} is not supported")
-    special = family.config(value)
+    for key, supported in UNSUPPORTED.items():
+        if settings.get(key, supported) != supported:
+            raise ValueError(f"{where}: {key} {settings[key]!r} is not supported")
+
+    special = family.config(settings)
     if "rope" not in special:
         theta, local_theta = family.thetas
-        special["rope"] = rope_from_hf(value, "full_attention", theta, where)
+        special["rope"] = rope_from_hf(settings, "full_attention", theta, where)
         if local_theta:
-            value.setdefault(local_theta, special["rope"]["rope_theta"])
-            special["local_rope"] = rope_from_hf(value, "sliding_attention", local_theta, where)
-    heads = value["num_attention_heads"]
-    value.setdefault("num_key_value_heads", heads)
-    value.setdefault("head_dim", value["hidden_size"] // heads)
-    common = {ours: value[theirs] for theirs, ours in (REQUIRED | OPTIONAL).items() if theirs in value}
-    bias = value.get("attention_bias", False)
+            settings.setdefault(local_theta, special["rope"]["rope_theta"])
+            special["local_rope"] = rope_from_hf(settings, "sliding_attention", local_theta, where)
+    heads = settings["num_attention_heads"]
+    settings.setdefault("num_key_value_heads", heads)
+    settings.setdefault("head_dim", settings["hidden_size"] // heads)
+    common = {}
+    for theirs, ours in (REQUIRED | OPTIONAL).items():
+        if theirs in settings:
+            common[ours] = settings[theirs]
+    bias = settings.get("attention_bias", False)
     common |= dict(qkv_bias=bias, o_bias=bias, hf=hf)
-    config = Config(**common | windows(value, family, where) | special)
-    kind = (hf.get("architectures") or [""])[0]
-    if kind.endswith("ForSequenceClassification"):
+    config = Config(**common | windows(settings, family, where) | special)
+
+    architecture = (hf.get("architectures") or [""])[0]
+    if architecture.endswith("ForSequenceClassification"):
         config.head = "classes"
         config.labels = hf.get("num_labels") or len(hf.get("id2label") or "") or 2
-    elif kind.endswith("Model") or not config.causal:
+    elif architecture.endswith("Model") or not config.causal:
         config.head = "none"
     config.tied = config.tied and config.head == "lm"
-    for name in filter(None, (config.activation, config.dense)):
-        if name not in ACTIVATIONS:
-            raise ValueError(f"{where}: activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    for activation in filter(None, (config.activation, config.dense)):
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"{where}: activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
     if heads % config.kv_heads:
-        raise ValueError(f"{where}: {heads} heads are no multiple of {config.kv_heads} key/value heads")
+        raise ValueError(f"{where}: {heads} heads are not a multiple of {config.kv_heads} key/value heads")
     return config
 
 
-def windows(value, family, where):
-    """sliding and reach of a Config. A window of w tokens counts the token itself; of an encoder, both
-    sides."""
+def windows(settings, family, where):
+    """The Config fields sliding and reach, {} where no layer slides.
+
+    A decoder's window of w tokens includes the token itself, so it reaches w - 1 back; an encoder's covers
+    both sides and reaches w / 2."""
     if not family.sliding:
         return {}
-    layers, kinds = value["num_hidden_layers"], value.get("layer_types")
-    sliding = tuple(family.sliding(value, i) for i in range(layers))
+    layers = settings["num_hidden_layers"]
+    kinds = settings.get("layer_types")
+    sliding = tuple(family.sliding(settings, i) for i in range(layers))
     if kinds:
         unknown = set(kinds) - {"full_attention", "sliding_attention"}
         if unknown or len(kinds) != layers:
             raise ValueError(f"{where}: layer_types {sorted(unknown) or len(kinds)} are not supported")
         sliding = tuple(kind == "sliding_attention" for kind in kinds)
-    reach = value.get("sliding_window", 0) - 1
-    if "local_attention" in value:
-        reach = value["local_attention"] // 2
+    reach = settings.get("sliding_window", 0) - 1
+    if "local_attention" in settings:
+        reach = settings["local_attention"] // 2
     return dict(sliding=sliding, reach=reach) if any(sliding) and reach >= 0 else {}
 
 
-def rope_from_hf(value, kind, theta, where):
-    """The rotary settings of one kind of layer, in either dialect: a base and rope_scaling at the top level,
-    or transformers 5's rope_parameters, nested by kind where sliding layers have their own."""
-    rope = value.get("rope_parameters") or value.get("rope_scaling") or {}
-    if any(isinstance(setting, dict) for setting in rope.values()):
+def rope_from_hf(settings, kind, theta, where):
+    """The rotary settings of one kind of layer, from either dialect.
+
+    The older one has a base (under the key `theta`) and rope_scaling at the top level, for full layers;
+    transformers 5 has rope_parameters, which are nested by kind where sliding layers have their own."""
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    if any(isinstance(value, dict) for value in rope.values()):
         rope = rope.get(kind) or {}
     elif kind == "sliding_attention":
         rope = {}
-    given = {"rope_theta": float(value.get(theta, 10_000.0))}
-    given |= {key: setting for key, setting in rope.items() if setting is not None}
+    given = {"rope_theta": float(settings.get(theta, 10_000.0))}
+    given |= {key: value for key, value in rope.items() if value is not None}
     name = given.get("rope_type") or given.get("type") or "default"
     if name not in ROPE_TYPES:
         known = ", ".join(ROPE_TYPES)
         raise ValueError(f"{where}: rope scaling {name!r} is not supported; supported are {known}")
     if given.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(f"{where}: partial_rotary_factor is not supported")
-    given["max_position_embeddings"] = value.get("max_position_embeddings")
+    given["max_position_embeddings"] = settings.get("max_position_embeddings")
     for key in ROPE_TYPES[name]:
         if given.get(key) is None:
             raise ValueError(f"{where}: rope scaling {name!r} without {key!r}")
@@ -490,21 +514,21 @@ def rope_from_hf(value, kind, theta, where):
 
 
 # ------------------------------------------------------------------------------------------------ changes
-def with_head(config, head):
-    """The Config of the same model with another head: "none", or so many classes."""
-    labels = range(0 if head == "none" else head)
-    kind = "ForSequenceClassification" if labels else "Model"
-    names = {i: f"LABEL_{i}" for i in labels}
-    named = ("num_labels", "id2label", "label2id")
-    hf = {key: value for key, value in config.hf.items() if key not in named}
-    hf["architectures"] = [config.family.stem + kind]
-    if labels:
-        hf["id2label"] = {str(i): name for i, name in names.items()}
-        hf["label2id"] = {name: i for i, name in names.items()}
+def with_head(config: Config, head: str | int) -> Config:
+    """The Config of the same model with another head: "none", or k for k classes."""
+    hf = dict(config.hf)
+    for key in ("num_labels", "id2label", "label2id"):
+        hf.pop(key, None)
+    if head == "none":
+        hf["architectures"] = [config.family.stem + "Model"]
+    else:
+        hf["architectures"] = [config.family.stem + "ForSequenceClassification"]
+        hf["id2label"] = {str(i): f"LABEL_{i}" for i in range(head)}
+        hf["label2id"] = {f"LABEL_{i}": i for i in range(head)}
     return config_from_hf(hf)
 
 
-def small_config(kind, sizes, vocab, begin, end):
+def small_config(kind: str, sizes, vocab: int, begin: int, end: int) -> dict:
     """The config.json of a new "decoder" or "encoder". sizes has dim, layers, heads and mlp_dim; begin and
     end are the ids of the tokens around a text."""
     common = {
@@ -544,8 +568,8 @@ def small_config(kind, sizes, vocab, begin, end):
     return common | {"decoder": decoder, "encoder": encoder}[kind]
 
 
-def describe(config, name, parameters):
-    """What a model is, in lines. name: the model_type of its file; parameters: how many it has."""
+def describe(config: Config, name: str, parameters: int) -> list[str]:
+    """A model in a few lines. name: the model_type in its file; parameters: how many it has."""
     embedding = config.vocab * config.dim * (2 if config.head == "lm" and not config.tied else 1)
     slides = sum(config.sliding)
     kinds = [f"{config.layers - slides} full"] if slides < config.layers else []
@@ -554,7 +578,7 @@ def describe(config, name, parameters):
     heads = f"{config.heads} heads"
     if config.heads > config.kv_heads:
         heads += f" on {config.kv_heads} keys"
-    saved = config.hf["model_type"]
+    saved_as = config.hf["model_type"]
     rotation = ", ".join(f"{key} {value}" for key, value in (config.rope or {}).items())
     purposes = {
         "lm": "next token" + ", tied to the embedding" * config.tied,
@@ -562,14 +586,15 @@ def describe(config, name, parameters):
         "classes": f"{config.labels} classes, {config.pooling} pooling",
     }
     lines = {
-        "family": name if saved == name else f"{name}, as {saved}",
-        "parameters": f"{parameters:,}, of them {embedding:,} in the vocabulary of {config.vocab:,}",
+        "family": name if saved_as == name else f"{name}, saved as {saved_as}",
+        "parameters": f"{parameters:,}, including {embedding:,} for the vocabulary of {config.vocab:,}",
         "layers": f"{', '.join(kinds)}; {config.norms} {config.norm} norm",
         "width": f"{config.dim}, {heads} of {config.head_dim}, MLP {config.mlp_dim} {config.activation}",
         "positions": rotation or f"{config.places - config.place_offset} learned",
         "head": purposes[config.head],
     }
     if config.causal:
+        # a key and a value of 2 bytes each per head and layer, for 1,000 tokens
         megabytes = 4e-3 * config.layers * config.kv_heads * config.head_dim
         lines["cache"] = (
             f"{megabytes:,.1f} MB per 1,000 tokens in bfloat16, {2 * megabytes:,.1f} MB in float32"

@@ -1,6 +1,6 @@
-"""Chat formats: how a conversation is written, and which format a checkpoint uses.
+"""Chat formats: how a conversation is written as text, and which format a checkpoint uses.
 
-A format is a row of FORMATS; to add one, add a row. data.Tokenizer turns it into ids and loss mask."""
+Each format is an entry of FORMATS; to add one, add an entry. data.Tokenizer turns it into ids and a mask."""
 
 import re
 from dataclasses import dataclass
@@ -9,52 +9,62 @@ from operator import itemgetter
 
 from files import optional_json
 
-CONTROL = r"<[^<>\n]+>|\[(?:/?INST|CLS|SEP)\]"  # how control tokens are spelled in the marks of a format
+CONTROL = r"<[^<>\n]+>|\[(?:/?INST|CLS|SEP)\]"  # how a format spells its control tokens
 
 
 @dataclass
 class Format:
-    """How a conversation is written. A message is open[role] + lead + content + close[role] + after; a reply
-    is learned with its close, which also ends generation."""
+    """How a conversation is written: each message as open[role] + lead + content + close[role] + after.
+
+    A reply is learned together with its close, which also ends generation."""
 
     open: dict
     close: dict
-    bos: str = ""
+    bos: str = ""  # before the first message
     lead: str = ""  # before every content, as part of it
     after: str = ""
-    strip: bool = False  # content is stripped before it is written
-    system: str = ""  # the system message of a conversation that brings none
-    preamble: str = ""  # before every system message's content, and alone where there is none
-    into: str = ""  # no system turn: its content becomes part of the "first" or "last" user message,
-    wrap: str = "{}\n\n"  # and stands before that message in this form
-    between: str | None = None  # encoders: messages are parts of one input, with this between them
+    strip: bool = False  # whether contents lose the white space around them
+    system: str = ""  # the system message of a conversation that has none
+    preamble: str = ""  # before the content of every system message, and alone where there is none
+
+    # formats without a system turn put its content into a user message:
+    into: str = ""  # the "first" or the "last" one
+    wrap: str = "{}\n\n"  # in this form, before the user's own content
+
+    between: str | None = None  # for encoders: the messages are parts of one input, with this between them
     thinks: bool = False  # replies may begin with <think>...</think>, which only the last one keeps
     no_thought: str = ""  # opens a last reply that has no thought
-    sign: str = ""  # regular expression: found in the chat templates of checkpoints with this format
+    sign: str = ""  # regular expression that matches the chat templates of checkpoints with this format
 
-    def control_names(self):
-        """The control tokens that the format needs, sorted."""
+    def control_names(self) -> list:
+        """The names of the control tokens that the format needs, sorted."""
         thought = "<think></think>" if self.thinks else ""
         marks = [self.bos, thought, *self.open.values(), *self.close.values()]
         return sorted(set(re.findall(CONTROL, " ".join(marks))))
 
-    def with_system(self, messages):
-        """The messages with a system message as the format has it."""
+    def with_system(self, messages: list) -> list:
+        """The messages, with the format's default system message if they have none, and the system message
+        moved into a user's where the format has no system turn."""
         if messages[0]["role"] != "system" and (self.system or self.preamble):
             messages = [{"role": "system", "content": self.system}, *messages]
         if messages[0]["role"] != "system" or not self.into:
             return messages
+
         system, *rest = messages
         users = [i for i, message in enumerate(rest) if message["role"] == "user"]
         if not users:
-            raise ValueError("this chat format puts the system message into a user's, and there is none")
+            raise ValueError("this chat format puts the system message into a user's, but there is none")
         place = users[0 if self.into == "first" else -1]
-        content = rest[place]["content"].strip() if self.strip else rest[place]["content"]
-        joined = {"role": "user", "content": self.wrap.format(system["content"]) + content}
-        return [*rest[:place], joined, *rest[place + 1 :]]
+        content = rest[place]["content"]
+        if self.strip:
+            content = content.strip()
+        rest[place] = {"role": "user", "content": self.wrap.format(system["content"]) + content}
+        return rest
 
-    def reply_parts(self, content, last):
-        """(opening, parts) of an assistant's message: marks as str, what it says as (content,)."""
+    def reply_parts(self, content: str, last: bool) -> tuple:
+        """(opening, parts) of an assistant's message: marks as str, contents as (content,).
+
+        A thought stays in the last message only, since the templates drop it from earlier ones."""
         opening = self.open["assistant"]
         thought, ended, answer = content.rpartition("</think>")
         if not (self.thinks and ended):
@@ -81,7 +91,7 @@ LLAMA3 = dict(
 MISTRAL = dict(
     bos="<s>", close={"user": "[/INST]", "assistant": "</s>"}, open={"user": "[INST]", "assistant": ""}
 )
-# Recognition takes the first format whose sign is in a checkpoint's chat template, so the order matters.
+# recognize_format takes the first entry whose sign matches the chat template, so the order matters.
 FORMATS = {
     "plain": Format(  # parlor's own, for models trained from scratch: two control tokens a round
         bos="<|begin|>",
@@ -147,7 +157,7 @@ FORMATS = {
     "internlm2": Format(**CHATML, bos="<s>", sign=r"bos_token.*<\|im_start\|>"),
     "chatml": Format(**CHATML, sign=r"<\|im_start\|>"),
 }
-# The plain format as a chat template, for other tools that open our folders.
+# The plain format as a chat template, for other tools that open a folder saved here.
 PLAIN_TEMPLATE = (
     "{{ '<|begin|>' }}{% for m in messages %}"
     "{% if m['role'] == 'assistant' %}{{ '<|assistant|>' }}{% endif %}"
@@ -156,8 +166,8 @@ PLAIN_TEMPLATE = (
 )
 
 
-def merge_turns(messages):
-    """The messages, with those in a row of one role as one message."""
+def merge_turns(messages: list) -> list:
+    """The messages, with successive ones of one role joined into one."""
     merged = []
     for role, turns in groupby(messages, key=itemgetter("role")):
         content = "\n\n".join(turn["content"] for turn in turns)
@@ -166,8 +176,8 @@ def merge_turns(messages):
 
 
 # ------------------------------------------------------------------------------------------------ recognition
-def recognize_format(folder):
-    """The name of the format that a model folder's chat template writes, "" where it is none of FORMATS."""
+def recognize_format(folder) -> str:
+    """The name of the format that a model folder's chat template writes, "" if it is none of FORMATS."""
     file = folder / "chat_template.jinja"
     if file.exists():
         template = file.read_text(encoding="utf-8")
@@ -179,20 +189,21 @@ def recognize_format(folder):
     return ""
 
 
-def encoder_format(inner):
-    """The Format of an encoder's input: what its tokenizer puts around a pair of texts. None for tokenizers
-    that do not close the texts, as those of decoders."""
+def encoder_format(inner) -> Format | None:
+    """The Format of an encoder's input, read from what its tokenizer puts around a pair of texts.
+
+    None where the tokenizer does not close a text, as those of decoders do not."""
     inner.no_padding()
     pair = inner.encode("a", "a")
     marks = ["", "", ""]  # before the first text, between the two, and after the second
     place = 0
-    for token, text in zip(pair.tokens, pair.sequence_ids):
+    for token, text in zip(pair.tokens, pair.sequence_ids):  # text: 0 or 1, None for a mark
         if text is None:
             marks[place] += token
         else:
             place = text + 1
     begin, middle, end = marks
-    if not (end and middle.startswith(end)):
+    if not (end and middle.startswith(end)):  # middle closes the first text, then may open the second
         return None
     return Format(
         open=dict.fromkeys(ROLES, ""),

@@ -1,7 +1,7 @@
-"""Low-rank adapters (arXiv 2106.09685): add, switch off, merge, and read and write them in PEFT's own format.
+"""Low-rank adapters (LoRA, arXiv 2106.09685): add, switch off, merge, save and load in PEFT's format.
 
-An adapted layer computes base(x) + scale * B(A(x)) with A (rank, in) and B (out, rank); B starts at zero, so
-a fresh adapter changes nothing. Merging is a function, never a mode: train() and eval() change dropout and
+An adapted layer computes base(x) + scale * B(A(x)) with A (rank, in) and B (out, rank). B starts at zero, so
+a fresh adapter changes nothing. Merging is a function and not a mode: train() and eval() change dropout and
 nothing else."""
 
 import re
@@ -12,95 +12,123 @@ from statistics import mode
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
-from families import config_from_hf, layout
+from families import config_from_hf, group_by_file_name
 from files import read_json, write_json
+from model import Transformer
 from ranks import whole
 from terminal import UsageError
 from weights import cut_rows, read_tensors, write_tensors
 
 TASKS = {"lm": "CAUSAL_LM", "none": "FEATURE_EXTRACTION", "classes": "SEQ_CLS"}  # head -> PEFT's task_type
+# last names of the Linears of a block
 TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 
 
 class LoRALinear(nn.Module):
-    """A frozen Linear and its low-rank update, scaled by alpha / rank, or alpha / sqrt(rank) if it is
-    rank-stabilised (arXiv 2312.03732). Dropout falls on the update's input, as in the paper.
+    """A frozen Linear plus its low-rank update, scaled by alpha / rank, or by alpha / sqrt(rank) if it is
+    rank-stabilised (arXiv 2312.03732). Dropout applies to the update's input, as in the paper.
 
-    With DoRA (arXiv 2402.09353) the sum's rows are scaled to learned lengths, `magnitude` (out,); their own
-    lengths count as constants in the gradient (section 4.3)."""
+    With DoRA (arXiv 2402.09353) the rows of the summed weight are scaled to learned lengths, `magnitude`
+    (out,); the lengths they had count as constants in the gradient (section 4.3)."""
 
     def __init__(self, base, rank, alpha, dropout=0.0, rank_stabilised=False, dora=False):
         super().__init__()
-        self.base, self.rank, self.dropout, self.enabled = base, rank, dropout, True
-        self.root = 0.5 if rank_stabilised else 1  # the power of the rank that alpha is divided by
+        self.base = base
+        self.rank = rank
+        self.dropout = dropout
+        self.enabled = True  # see without_lora
+        self.root = 0.5 if rank_stabilised else 1  # alpha is divided by rank to this power
         self.scale = alpha / rank**self.root
-        where = dict(device=base.weight.device, dtype=torch.float32)  # bf16 would round small steps away
-        self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, **where))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **where))
+        kind = dict(device=base.weight.device, dtype=torch.float32)  # bfloat16 would round small steps away
+        self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, **kind))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **kind))
         self.magnitude = nn.Parameter(base.weight.detach().float().norm(dim=1)) if dora else None
 
     def forward(self, x):
-        y = self.base(x)
+        y = self.base(x)  # (..., out)
         if not self.enabled:
             return y
         x = F.dropout(x, self.dropout, self.training).to(self.lora_A.dtype)
-        inner = F.linear(x, self.lora_A)
-        if self.magnitude is None and inner.dtype == y.dtype:
-            rows = torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), self.lora_B.T, alpha=self.scale)
-            return rows.view_as(y)
+        inner = F.linear(x, self.lora_A)  # (..., rank)
+        if self.magnitude is None and inner.dtype == y.dtype:  # product, scale and sum in one kernel
+            flat = torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), self.lora_B.T, alpha=self.scale)
+            return flat.view_as(y)
         update = (self.scale * F.linear(inner, self.lora_B)).to(y.dtype)
         if self.magnitude is None:
             return y + update
         with torch.no_grad():
-            lengths = self.summed().norm(dim=1)
-        bias = 0 if self.base.bias is None else self.base.bias
+            lengths = self.summed_weight().norm(dim=1)  # (out,)
+        bias = 0 if self.base.bias is None else self.base.bias  # no part of the weight, so not scaled
         return (self.magnitude / lengths).to(y.dtype) * (y - bias + update) + bias
 
-    def summed(self):
-        """The weight and its low-rank update, (out, in), float32."""
+    def summed_weight(self):
+        """The frozen weight plus its low-rank update, (out, in), float32."""
         return self.base.weight.float() + self.scale * (self.lora_B.float() @ self.lora_A.float())
 
-    def merged(self):
-        """The weight that does what this layer does, (out, in), float32."""
-        weight = self.summed()
+    def merged_weight(self):
+        """The weight of a plain Linear that computes the same as this layer, (out, in), float32."""
+        weight = self.summed_weight()
         if self.magnitude is None:
             return weight
         return weight * (self.magnitude / weight.norm(dim=1))[:, None]
 
 
-def adapters(model):
-    """(name, LoRALinear) of every adapted layer."""
-    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoRALinear)]
+def layers_of(model, kind):
+    """(name, layer) of every layer of a class."""
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kind)]
+
+
+def adapters(model: nn.Module) -> list[tuple[str, LoRALinear]]:
+    """(name, layer) of every adapted layer."""
+    return layers_of(model, LoRALinear)
 
 
 def linears(model):
-    """(name, Linear) of every linear layer, the one under an adapter by the adapter's name."""
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return [(name.removesuffix(".base"), layer) for name, layer in layers]
+    """(name, Linear) of every linear layer. The one inside an adapter goes by the adapter's name."""
+    return [(name.removesuffix(".base"), layer) for name, layer in layers_of(model, nn.Linear)]
 
 
 def adapt(model, name, *settings):
-    """Put a LoRALinear on the layer of that name and return it."""
+    """Wrap the layer of this name in a LoRALinear, and return that."""
     layer = LoRALinear(model.get_submodule(name), *settings)
     model.set_submodule(name, layer)
     return layer
 
 
-def add_lora(model, rank, alpha=None, targets="", dropout=0.0, rank_stabilised=False, dora=False, seed=0):
-    """Freeze the model, but for a classifier, and put an adapter on every Linear of a block whose last name
-    is in `targets` (comma-separated; empty is all of a block). alpha None is 2 * rank. Returns the model."""
+def last_part(name):
+    """The last component of a dotted name."""
+    return name.rpartition(".")[2]
+
+
+def add_lora(
+    model: Transformer,
+    rank: int,
+    alpha: float | None = None,
+    targets="",
+    dropout=0.0,
+    rank_stabilised=False,
+    dora=False,
+    seed=0,
+) -> Transformer:
+    """Freeze the model, except for a classifier, and put adapters on the Linears of its blocks. Returns the
+    model.
+
+    targets: comma-separated last names of the layers to adapt; empty adapts every Linear of a block.
+    alpha: None is 2 * rank."""
     if adapters(model):
         raise ValueError("the model has an adapter already; merge it before adding another")
     alpha = 2 * rank if alpha is None else alpha
-    last = {name: name.rpartition(".")[2] for name, _ in linears(model) if name.startswith("layers.")}
+    kinds = {name: last_part(name) for name, _ in linears(model) if name.startswith("layers.")}
     wanted = (targets or TARGETS).split(",")
-    absent = [target for target in wanted if target not in last.values()]
-    if targets and absent:
+    absent = [target for target in wanted if target not in kinds.values()]
+    if targets and absent:  # the default may name layers that a family lacks, such as gate_proj
         raise UsageError(f"--lora-targets: no linear layer is called {absent[0]!r}")
+
     model.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, kind in last.items():
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so every device starts the same
+    for name, kind in kinds.items():
         if kind not in wanted:
             continue
         layer = adapt(model, name, rank, alpha, dropout, rank_stabilised, dora)
@@ -113,19 +141,20 @@ def add_lora(model, rank, alpha=None, targets="", dropout=0.0, rank_stabilised=F
     return model
 
 
-def merge_lora(model):
-    """Add every update to its weight, in float32 and cast once, and put the plain layers back. Returns the
-    model."""
+def merge_lora(model: Transformer) -> Transformer:
+    """Add every update to its weight, in float32 with one cast at the end, and put the plain layers back.
+    Returns the model."""
     for name, layer in adapters(model):
         with torch.no_grad():
-            layer.base.weight.copy_(layer.merged())
+            layer.base.weight.copy_(layer.merged_weight())
         model.set_submodule(name, layer.base)
     return model.requires_grad_(True)
 
 
 @contextmanager
-def without_lora(model):
-    """The frozen base inside the block: the reference policy of DPO, KTO and GRPO costs no second copy."""
+def without_lora(model: Transformer):
+    """Switch all adapters off inside the with block, which leaves the frozen base: the reference policy of
+    DPO, KTO and GRPO then needs no second copy."""
     layers = [layer for _, layer in adapters(model)]
     for layer in layers:
         layer.enabled = False
@@ -137,39 +166,46 @@ def without_lora(model):
 
 
 # ------------------------------------------------------------------------------------------------ PEFT's form
+# One layer of transformers may be several of ours: some families have q, k and v in one matrix.
 def peft_modules(model):
-    """Name in transformers -> our linear layers that it is."""
-    return layout([name for name, _ in linears(model)], model.config.file_name)
+    """Name in transformers -> names of our linear layers that it consists of."""
+    return group_by_file_name([name for name, _ in linears(model)], model.config.file_name)
 
 
 def peft_name(name, config):
-    """The name in PEFT's files of a parameter of ours."""
+    """Our name of a parameter -> its name in PEFT's files."""
+    # layers.0.attn.q_proj.lora_A -> model.layers.0.self_attn.q_proj.lora_A.weight
     name = re.sub(r"\.(lora_[AB])$", r".\1.weight", config.file_name(name))
     return name.replace(".magnitude", ".lora_magnitude_vector")
 
 
 def adapter_state(model):
-    """(tensors, ranks, alphas) of a model's adapter, all by PEFT's names.
+    """(tensors, ranks, alphas) of a model's adapter, each keyed by PEFT's names.
 
-    Layers that transformers fuses become one of the summed rank, which is the same update."""
-    tensors, ranks, alphas = {}, {}, {}
+    Where transformers fuses layers of ours, their adapters become one of the summed rank, with the same
+    update. For q and k of rank 2 in one matrix, A is (4, in) and B is block-diagonal, (out_q + out_k, 4): the
+    first half of A feeds q's rows, the second k's. A layer without an adapter adds rows of zeros."""
+    tensors = {}
+    ranks = {}
+    alphas = {}
     for theirs, names in peft_modules(model).items():
         parts = [model.get_submodule(name) for name in names]
         adapted = [part for part in parts if isinstance(part, LoRALinear)]
         if not adapted:
             continue
-        first = adapted[0]  # in scale and kind the others are like it
+        first = adapted[0]  # the others have the same scale and kind
         ranks[theirs] = sum(part.rank for part in adapted)
-        alphas[theirs] = round(first.scale * ranks[theirs] ** first.root, 9)
-        blocks, lengths = [], []
+        alphas[theirs] = round(first.scale * ranks[theirs] ** first.root, 9)  # keeps the scale at this rank
+        blocks = []
+        lengths = []
         for part in parts:
             if part in adapted:
                 blocks.append(whole(part.lora_B).cpu())
             else:
                 blocks.append(torch.zeros(part.out_features, 0))
             if first.magnitude is not None:
-                rows = part.magnitude if part in adapted else part.weight.float().norm(dim=1)
-                lengths.append(whole(rows))
+                length = part.magnitude if part in adapted else part.weight.float().norm(dim=1)
+                lengths.append(whole(length))
         key = f"base_model.model.{theirs}.lora_"
         tensors[f"{key}A.weight"] = torch.cat([whole(part.lora_A) for part in adapted])
         tensors[f"{key}B.weight"] = torch.block_diag(*blocks)
@@ -178,22 +214,25 @@ def adapter_state(model):
     return tensors, ranks, alphas
 
 
-def save_lora(model, folder, base, revision=None):
-    """Write adapter_config.json and adapter_model.safetensors as PEFT does; `base` names the model
-    underneath. None as the folder as in model.save. Parameters that are trained themselves, such as a
-    classifier, are saved whole (PEFT's modules_to_save)."""
+def save_lora(model: Transformer, folder: Path | str | None, base, revision: str | None = None):
+    """Write adapter_config.json and adapter_model.safetensors as PEFT does. `base` names the model
+    underneath. With None as the folder it only gathers the weights, as model.save does.
+
+    Trained parameters outside the adapter, such as a classifier, are saved whole (PEFT's modules_to_save)."""
     state, ranks, alphas = adapter_state(model)
-    saved = set()
+    saved_modules = set()
     for key, weight in model.named_parameters():
         if weight.requires_grad and not key.endswith(("lora_A", "lora_B", "magnitude")):
             theirs = model.config.file_name(key)
             state[f"base_model.model.{theirs}"] = whole(weight)
             module = theirs.rpartition(".")[0]
-            saved.add("classifier" if module.startswith("classifier.") else module)
-    if folder is None:
+            saved_modules.add("classifier" if module.startswith("classifier.") else module)
+    if folder is None:  # every rank has taken part in the gathering above
         return
+
     layer = adapters(model)[0][1]
-    rank, alpha = mode(ranks.values()), mode(alphas.values())
+    rank = mode(ranks.values())  # of most layers; the patterns list the others, such as fused ones
+    alpha = mode(alphas.values())
     config = {
         "peft_type": "LORA",
         "task_type": TASKS[model.config.head],
@@ -201,13 +240,13 @@ def save_lora(model, folder, base, revision=None):
         "revision": revision,
         "r": rank,
         "lora_alpha": alpha,
-        "rank_pattern": {theirs.rpartition(".")[2]: r for theirs, r in ranks.items() if r != rank},
-        "alpha_pattern": {theirs.rpartition(".")[2]: a for theirs, a in alphas.items() if a != alpha},
+        "rank_pattern": exceptions(ranks, rank),
+        "alpha_pattern": exceptions(alphas, alpha),
         "lora_dropout": layer.dropout,
         "use_rslora": layer.root == 0.5,
         "use_dora": layer.magnitude is not None,
-        "target_modules": targets_of(peft_modules(model), ranks),
-        "modules_to_save": sorted(saved) or None,
+        "target_modules": target_modules(peft_modules(model), ranks),
+        "modules_to_save": sorted(saved_modules) or None,
         "bias": "none",
         "inference_mode": True,
     }
@@ -218,42 +257,57 @@ def save_lora(model, folder, base, revision=None):
     write_json(folder / "adapter_config.json", config)
 
 
-def targets_of(modules, chosen):
-    """The names by which PEFT finds the chosen modules: their last components, where these select no
-    other."""
-    short = sorted({theirs.rpartition(".")[2] for theirs in chosen})
-    there = [*modules, "pooler.dense"]  # it has this one even where we have no classifier
-    return short if sorted(expected(short, there)) == sorted(chosen) else sorted(chosen)
+def exceptions(values, usual):
+    """PEFT's rank_pattern or alpha_pattern: last name -> value, where it is not the usual one."""
+    return {last_part(theirs): value for theirs, value in values.items() if value != usual}
 
 
-def load_lora(model, folder):
-    """Put a PEFT LoRA adapter on a model, strictly: every tensor fits and none is missing. Returns the
-    model."""
+def target_modules(modules, adapted):
+    """The names by which PEFT finds the adapted modules: their last components, or if those would select
+    other modules too, their full names."""
+    short = sorted({last_part(theirs) for theirs in adapted})
+    all_modules = [*modules, "pooler.dense"]  # transformers has this one even where we have no classifier
+    return short if sorted(select(short, all_modules)) == sorted(adapted) else sorted(adapted)
+
+
+def load_lora(model: Transformer, folder: Path | str) -> Transformer:
+    """Put a PEFT LoRA adapter on a model. Loading is strict: every tensor must fit, none may be missing.
+    Returns the model."""
     folder = Path(folder)
-    where, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    where = folder / "adapter_config.json"
+    path = folder / "adapter_model.safetensors"
     config = read_json(where)
-    others = [k for k in ("layers_to_transform", "exclude_modules", "target_parameters") if config.get(k)]
-    if config.get("peft_type") != "LORA" or others or config.get("bias", "none") != "none":
-        raise ValueError(f"{where}: only LoRA is supported, and without {', '.join(others) or 'biases'}")
+    unsupported = ("layers_to_transform", "exclude_modules", "target_parameters")
+    unsupported = [key for key in unsupported if config.get(key)]
+    if config.get("peft_type") != "LORA" or unsupported or config.get("bias", "none") != "none":
+        raise ValueError(f"{where}: only LoRA is supported, and without {', '.join(unsupported) or 'biases'}")
+
     model.requires_grad_(False)
     modules = peft_modules(model)
-    kind = [config.get(key, False) for key in ("lora_dropout", "use_rslora", "use_dora")]
-    for theirs in expected(config["target_modules"], modules):
-        rank = patterned(config.get("rank_pattern"), theirs, config["r"])
-        alpha = patterned(config.get("alpha_pattern"), theirs, config["lora_alpha"])
+    settings = [config.get(key, False) for key in ("lora_dropout", "use_rslora", "use_dora")]
+    for theirs in select(config["target_modules"], modules):
+        rank = match_pattern(config.get("rank_pattern"), theirs, config["r"])
+        alpha = match_pattern(config.get("alpha_pattern"), theirs, config["lora_alpha"])
         for name in modules[theirs]:
-            adapt(model, name, rank, alpha, *kind)
-    parameters, prefix = dict(model.named_parameters()), model.config.family.prefix
-    wanted = layout(parameters, lambda name: peft_name(name, model.config))
+            adapt(model, name, rank, alpha, *settings)
+
+    parameters = dict(model.named_parameters())
+    wanted = group_by_file_name(parameters, lambda name: peft_name(name, model.config))
+    # Missing at first is every tensor of an update and of a module that the config says was saved.
     promised = [".lora_", *(f".{module}." for module in config.get("modules_to_save") or [])]
-    missing = {key for key in wanted if any(part in f".{key}" for part in promised)}
+    missing = set()
+    for key in wanted:
+        if any(part in f".{key}" for part in promised):
+            missing.add(key)
     for key, tensor in adapter_tensors(path).items():
-        key = key if key in wanted else prefix + key
+        if key not in wanted:  # a bare model's names lack the prefix
+            key = model.config.family.prefix + key
         if key not in wanted:
             raise ValueError(f"{path}: {key} is not part of this model")
         load_tensor(path, key, tensor, [parameters[name] for name in wanted[key]])
         model.fresh.difference_update(wanted[key])
         missing.discard(key)
+    # a classifier that was made up must not pass for a trained one
     missing.update(peft_name(name, model.config) for name in model.fresh)
     if missing:
         raise ValueError(f"{path}: {min(missing)} is missing")
@@ -261,8 +315,8 @@ def load_lora(model, folder):
 
 
 def load_tensor(path, key, tensor, weights):
-    """Copy a tensor of an adapter's file into our weights: several where the file has their layers fused,
-    which share an A and have the rows of all else one behind the other."""
+    """Copy a tensor of an adapter's file into our weights, several if the file has their layers fused. Fused
+    layers share A; every other tensor is cut by rows."""
     if key.endswith("lora_A.weight"):
         parts = cut_rows(path, key, tensor, weights[:1]) * len(weights)
     else:
@@ -273,39 +327,43 @@ def load_tensor(path, key, tensor, weights):
         weight.requires_grad_(True)
 
 
-def adapter_tensors(path):
-    """The tensors of an adapter file by their names in transformers."""
+def adapter_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter file, keyed by their names in transformers."""
     return {key.removeprefix("base_model.model."): tensor for key, tensor in read_tensors(path).items()}
 
 
-def expected(targets, modules):
-    """Which modules an adapter's target_modules (names, or a pattern) select."""
+def select(targets, modules):
+    """The modules that PEFT's target_modules select: a list of endings, or one regular expression."""
     if isinstance(targets, str):
         return [theirs for theirs in modules if re.fullmatch(targets, theirs)]
-    return [theirs for theirs in modules if any(f".{theirs}".endswith(f".{target}") for target in targets)]
+    endings = tuple(f".{target}" for target in targets)
+    return [theirs for theirs in modules if f".{theirs}".endswith(endings)]
 
 
-def patterned(pattern, name, default):
-    """The value of the first key of `pattern`, a regular expression for the end of a name, that fits."""
-    fits = (value for key, value in (pattern or {}).items() if re.fullmatch(rf"(.*\.)?({key})", name))
-    return next(fits, default)
+def match_pattern(patterns, name, default):
+    """The value of the first key of `patterns`, a regular expression for the end of a name, that matches."""
+    for pattern, value in (patterns or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", name):
+            return value
+    return default
 
 
-def head_of(adapter, under):
-    """The head that an adapter was made for, as model.load takes it, on the model in the folder `under`. What
-    of it has to be made up, its size included, load_lora overwrites or refuses."""
+def head_of_adapter(adapter: Path, base: Path) -> str | int:
+    """The head that an adapter was trained for, as an argument of model.load for its base model.
+
+    If that load has to make a classifier up, its size included, load_lora overwrites it or refuses it."""
     task = read_json(adapter / "adapter_config.json").get("task_type")
     if task != TASKS["classes"]:
         return "none" if task == TASKS["none"] else "own"
-    config = config_from_hf(read_json(under / "config.json"), under / "config.json")
+    config = config_from_hf(read_json(base / "config.json"), base / "config.json")
     for key, tensor in adapter_tensors(adapter / "adapter_model.safetensors").items():
         if config.family.our_name(key).startswith("classifier.out."):
-            return len(tensor)
+            return len(tensor)  # one row or one bias per class
     return config.labels or 1
 
 
-def read_base(folder):
-    """(name, revision) of the model under an adapter."""
+def read_base(folder: Path | str) -> tuple[str, str | None]:
+    """(name, revision) of the base model that an adapter names."""
     config = read_json(Path(folder) / "adapter_config.json")
     if not config.get("base_model_name_or_path"):
         raise ValueError(

@@ -1,22 +1,24 @@
-"""Losses: tensors in, tensors out; no model, no device, no reduction over a batch that could hide a weight.
+"""Losses: tensors in, tensors out. No model, no device, and no mean over a batch that could hide a weight.
 
-Each gives a loss for every token, example or pair; the step sums them and divides once by a weight known
-before its first backward. What a model says enters as log-probabilities from one function, token_logp."""
+Each function returns a loss for every token, example or pair. The step sums them and divides once, by a
+weight that is known before the first backward pass. The log-probabilities of a language model always come
+from token_logp."""
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = 2**26  # logits made at a time: 256 MB in float32
+CHUNK = 2**26  # logits computed at a time: 256 MB in float32
 
 
 # ------------------------------------------------------------------------------------------------ imitation
-def token_logp(head, hidden, target, vocab):
-    """Log-probability (N,) in float32 of each target (N,) given hidden states (N, D). head(hidden) gives
+def token_logp(head, hidden, target, vocab) -> Tensor:
+    """Log-probability (N,) in float32 of each target (N,), given hidden states (N, D). head(hidden) returns
     logits (N, vocab).
 
-    Long inputs are cut into chunks, whose logits the backward pass computes again: with a vocabulary of
-    256,000 the logits of one token take 1 MB, and as much for their gradient."""
+    Long inputs are cut into chunks, and the backward pass computes the logits of a chunk again: with a
+    vocabulary of 256,000 the logits of one token take 1 MB, and their gradient takes as much."""
 
     def logp(hidden, target):
         return -F.cross_entropy(head(hidden).float(), target, reduction="none")
@@ -24,88 +26,95 @@ def token_logp(head, hidden, target, vocab):
     size = max(1, CHUNK // vocab)
     if len(target) <= size:
         return logp(hidden, target)
+
+    settings = dict(use_reentrant=False, preserve_rng_state=False)  # a head has no dropout
     chunks = zip(hidden.split(size), target.split(size))
-    again = dict(use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([checkpoint(logp, *chunk, **again) for chunk in chunks])
+    return torch.cat([checkpoint(logp, *chunk, **settings) for chunk in chunks])
 
 
-def sft(logp):
-    """Negative log-likelihood of each learned token, (N,), from its log-probability."""
+def sft(logp) -> Tensor:
+    """Negative log-likelihood (N,) of each learned token, from its log-probability (N,)."""
     return -logp
 
 
-def classify(logits, target):
-    """Cross-entropy of each example, (B,). logits (B, C); target: class indices (B,) or distributions
+def classify(logits, target) -> Tensor:
+    """Cross-entropy (B,) of each example, from logits (B, C) and targets: class indices (B,) or distributions
     (B, C)."""
     return F.cross_entropy(logits.float(), target, reduction="none")
 
 
-def davidson(first, second):
-    """Logits (B, 3) that the first, the second and neither of two is better, Davidson's model of paired
-    comparisons with ties (doi 10.1080/01621459.1970.10481082): softmax of (d / 2, -d / 2, c). first, second
-    (B, 2): the worth of each, of which d is the difference, and what each adds to c."""
+def davidson(first, second) -> Tensor:
+    """Logits (B, 3) for "the first is better", "the second is better" and "neither": Davidson's model of
+    paired comparisons with ties (doi 10.1080/01621459.1970.10481082).
+
+    first, second (B, 2): the worth of each text, and its part of the tie. With d the difference of the worths
+    and c the sum of the parts, the logits are (d / 2, -d / 2, c)."""
     half = (first[:, 0] - second[:, 0]) / 2
     tie = first[:, 1] + second[:, 1]
     return torch.stack([half, -half, tie], 1)
 
 
-def contrastive(query, candidates, own, temperature, query_label, candidate_label):
-    """InfoNCE (arXiv 1807.03748) of each query, (B,): its own candidate against all others.
+def contrastive(query, candidates, positive, temperature, query_label, candidate_label) -> Tensor:
+    """InfoNCE (arXiv 1807.03748) of each query, (B,): its positive against all other candidates.
 
-    query (B, E), candidates (M, E), usually of unit length; own (B,): each query's index among the
-    candidates. Other candidates with the same label as the query, (B,) and (M,), are right too and do not
-    count against it."""
+    query (B, E) and candidates (M, E) usually have unit length. positive (B,) is the index of each query's
+    positive among the candidates. query_label (B,) and candidate_label (M,): other candidates with the
+    query's label are right too, so they are left out of its softmax."""
     scores = query.float() @ candidates.float().T / temperature  # (B, M)
-    same_label = query_label[:, None] == candidate_label
-    is_own = torch.arange(len(candidates), device=own.device) == own[:, None]
-    scores = scores.masked_fill(same_label & ~is_own, -torch.inf)
-    return F.cross_entropy(scores, own, reduction="none")
+    same_label = query_label[:, None] == candidate_label  # (B, M)
+    is_positive = torch.arange(len(candidates), device=positive.device) == positive[:, None]  # (B, M)
+    scores = scores.masked_fill(same_label & ~is_positive, -torch.inf)
+    return F.cross_entropy(scores, positive, reduction="none")
 
 
-def distil(scores, teacher):
-    """KL(teacher || scores) of the softmax over each query's own texts, (B,): both (B, G), a teacher's -inf
-    where a query has fewer than G."""
+def distil(scores, teacher) -> Tensor:
+    """KL(teacher || scores) (B,) of the softmax over the texts of each query. scores, teacher (B, G); for a
+    query with fewer than G texts, the teacher's scores end in -inf."""
     absent = teacher == -torch.inf
-    target = teacher.float().masked_fill(absent, -torch.inf).log_softmax(-1)
+    target = teacher.float().log_softmax(-1)
     logp = scores.float().masked_fill(absent, -torch.inf).log_softmax(-1)
-    return (target.exp() * (target - logp).masked_fill(absent, 0.0)).sum(-1)
+    gap = (target - logp).masked_fill(absent, 0.0)  # -inf minus -inf would be nan
+    return (target.exp() * gap).sum(-1)
 
 
 # ------------------------------------------------------------------------------------------------ preference
-def dpo(logp_chosen, logp_rejected, ref_chosen, ref_rejected, beta):
-    """Preference loss of each pair, (B,): eq. 7 of arXiv 2305.18290. Inputs: summed log-probabilities,
-    (B,)."""
+def dpo(logp_chosen, logp_rejected, ref_chosen, ref_rejected, beta) -> Tensor:
+    """Preference loss (B,) of each pair: eq. 7 of arXiv 2305.18290. Inputs (B,): log-probabilities of whole
+    replies, under the model and under the reference."""
     margin = (logp_chosen - logp_rejected) - (ref_chosen - ref_rejected)
     return -F.logsigmoid(beta * margin)
 
 
-def kto(logp, ref, good, z, beta):
-    """Loss of each judged reply, (B,): eq. 8 of arXiv 2402.01306. Inputs: summed log-probabilities (B,), good
-    (B,) bool.
+def kto(logp, ref, good, z, beta) -> Tensor:
+    """Loss (B,) of each judged reply: eq. 8 of arXiv 2402.01306. Inputs: log-probabilities of whole replies
+    (B,), good (B,) bool.
 
-    z: the mean of logp - ref over replies put to other prompts, taken as a constant and at least zero."""
+    z is the mean of logp - ref over replies combined with other prompts. It is a constant, at least zero."""
     gain = logp - ref
-    z = torch.as_tensor(z).detach().clamp(min=0)
+    z = torch.as_tensor(z).detach().clamp(min=0)  # an estimate of a KL divergence, which is never negative
     value = torch.where(good, beta * (gain - z), beta * (z - gain))
     return 1 - torch.sigmoid(value)
 
 
 # ------------------------------------------------------------------------------------------------ reward
-def advantages(rewards, scale=True):
-    """Advantages (P, G) of G replies to each of P prompts: reward minus the group's mean, with scale over its
-    standard deviation (eq. 3 of arXiv 2402.03300; without, as arXiv 2503.20783 argues). An even group has
-    none."""
+def advantages(rewards, scale=True) -> Tensor:
+    """Advantages (P, G) of G replies to each of P prompts: the reward minus the group's mean, divided by the
+    group's standard deviation if scale (eq. 3 of arXiv 2402.03300; arXiv 2503.20783 argues against scale).
+
+    A group of equal rewards has advantages of zero."""
     centred = rewards - rewards.mean(dim=1, keepdim=True)
     if not scale:
         return centred
-    spread = rewards.std(dim=1, keepdim=True)
+    spread = rewards.std(dim=1, keepdim=True)  # (P, 1)
     return torch.where(spread > 1e-6, centred / (spread + 1e-4), 0.0)
 
 
-def turn_advantages(credits, scale=True):
-    """Advantages (G, J) of the J replies of each of G games of one example, from their credits, nan after a
-    game's end: the credit minus its mean over the games that got so far, with scale over the standard
-    deviation of all of these. Where one game alone got so far there is none."""
+def turn_advantages(credits, scale=True) -> Tensor:
+    """Advantages (G, J) of the J replies in each of G games about one example, from credits (G, J) that are
+    nan after the end of a game.
+
+    An advantage is the credit minus the mean over all games that reached this reply, divided by the standard
+    deviation of all differences if scale. It is zero where only one game reached the reply."""
     centred = (credits - credits.nanmean(0)).nan_to_num()
     if not scale:
         return centred
@@ -113,16 +122,16 @@ def turn_advantages(credits, scale=True):
     return centred / (spread + 1e-4) if spread > 1e-6 else torch.zeros_like(centred)
 
 
-def grpo(logp, old_logp, advantage, clip_low=0.2, clip_high=0.2):
-    """Clipped policy loss of each token, (N,): the min of eq. 3 of arXiv 2402.03300, negated, with the two
-    bounds of arXiv 2503.14476. Inputs (N,): log-probability now and when it was sampled, the advantage of its
-    reply."""
+def grpo(logp, old_logp, advantage, clip_low=0.2, clip_high=0.2) -> Tensor:
+    """Clipped policy loss (N,) of each token: the min of eq. 3 of arXiv 2402.03300, negated, with the two
+    bounds of arXiv 2503.14476. Inputs (N,): log-probability now, log-probability at sampling, and advantage
+    of the reply."""
     ratio = (logp - old_logp.detach()).exp()
-    return -torch.min(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return -torch.min(ratio * advantage, clipped * advantage)
 
 
-def kl(logp, ref):
-    """Estimate of KL(model || reference) at each token, (N,), never negative: k3 of
-    joschu.net/blog/kl-approx.html."""
+def kl(logp, ref) -> Tensor:
+    """Estimate (N,) of KL(model || reference) at each token: k3 of joschu.net/blog/kl-approx.html."""
     gap = ref - logp
-    return gap.exp() - gap - 1
+    return gap.exp() - gap - 1  # never negative, unlike -gap, which has the same mean

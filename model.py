@@ -1,7 +1,7 @@
 """The models: one configurable Transformer that reads and writes Hugging Face checkpoints.
 
-Read families.py first (what a checkpoint may look like) and attention.py (who sees whom), then the layers,
-Transformer, load and save. cache.py holds the cache of keys and values.
+Read families.py first (what a checkpoint may look like) and attention.py (which token sees which), then this
+file from top to bottom: layers, Transformer, load, save. The cache of keys and values is in cache.py.
 
 Shapes, in every file: B batch, T query length, S key length, D model width, H query heads, K key/value heads,
 E head width, V vocabulary, N examples, G group.
@@ -17,22 +17,23 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attention import ALWAYS, by_text, dense, rotary, rotate, ways
-from families import FAMILIES, config_from_hf, describe, layout, rename, with_head
+from families import FAMILIES, Config, config_from_hf, describe, group_by_file_name, rename, with_head
 from files import read_json, remove, replacing, write_json
 from ranks import whole
 from terminal import UsageError, exit_code
 from weights import INDEX, cut_rows, weight_files, write_tensors
 
-BUFFERS = r"(^|\.)(rotary_emb\.inv_freq|position_ids)$"  # of old checkpoints, computed here
+BUFFERS = r"(^|\.)(rotary_emb\.inv_freq|position_ids)$"  # stored by old checkpoints, computed here
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
 
 # ------------------------------------------------------------------------------------------------ layers
 tanh_gelu = partial(F.gelu, approximate="tanh")
-FUNCTIONS = {  # families.ACTIVATIONS
+FUNCTIONS = {  # the names are families.ACTIVATIONS
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_new": tanh_gelu,
@@ -43,24 +44,28 @@ FUNCTIONS = {  # families.ACTIVATIONS
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, then scaled: by the weight after casting back, or by 1 + weight before it
-    (unit)."""
+    """x / rms(x), computed in float32 and scaled by a learned weight.
 
-    def __init__(self, dim, eps, unit=False):
+    The weight multiplies after the cast back to x's dtype; with `plus_one`, 1 + weight multiplies before it.
+    Families differ in this, and in bfloat16 the two round differently."""
+
+    def __init__(self, dim, eps, plus_one=False):
         super().__init__()
-        self.weight, self.eps, self.unit = nn.Parameter(torch.ones(dim)), eps, unit
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+        self.plus_one = plus_one
 
     def forward(self, x):
         shape = self.weight.shape
-        if self.unit:
+        if self.plus_one:
             return F.rms_norm(x.float(), shape, 1 + self.weight.float(), self.eps).to(x.dtype)
-        if x.dtype == torch.float32:
+        if x.dtype == torch.float32:  # no cast, so one kernel can do it all
             return F.rms_norm(x, shape, self.weight, self.eps)
         return F.rms_norm(x.float(), shape, None, self.eps).to(x.dtype) * self.weight
 
 
-def norm_of(config, wanted=True, dim=None):
-    """The family's kind of norm, or nothing."""
+def make_norm(config, wanted=True, dim=None):
+    """A norm of the family's kind, or an Identity if none is wanted. dim defaults to the model width."""
     dim = dim or config.dim
     if not wanted:
         return nn.Identity()
@@ -70,6 +75,8 @@ def norm_of(config, wanted=True, dim=None):
 
 
 class Attention(nn.Module):
+    """Self-attention with grouped heads: each of the K key/value heads serves H / K query heads."""
+
     def __init__(self, config):
         super().__init__()
         D, H, K, E = config.dim, config.heads, config.kv_heads, config.head_dim
@@ -77,12 +84,17 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(D, K * E, bias=config.qkv_bias)
         self.v_proj = nn.Linear(D, K * E, bias=config.qkv_bias)
         self.o_proj = nn.Linear(H * E, D, bias=config.o_bias)
-        self.q_norm, self.k_norm = (norm_of(config, config.qk_norm, E) for _ in range(2))
-        self.head_dim, self.causal = E, config.causal
-        self.scale, self.softcap = config.scale or E**-0.5, config.softcap
+        self.q_norm = make_norm(config, config.qk_norm, E)
+        self.k_norm = make_norm(config, config.qk_norm, E)
+        self.head_dim = E
+        self.causal = config.causal
+        self.scale = config.scale or E**-0.5
+        self.softcap = config.softcap
         self.widths = H * E, K * E, K * E
 
     def forward(self, x, rope, way, cache=None, layer=0):
+        """(B, T, D) of x (B, T, D). rope: (cos, sin), or None where positions are learned. way: the attention
+        function and its mask, see attention.ways."""
         B, T, _ = x.shape
         if hasattr(self, "qkv_proj"):  # see fused.py
             q, k, v = self.qkv_proj(x).split(self.widths, dim=-1)
@@ -90,16 +102,19 @@ class Attention(nn.Module):
             q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         q = self.q_norm(q.view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, H, T, E)
         k = self.k_norm(k.view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, K, T, E)
-        v = v.view(B, T, -1, self.head_dim).transpose(1, 2)
+        v = v.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, K, T, E)
+
         dtype = v.dtype
         if rope is not None:
-            q, k = rotate(q, *rope).to(dtype), rotate(k, *rope).to(dtype)
+            q = rotate(q, *rope).to(dtype)
+            k = rotate(k, *rope).to(dtype)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # (B, K, S, E)
-        if q.device.type == "cpu":  # its bfloat16 kernel takes twice the time of float32
+        if q.device.type == "cpu":  # the CPU's bfloat16 kernel takes twice the time of float32
             q, k, v = q.float(), k.float(), v.float()
+
         attend, mask = way
-        with torch.autocast(q.device.type, enabled=False):
+        with torch.autocast(q.device.type, enabled=False):  # it would undo that cast
             x = attend(q, k, v, mask, self.causal, self.scale, self.softcap)  # (B, H, T, E)
         return self.o_proj(x.to(dtype).transpose(1, 2).reshape(B, T, -1))
 
@@ -111,7 +126,8 @@ class MLP(nn.Module):
             self.gate_proj = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
-        self.activation, self.gated = FUNCTIONS[config.activation], config.gated
+        self.activation = FUNCTIONS[config.activation]
+        self.gated = config.gated
 
     def forward(self, x):
         if not self.gated:
@@ -124,13 +140,18 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """One layer: attention, then an MLP, each added to the residual stream, with the family's norms."""
+
     def __init__(self, config, layer):
         super().__init__()
-        self.post, sandwich = config.norms == "post", config.norms == "sandwich"
-        self.attn_norm = norm_of(config, layer > 0 or config.first_norm)
-        self.attn, self.attn_out_norm = Attention(config), norm_of(config, sandwich)
-        self.mlp_norm = norm_of(config)
-        self.mlp, self.mlp_out_norm = MLP(config), norm_of(config, sandwich)
+        sandwich = config.norms == "sandwich"  # a norm on each branch's output as well
+        self.post = config.norms == "post"
+        self.attn_norm = make_norm(config, layer > 0 or config.first_norm)
+        self.attn = Attention(config)
+        self.attn_out_norm = make_norm(config, sandwich)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config)
+        self.mlp_out_norm = make_norm(config, sandwich)
 
     def forward(self, x, rope, way, cache=None, layer=0):
         if self.post:
@@ -140,67 +161,78 @@ class Block(nn.Module):
         return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x)))
 
     def step(self, x, rope, way, cache, layer):
-        """`forward` of a fused block with nothing but norms before, for one token a row, (B, D): the same
-        operations without the modules around them, which take a fifth of the time of a small model."""
-        attn, mlp, B = self.attn, self.mlp, len(x)
+        """`forward` for one token per row: (B, D) of x (B, D). The block must be fused and have no norms but
+        the two before its branches.
+
+        It does the same operations without the modules around them, which take a fifth of the time of a small
+        model."""
+        attn = self.attn
+        mlp = self.mlp
+        B = len(x)
+        H, K, _ = [width // attn.head_dim for width in attn.widths]
         qkv = attn.qkv_proj(self.attn_norm(x)).view(B, -1, 1, attn.head_dim)  # (B, H + 2 K, 1, E)
-        *heads, own = [width // attn.head_dim for width in attn.widths]
-        q, k = rotate(qkv[:, :-own], *rope).split(heads, dim=1)
-        v = qkv[:, -own:]
+        q, k = rotate(qkv[:, :-K], *rope).split([H, K], dim=1)  # one rotation for both
+        v = qkv[:, -K:]  # (B, K, 1, E)
+        k, v = cache.append(layer, k, v)  # (B, K, S, E)
         attend, mask = way
-        k, v = cache.append(layer, k, v)
-        y = attend(q, k, v, mask, True, attn.scale, attn.softcap).view(B, -1)
+        y = attend(q, k, v, mask, True, attn.scale, attn.softcap).view(B, -1)  # (B, H E)
         x = x + attn.o_proj(y)
         gate, up = mlp.gate_up_proj(self.mlp_norm(x)).chunk(2, dim=-1)
         return x + mlp.down_proj(mlp.activation(gate) * up)
 
 
 class Classifier(nn.Module):
-    """Scores of classes from a pooled hidden state: a linear layer, in some families with another before
-    it."""
+    """Class scores (B, labels) of pooled hidden states (B, D): a linear layer, which some families put behind
+    another one with an activation and a norm."""
 
     def __init__(self, config):
         super().__init__()
         dim = config.dim
         self.dense = nn.Linear(dim, dim, bias=config.dense_bias) if config.dense else nn.Identity()
         self.activation = FUNCTIONS[config.dense] if config.dense else nn.Identity()
-        self.dense_norm = norm_of(config, config.dense_norm)
+        self.dense_norm = make_norm(config, config.dense_norm)
         self.out = nn.Linear(dim, config.labels, bias=config.classes_bias)
 
     def forward(self, x):
         return self.out(self.dense_norm(self.activation(self.dense(x))))
 
 
-def pool(hidden, end, how):
-    """One vector a row, (B, D), of hidden states (B, T, D): the first (cls), last or mean of the tokens that
-    count, those whose `end` (B, T) is above 0; None counts all, on whichever side the padding is."""
-    valid = torch.ones(hidden.shape[:2], device=hidden.device) if end is None else (end > 0).float()  # (B, T)
+def pool(hidden: Tensor, end: Tensor | None, how: str) -> Tensor:
+    """Pool hidden states (B, T, D) to one vector per row, (B, D): the first token ("cls"), the last ("last")
+    or the mean.
+
+    Only tokens with an `end` (B, T) above 0 count, so padding may be on either side; None counts them all."""
+    B, T, _ = hidden.shape
+    valid = torch.ones(B, T, device=hidden.device) if end is None else (end > 0).float()  # (B, T)
     if how == "mean":
-        total = (hidden.float() * valid[:, :, None]).sum(1)
+        total = (hidden.float() * valid[:, :, None]).sum(1)  # (B, D)
         return (total / valid.sum(1).clamp(min=1)[:, None]).to(hidden.dtype)
-    slots = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
-    slot = (valid / slots if how == "cls" else valid * slots).argmax(1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), slot]
+    slots = torch.arange(1, T + 1, device=hidden.device)
+    # padding scores 0; among valid slots, 1 / slot is greatest at the first and slot at the last
+    slot = (valid / slots if how == "cls" else valid * slots).argmax(1)  # (B,)
+    return hidden[torch.arange(B, device=hidden.device), slot]
 
 
 class Transformer(nn.Module):
-    """A decoder or encoder. `forward` gives hidden states; `logits` or `classify` is its head, so that a loss
-    can choose its positions between."""
+    """A decoder or an encoder.
 
-    def __init__(self, config):
+    `forward` returns hidden states; `logits` and `classify` apply the head. They are separate so that a loss
+    can select the positions it needs before the head is applied: logits are V wide."""
+
+    def __init__(self, config: Config):
         super().__init__()
         self.config = config
         self.recompute = False  # see recompute_activations
         self.fast_step = False  # see use_fast_step
-        self.fresh = set()  # names of a classifier's weights that no file held
+        self.fresh = set()  # names of classifier weights that were in no file, so start at random
         self.embed = nn.Embedding(config.vocab, config.dim)
         if config.places:
             self.places = nn.Embedding(config.places, config.dim)
         if config.types:
             self.types = nn.Embedding(config.types, config.dim)
-        self.embed_norm = norm_of(config, config.embed_norm)
+        self.embed_norm = make_norm(config, config.embed_norm)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = norm_of(config, config.norms != "post")
+        self.norm = make_norm(config, config.norms != "post")
         if config.head == "lm":
             self.head = nn.Linear(config.dim, config.vocab, bias=False)
         elif config.head == "classes":
@@ -209,61 +241,81 @@ class Transformer(nn.Module):
             self.head.weight = self.embed.weight
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         return self.embed.weight.device
 
-    def recompute_activations(self, on=True):
-        """Compute each block again in the backward pass rather than keep its activations: less memory, a
-        third more time."""
+    def recompute_activations(self, on: bool = True):
+        """Recompute each block in the backward pass instead of keeping its activations: less memory, a third
+        more time."""
         self.recompute = on
 
-    def use_fast_step(self, on):
-        """Take Block.step for single tokens. For who fused the blocks and knows that it does all they do."""
+    def use_fast_step(self, on: bool):
+        """Use Block.step for single tokens. fused.py calls this, as it knows whether `step` covers all that
+        the blocks do."""
         self.fast_step = on
 
-    def forward(self, ids, positions=None, end=None, cache=None, mask=None):
-        """Hidden states after the last norm, (B, T, D).
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        end: Tensor | None = None,
+        cache=None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states after the last norm, (B, T, D), of ids (B, T).
 
-        ids (B, T). positions (B, T): a token's place in its own text, by default 0, 1, 2 ... end (B, T): see
-        `visible`; None is a plain row, in a decoder right for right-padded batches too. cache: a KVCache,
-        read and extended, in which padding is what lies behind a row's text and needs no `end`. mask (B, 1,
-        T, S) replaces the mask that these give."""
+        positions (B, T): the place of each token in its own text; default 0, 1, 2 ...
+        end (B, T): where a token stops being seen, see attention.visible. None means one text per row; a
+            decoder then reads right-padded batches correctly too.
+        cache: a KVCache, which is read and extended. With one, padding lies behind a row's text and `end` is
+            not needed.
+        mask (B, 1, T, S): replaces the mask that follows from `end` or the cache."""
         config = self.config
         B, T = ids.shape
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + T, device=ids.device).expand(B, T)
-        keys, shared = positions, 0  # keys (B, S)
+
+        # who sees whom
+        keys = positions  # positions of the keys, (B, S)
+        shared = 0
         if cache is not None:
-            keys, seen = cache.open(positions)
-            mask, end = seen if mask is None else mask, None
+            keys, cache_mask = cache.open(positions)
+            mask = cache_mask if mask is None else mask
+            end = None
             shared = cache.shared if T == 1 else 0
-        full, near = ways(config, positions, end, keys, mask, shared)
+        full_way, sliding_way = ways(config, positions, end, keys, mask, shared)
         if cache is not None and cache.near:
-            near = dense, cache.window
-        x = self.embedded(ids, positions)  # (B, T, D)
-        rope, near_rope = self.ropes(positions, x.dtype)
-        if full[0] is by_text:  # all tokens as one row, without the padding
+            sliding_way = dense, cache.window
+
+        x = self.embed_tokens(ids, positions)  # (B, T, D)
+        full_rope, sliding_rope = self.ropes(positions, x.dtype)
+        by_texts = full_way[0] is by_text
+        if by_texts:  # the batch becomes one row of its N tokens, so no work is spent on padding
             slots = end.flatten().nonzero()[:, 0]  # (N,)
             x = x.flatten(0, 1)[None, slots]  # (1, N, D)
-            lay = lambda angles: angles and [angle.flatten(0, 2)[None, None, slots] for angle in angles]
-            rope, near_rope = lay(rope), lay(near_rope)
+            full_rope = rope_at(full_rope, slots)
+            sliding_rope = rope_at(sliding_rope, slots)
+
         if T == 1 and self.fast_step and cache is not None:
-            x = x[:, 0]
+            x = x[:, 0]  # (B, D)
             for layer, block in enumerate(self.layers):
-                x = block.step(x, rope, full, cache, layer)
+                x = block.step(x, full_rope, full_way, cache, layer)
             return self.norm(x)[:, None]
+
+        recompute = self.recompute and torch.is_grad_enabled()
         for layer, block in enumerate(self.layers):
-            slides = bool(config.sliding) and config.sliding[layer]
-            inputs = (x, near_rope if slides else rope, near if slides else full, cache, layer)
-            again = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
+            inputs = (x, full_rope, full_way, cache, layer)
+            if config.sliding and config.sliding[layer]:
+                inputs = (x, sliding_rope, sliding_way, cache, layer)
+            x = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
         x = self.norm(x)
-        if full[0] is by_text:
+        if by_texts:  # back into rows; padding is zero
             x = x.new_zeros(B * T, x.shape[2]).index_copy(0, slots, x[0]).view(B, T, -1)
         return x
 
-    def embedded(self, ids, positions):
+    def embed_tokens(self, ids, positions):
+        """The first block's input, (B, T, D), of ids and positions (B, T)."""
         config = self.config
         x = self.embed(ids)
         if config.embed_scale:
@@ -271,34 +323,37 @@ class Transformer(nn.Module):
         if config.types:
             x = x + self.types.weight[0]
         if config.places:
-            T, longest = ids.shape[1], config.places - config.place_offset
+            T = ids.shape[1]
+            longest = config.places - config.place_offset
             if T > longest:
-                raise ValueError(f"{T} tokens, but the model reads {longest}")
+                raise ValueError(f"a text has {T} tokens, but the model reads at most {longest}; shorten it")
             x = x + self.places(positions + config.place_offset)
         return self.embed_norm(x)
 
     def ropes(self, positions, dtype):
-        """(cos, sin) of full and of sliding layers, None where positions are learned."""
+        """[cos, sin], each (B, 1, T, E), for full layers and for sliding ones; None where positions are
+        learned."""
         config = self.config
         full = config.rope and rotary(config.rope, config.head_dim, positions, dtype)
-        near = config.local_rope and rotary(config.local_rope, config.head_dim, positions, dtype)
-        return full, near or full
+        sliding = config.local_rope and rotary(config.local_rope, config.head_dim, positions, dtype)
+        return full, sliding or full
 
-    def logits(self, hidden):
+    def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, (..., V), of hidden states (..., D)."""
-        cap, logits = self.config.logit_softcap, self.head(hidden)
+        logits = self.head(hidden)
+        cap = self.config.logit_softcap
         return cap * torch.tanh(logits / cap) if cap else logits
 
-    def classify(self, hidden, end=None):
-        """Scores of the classes, (B, labels), of hidden states (B, T, D), pooled as the checkpoint says."""
+    def classify(self, hidden: Tensor, end: Tensor | None = None) -> Tensor:
+        """Class scores, (B, labels), of hidden states (B, T, D), pooled as the checkpoint says."""
         return self.classifier(pool(hidden, end, self.config.pooling))
 
-    def initialise(self, seed):
-        """Fresh weights: matrices normal with std 1/sqrt(fan in), embeddings with 1/sqrt(D), norms one,
-        biases zero.
+    def initialise(self, seed: int) -> "Transformer":
+        """Set fresh weights: matrices normal with std 1/sqrt(fan in), embeddings with 1/sqrt(D), norms one,
+        biases zero. Returns the model.
 
-        What a residual branch adds starts at zero (its output matrix), so that depth costs nothing at the
-        start."""
+        The output matrix of each residual branch is zero, so a block adds nothing at the start and depth does
+        no harm."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, weight in self.named_parameters():
@@ -312,20 +367,33 @@ class Transformer(nn.Module):
         return self
 
 
-def class_logits(model, batch):
-    """Scores of the classes, (B, classes), of a data.Batch of texts, a row each."""
+def rope_at(rope, slots):
+    """cos and sin, (1, 1, N, E), at `slots` (N,) of the flattened batch; rope holds them as (B, 1, T, E)."""
+    return rope and [angles.flatten(0, 2)[None, None, slots] for angles in rope]
+
+
+def class_logits(model: Transformer, batch) -> Tensor:
+    """Class scores, (B, classes), of a data.Batch with one text per row."""
     slots = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     end = (slots < batch.length[:, None]) * ALWAYS  # (B, T)
     return model.classify(model(batch.ids, batch.positions, end), end)
 
 
 # ------------------------------------------------------------------------------------------------ loading
-def load(folder, dtype=None, device="cpu", head="own", seed=None):
-    """A Transformer with the weights of a model folder, strictly: every tensor is accounted for.
+def load(
+    folder: Path | str,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    head: str | int = "own",
+    seed: int | None = None,
+) -> Transformer:
+    """Load a model folder as a Transformer. Loading is strict: every tensor must be accounted for.
 
-    dtype None keeps the file's. head: "own" is the one that the file has, "none" none, k a classifier of k
-    classes; one that the file lacks is an error, or with a seed made anew. Raises FileNotFoundError or
-    ValueError, naming the file and the first offending tensor."""
+    dtype: None keeps the file's.
+    head: "own" is the head in the file, "none" no head, k a classifier of k classes.
+    seed: makes a classifier that the file lacks; without a seed that is an error.
+
+    Raises FileNotFoundError or ValueError that names the file and the first tensor at fault."""
     folder = Path(folder)
     where = folder / "config.json"
     if not where.exists():
@@ -334,27 +402,32 @@ def load(folder, dtype=None, device="cpu", head="own", seed=None):
     config = config_from_hf(hf, where)
     if head not in ("own", config.labels or config.head):
         config = with_head(config, head)
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes only: the weights come from the file, without a copy
         model = Transformer(config)
-    family, wanted = FAMILIES[hf["model_type"]], model.state_dict()
-    ours = layout(wanted, family.file_name)
-    unasked = {"head", "classifier"} - {key.split(".")[0] for key in wanted}  # passed over
+
+    family = FAMILIES[hf["model_type"]]
+    wanted = model.state_dict()
+    names_in_file = group_by_file_name(wanted, family.file_name)
+    dropped_heads = {"head", "classifier"} - {key.split(".")[0] for key in wanted}
     groups = config.kv_heads if family.interleaved else 1
-    state, unknown = {}, []
+    state = {}
+    unknown = []
     for path, theirs, tensor in tensors_of(folder, family, device):
-        names = ours.get(theirs)
+        names = names_in_file.get(theirs)
         if not names:
-            if family.our_name(theirs).split(".")[0] not in unasked:
+            if family.our_name(theirs).split(".")[0] not in dropped_heads:
                 unknown.append(f"{theirs} ({path.name})")
             continue
         tensor = tensor.to(dtype or tensor.dtype)
         parts = cut_rows(path, theirs, tensor, [wanted[name] for name in names], groups)
         state |= dict(zip(names, parts))
+
     embedding = state.get("embed.weight")
     if config.tied and embedding is not None:
         if not torch.equal(state.setdefault("head.weight", embedding), embedding):
-            two = "but the file holds two different ones"
-            raise ValueError(f"{folder}: config.json ties head and embedding, {two}")
+            raise ValueError(
+                f"{folder}: config.json ties head and embedding, but the file holds two different ones"
+            )
     fresh = [key for key in wanted if key.startswith("classifier.") and key not in state]
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
@@ -364,20 +437,21 @@ def load(folder, dtype=None, device="cpu", head="own", seed=None):
     for problem, keys in (("is missing", missing), ("is not part of this model", unknown)):
         if keys:
             raise ValueError(f"{folder}: {keys[0]} {problem} (and {len(keys) - 1} more tensors like it)")
+
     model.load_state_dict(state, assign=True)
-    if config.tied:
+    if config.tied:  # assigning has cut the tie
         model.head.weight = model.embed.weight
     model.fresh = set(fresh)
     return model.eval()
 
 
 def tensors_of(folder, family, device):
-    """(file, name, tensor) of a checkpoint's tensors one at a time; what is ignored left out, and names with
-    the prefix that a bare model's lack."""
+    """Yield (file, name, tensor) for each tensor of a checkpoint, one at a time. Ignored tensors are left
+    out; names from a bare model's file get the prefix that they lack."""
     files = weight_files(folder)
     bare = True
     try:
-        for path in files:  # the first may hold a head alone
+        for path in files:  # all of them: the first may hold nothing but a head
             with safe_open(path, framework="pt") as file:
                 names = [rename(key, family.aliases) for key in file.keys()]
                 bare &= not any(name.startswith(family.prefix) for name in names)
@@ -394,8 +468,8 @@ def tensors_of(folder, family, device):
 
 
 def fresh_weight(key, shape, generator):
-    """A weight that a checkpoint lacks of a classifier: a matrix is normal with std 1/sqrt(D), cut at two of
-    them."""
+    """A classifier weight that the checkpoint lacks. Matrices are normal with std 1/sqrt(D), cut off at two
+    standard deviations."""
     weight = torch.full(shape, 0.0 if key.endswith("bias") else 1.0)
     if weight.dim() == 2:
         std = weight.shape[1] ** -0.5
@@ -404,22 +478,23 @@ def fresh_weight(key, shape, generator):
 
 
 # ------------------------------------------------------------------------------------------------ saving
-def save(model, folder):
-    """Write config.json and safetensors as transformers would, into an existing or new folder; sharded over 5
-    GB. None as the folder only gathers the weights, for ranks that help the one that writes.
+def save(model: Transformer, folder: Path | str | None):
+    """Write config.json and safetensors as transformers would, in shards above 5 GB, into a new or existing
+    folder. With None as the folder it only gathers the weights, for ranks that help the one that writes.
 
-    Files take their names when all are written: a failure leaves what was there before."""
-    from huggingface_hub import split_torch_state_dict_into_shards  # which only this needs
+    Files get their names once all are written, so a failure leaves the old ones as they were."""
+    from huggingface_hub import split_torch_state_dict_into_shards  # nothing else here needs it
 
     weights = {key: whole(value).detach().cpu() for key, value in model.state_dict().items()}
     if model.config.tied:
         del weights["head.weight"]
-    state = {}  # by the family's own names
-    for theirs, names in layout(weights, model.config.file_name).items():
-        parts = [weights.pop(name) for name in names]
+    state = {}  # the same tensors under the family's names
+    for theirs, names in group_by_file_name(weights, model.config.file_name).items():
+        parts = [weights.pop(name) for name in names]  # popped, so fused copies do not pile up in memory
         state[theirs] = torch.cat(parts) if parts[1:] else parts[0]
     if folder is None:
         return
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = split_torch_state_dict_into_shards(state, max_shard_size=SHARD_BYTES)
@@ -431,7 +506,8 @@ def save(model, folder):
     config = {key: value for key, value in model.config.hf.items() if key not in ("torch_dtype", "dtype")}
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
     files["config.json"] = config | {"torch_dtype": dtype}
-    with ExitStack() as stack:
+
+    with ExitStack() as stack:  # all files are renamed when the block ends
         for name, content in files.items():
             path = stack.enter_context(replacing(folder / name))
             write = write_json if name.endswith(".json") else write_tensors
@@ -442,9 +518,9 @@ def save(model, folder):
 
 
 # ------------------------------------------------------------------------------------------------ the script
-def main(argv):
-    """python model.py FOLDER|RUN|HUB-NAME prints what it holds, by its config.json alone. Exit codes: 0 done,
-    1 failed, 2 wrong call."""
+def main(argv: list[str]) -> int:
+    """python model.py FOLDER|RUN|HUB-NAME prints what a model is, from its config.json alone. Exit codes: 0
+    done, 1 failed, 2 wrong call."""
     from runs import resolve
 
     def show():

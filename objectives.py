@@ -1,10 +1,11 @@
-"""What is learned from a step's examples: an objective lays them out as rows, and gives the loss of a batch.
+"""What a step learns: an objective lays out the items of a step's examples as rows, and computes the loss of
+a batch of these.
 
-An objective is a row of OBJECTIVES, at the end: which items it learns from, a function that makes a Step of
-some examples, and one that gives the loss of a batch of its rows. That of games is in rollouts.py, what all
-share in steps.py. Every loss is a sum over a batch; train.py
-divides the whole by the step's weight, known before the first backward, so that cutting the work changes
-nothing. The formulas are in losses.py."""
+Each objective is an entry of OBJECTIVES, at the end: the kind of item it learns from, a function that makes a
+Step of some examples, and one that computes the loss of a batch. The objective of games is in rollouts.py,
+what all objectives share in steps.py, the formulas in losses.py. Every loss is a sum over a batch; train.py
+divides the total by the step's weight, which is known before the first backward pass, so how the work is cut
+changes nothing."""
 
 import math
 from collections.abc import Callable
@@ -16,42 +17,44 @@ import torch
 
 import data
 import losses
-from data import pack, share_prefixes, text_row, trees
+from data import Batch, pack, share_prefixes, text_row, trees
 from games.task import Chat, Contrast, Duel, Judged, Label, Pair
 from model import class_logits
 from rollouts import grpo_before, grpo_loss, rollout_step
-from steps import Step, before_training, draw, flat_items, items_of, token_logp
+from steps import Learner, Place, Step, before_training, draw, flat_items, items_of, token_logp
 from terminal import UsageError
 
 
 @dataclass
 class Objective:
-    item: type | None  # the kind of item it learns from; None learns from games it plays itself
-    unit: str  # of what is learned
+    item: type | None  # the kind of item it learns from; None: from games that the model plays itself
+    unit: str  # what a step's weight counts
     step: Callable  # (learner, task, drawn examples, Place) -> Step
-    loss: Callable  # (learner, Batch, Step) -> the batch's sums, the loss first
+    loss: Callable  # (learner, Batch, Step) -> sums over the batch, the loss first
     names: tuple = ("loss",)  # of these sums
-    before: Callable | None = None  # (learner, step, batches, reduce): fill in the Step first
+    before: Callable | None = None  # (learner, step, batches, reduce): fill in the Step before its first loss
     reference: Callable = lambda cfg: False  # whether it compares with the model before training
-    whole: bool = False  # it needs the model's outputs for all rows of a step (WholeStep)
+    whole_step: bool = False  # whether the loss needs the outputs for all rows of a step (WholeStep)
 
 
 # ------------------------------------------------------------------------------------------------ sft
-def render(learner, item):
-    """Ids and loss mask of a Chat; one that is too long is shortened, if it knows how."""
-    tokenizer, most = learner.tokenizer, learner.cfg.max_tokens
+def render(learner: Learner, item: Chat) -> tuple:
+    """Ids and loss mask of a Chat. One that is too long is shortened, if it brings a function for that."""
+    tokenizer = learner.tokenizer
+    limit = learner.cfg.max_tokens
     learn = lambda chat: "all" if learner.cfg.learn_all else chat.learn
     ids, mask = tokenizer.render(item.messages, learn(item))
-    if len(ids) > most and item.shorten:
-        item = item.shorten(lambda chat: len(tokenizer.render(chat.messages, chat.learn)[0]) <= most)
+    if len(ids) > limit and item.shorten:
+        item = item.shorten(lambda chat: len(tokenizer.render(chat.messages, chat.learn)[0]) <= limit)
         ids, mask = tokenizer.render(item.messages, learn(item))
     return ids, mask
 
 
-def chat_step(learner, task, drawn, place):
+def chat_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     """The samples of each example as trees that share their prefixes."""
     cfg = learner.cfg
-    rows, left_out = [], 0
+    rows = []
+    left_out = 0
     for items in items_of(task, drawn, Chat):
         samples = [render(learner, item) for item in items]
         kept = [(ids, mask) for ids, mask in samples if len(ids) <= cfg.max_tokens and any(mask[1:])]
@@ -61,24 +64,25 @@ def chat_step(learner, task, drawn, place):
     return Step(pack(rows, cfg.row_tokens), weight, left_out)
 
 
-def sft_loss(learner, batch, step):
+def sft_loss(learner: Learner, batch: Batch, step: Step) -> list:
     return [losses.sft(token_logp(learner.model, batch)).sum()]
 
 
 # ------------------------------------------------------------------------------------------------ classify
-def label_step(learner, task, drawn, place):
-    """One row a text, whose parts are shortened where it is too long."""
-    items = flat_items(task, drawn, Label)
-    rows, cut = [], 0
-    for item in items:
-        ids, shortened = learner.tokenizer.fitted(item.messages, learner.cfg.max_tokens)
+def label_step(learner: Learner, task, drawn: list, place: Place) -> Step:
+    """One row for each text; a text that is too long is shortened."""
+    rows = []
+    cut = 0
+    for item in flat_items(task, drawn, Label):
+        ids, shortened = learner.tokenizer.fit_prompt(item.messages, learner.cfg.max_tokens)
         rows.append(text_row(ids, item.target))
         cut += shortened
     return Step(rows, len(rows), report={"cut": cut / max(1, len(rows))})
 
 
-def classify_loss(learner, batch, step):
-    labels, logits = batch.labels, class_logits(learner.model, batch)
+def classify_loss(learner: Learner, batch: Batch, step: Step) -> list:
+    labels = batch.labels
+    logits = class_logits(learner.model, batch)
     right = logits.argmax(-1) == (labels if labels.dim() == 1 else labels.argmax(-1))
     return [losses.classify(logits, labels).sum(), right.sum()]
 
@@ -86,39 +90,43 @@ def classify_loss(learner, batch, step):
 # ------------------------------------------------------------------------------------------------ preference
 @dataclass
 class JudgedStep(Step):
-    others: list = field(default_factory=list)  # rows of every reply put to another reply's prompt
+    others: list = field(default_factory=list)  # rows of every reply after the prompt of another reply
     z: torch.Tensor | None = None  # the mean of logp - ref over these (kto_before)
 
 
-def trees_that_fit(groups, most):
-    """A row for each (samples, labels) that must stay together, and how many did not fit."""
+def trees_that_fit(groups, max_tokens):
+    """A row for each (samples, labels) that must stay together, and how many rows were too long."""
     rows = [share_prefixes(*group) for group in groups]
-    kept = [row for row in rows if len(row.ids) <= most]
+    kept = [row for row in rows if len(row) <= max_tokens]
     return kept, len(rows) - len(kept)
 
 
-def pair_step(learner, task, drawn, place):
+def pair_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     """The chosen and the rejected reply of a pair branch from one prompt."""
-    cfg, groups = learner.cfg, []
+    cfg = learner.cfg
+    render_reply = learner.tokenizer.render_reply
+    groups = []
     for item in flat_items(task, drawn, Pair):
-        samples = [learner.tokenizer.replied(item.messages, text) for text in (item.chosen, item.rejected)]
+        samples = [render_reply(item.messages, reply) for reply in (item.chosen, item.rejected)]
         groups.append((samples, [1.0, 0.0]))
     rows, left_out = trees_that_fit(groups, cfg.max_tokens)
     return Step(pack(rows, cfg.row_tokens), len(rows), left_out)
 
 
-def judged_step(learner, task, drawn, place):
-    """A row a reply, its label 1 where it is good and 0 where not."""
-    cfg, groups = learner.cfg, []
+def judged_step(learner: Learner, task, drawn: list, place: Place) -> Step:
+    """A row for each reply, with label 1 if it is good, else 0."""
+    cfg = learner.cfg
+    groups = []
     for item in flat_items(task, drawn, Judged):
-        groups.append(([learner.tokenizer.replied(item.messages, item.reply)], [float(item.good)]))
+        sample = learner.tokenizer.render_reply(item.messages, item.reply)
+        groups.append(([sample], [float(item.good)]))
     rows, left_out = trees_that_fit(groups, cfg.max_tokens)
     others = swap_replies(rows) if len(rows) > 1 else []
     return JudgedStep(pack(rows, cfg.row_tokens), len(rows), left_out, others=others)
 
 
 def swap_replies(rows):
-    """Rows of one reply each, every reply put to the next row's prompt."""
+    """Rows of one reply each, where every reply follows the prompt of the next row."""
     swapped = []
     for row, other in zip(rows[1:] + rows[:1], rows):
         prompt = row.ids[: row.source[0] + 1]
@@ -127,26 +135,26 @@ def swap_replies(rows):
     return swapped
 
 
-def reply_logp(model, batch):
-    """Summed log-probability of each sample's learned tokens, (samples,)."""
+def reply_logp(model, batch: Batch) -> torch.Tensor:
+    """Summed log-probability of the learned tokens of each sample, (S,)."""
     logp = token_logp(model, batch)
     return logp.new_zeros(len(batch.labels)).index_add(0, batch.owner, logp)
 
 
-def dpo_loss(learner, batch, step):
+def dpo_loss(learner: Learner, batch: Batch, step: Step) -> list:
     beta = learner.cfg.beta
     ref = before_training(learner, reply_logp, batch).view(-1, 2)
     logp = reply_logp(learner.model, batch).view(-1, 2)  # (pairs, 2)
     gain = (logp - ref).detach()
     loss = losses.dpo(logp[:, 0], logp[:, 1], ref[:, 0], ref[:, 1], beta)
-    # arXiv 2404.19733: or both replies may fall, and what nobody meant rise
+    # arXiv 2404.19733: else both replies may become less likely, and unwanted ones more
     loss = loss - learner.cfg.nll * logp[:, 0]
     return [loss.sum(), (gain[:, 0] > gain[:, 1]).sum(), beta * (gain[:, 0] - gain[:, 1]).sum()]
 
 
 @torch.no_grad()
 def kto_before(learner, step, batches, reduce):
-    """z is 0 where there are no other prompts."""
+    """Fill in step.z, which is 0 where there are no other prompts."""
     z = torch.zeros((), device=learner.model.device)
     for batch in batches(step.others):
         gain = reply_logp(learner.model, batch) - before_training(learner, reply_logp, batch)
@@ -155,53 +163,63 @@ def kto_before(learner, step, batches, reduce):
     step.z = z / max(1, len(step.others))
 
 
-def kto_loss(learner, batch, step):
-    ref, logp = before_training(learner, reply_logp, batch), reply_logp(learner.model, batch)
+def kto_loss(learner: Learner, batch: Batch, step: Step) -> list:
+    ref = before_training(learner, reply_logp, batch)
+    logp = reply_logp(learner.model, batch)
     return [losses.kto(logp, ref, batch.labels > 0, step.z, learner.cfg.beta).sum()]
 
 
 # ------------------------------------------------------------------------------------------------ whole steps
 @dataclass
 class WholeStep(Step):
-    """A step whose loss needs what the model makes of all its rows. A row's first label is its number."""
+    """A step whose loss needs the model's outputs for all its rows. The first label of a row is its index."""
 
-    values: torch.Tensor | None = None  # (rows, values): each row's share of the step's sums (whole_before)
+    values: torch.Tensor | None = None  # (rows, values): each row's part of the step's sums (see `before`)
     slope: torch.Tensor | None = None  # (rows, width): the gradient of the loss at each row's output
 
 
-def whole_step_functions(outputs, width, total):
-    """(before, loss) of an objective over whole steps, from outputs(learner, batch), (B, width(learner)), and
-    total(learner, outputs of all rows, step), a list of values of each row (rows,), the loss first."""
+def whole_step_functions(outputs: Callable, width: Callable, total: Callable) -> tuple:
+    """(before, loss) of an objective over whole steps.
+
+    outputs(learner, batch) are the model's outputs (B, width(learner)); total(learner, outputs of all rows,
+    step) is a list of values for each row (rows,), the loss first."""
 
     def before(learner, step, batches, reduce):
-        """The gradient cache of arXiv 2101.06983: compute all outputs without gradients, then the gradient of
-        the loss at them, as if they were parameters. With these slopes any batch of the step can be learned
-        from alone, on any rank, and the gradients are those of the whole:
+        """The gradient cache of arXiv 2101.06983: all outputs first, without gradients; then the gradient of
+        the loss at the outputs, as if they were parameters. These slopes are all that a batch needs to know
+        of the others. So each is learned from alone, on any rank, and the gradients add up to the step's.
 
-            step of 3 rows, batches of 2 and 1      outputs  o1 o2 | o3        loss(o1, o2, o3)
-            slopes s = d loss / d o                 batch 1 learns from s1 o1 + s2 o2, batch 2 from s3 o3
+        A model of one weight w = 2 with outputs o = w x, for x = 1, 3, 2, and the loss o0 o1 o2, which no
+        batch can compute alone. The batches are rows 0 and 1, and row 2:
 
-        A step that is one batch is learned from at once, and `slope` stays None."""
+            1. outputs            o = 2, 6 | 4          loss 48
+            2. slopes d loss/d o  s = 24, 8 | 12
+            3. batch 0            learns from s0 o0 + s1 o1, with the gradient 24 * 1 + 8 * 3 = 48 for w
+               batch 1            learns from s2 o2,         with the gradient 12 * 2 = 24
+               sum                72, as of the loss itself, 6 w^3: its gradient is 18 w^2
+
+        A step of a single batch is learned from directly, and `slope` stays None."""
         ready = list(batches(step.rows))
         if len(ready) == 1 and len(ready[0].ids) == len(step.rows):
             return
-        found = torch.zeros(len(step.rows), width(learner), device=learner.model.device)
+        everything = torch.zeros(len(step.rows), width(learner), device=learner.model.device)
         with torch.no_grad():
             for batch in batches(step.rows):
                 made = outputs(learner, batch).float()
-                found[batch.labels[:, 0]] = 0 if batch.filler else made
-        reduce(found)
+                everything[batch.labels[:, 0]] = 0 if batch.filler else made
+        reduce(everything)
         with torch.enable_grad():
-            values = total(learner, found.requires_grad_(), step)
-            (step.slope,) = torch.autograd.grad(values[0].sum(), found)
+            values = total(learner, everything.requires_grad_(), step)
+            (step.slope,) = torch.autograd.grad(values[0].sum(), everything)
         step.values = torch.stack(values, 1).detach()
 
     def loss(learner, batch, step):
-        made, number = outputs(learner, batch).float(), batch.labels[:, 0]
+        made = outputs(learner, batch).float()
+        index = batch.labels[:, 0]
         if step.slope is None:
-            return [value.sum() for value in total(learner, made[number.argsort()], step)]
-        surrogate = (made * step.slope[number]).sum()  # has the gradient of the loss; the value is put right
-        values = step.values[number].sum(0)
+            return [value.sum() for value in total(learner, made[index.argsort()], step)]
+        surrogate = (made * step.slope[index]).sum()  # has the gradient of the loss, but not its value
+        values = step.values[index].sum(0)
         return [surrogate + (values[0] - surrogate).detach(), *values[1:]]
 
     return before, loss
@@ -210,52 +228,64 @@ def whole_step_functions(outputs, width, total):
 # ------------------------------------------------------------------------------------------------ contrastive
 @dataclass
 class ContrastStep(WholeStep):
-    """Queries and candidates by the numbers of their rows: tensors."""
+    """Q queries and C candidates, as indices of their rows."""
 
     query: torch.Tensor | None = None  # (Q,) rows of the queries
     candidate: torch.Tensor | None = None  # (C,) rows of the candidates
-    own: torch.Tensor | None = None  # (Q,) which candidate is each query's own
+    positive: torch.Tensor | None = None  # (Q,) which candidate is each query's positive
     query_label: torch.Tensor | None = None  # (Q,)
-    candidate_label: torch.Tensor | None = None  # (C,) a number of its own where none is known
+    candidate_label: torch.Tensor | None = None  # (C,) where none is known, a number that no other has
     teacher: torch.Tensor | None = None  # (Q, G) with --distil: a teacher's scores, -inf where fewer
-    group: torch.Tensor | None = None  # (Q, G) the candidates that these scores are of
+    group: torch.Tensor | None = None  # (Q, G) the candidates that these scores belong to
 
 
 class Texts:
-    """The different texts of a step, numbered as they come."""
+    """The distinct texts of a step, numbered in the order in which they come."""
 
     def __init__(self):
-        self.numbers = {}
+        self.indices = {}  # (kind, text) -> index
 
-    def number(self, kind, text):
-        return self.numbers.setdefault((kind, text), len(self.numbers))
+    def index(self, kind, text):
+        return self.indices.setdefault((kind, text), len(self.indices))
 
     def rows(self, embedder):
-        """One row for each text, its labels (its number, tokens that are not pooled)."""
-        rows = [None] * len(self.numbers)
+        """One row for each text, with labels (its index, how many tokens are not pooled)."""
+        rows = [None] * len(self.indices)
         for kind in ("query", "document"):
-            texts = [text for of_kind, text in self.numbers if of_kind == kind]
+            texts = [text for text_kind, text in self.indices if text_kind == kind]
             tokens = embedder.tokens(texts, embedder.prompt_of(kind)) if texts else []
             for text, (ids, skip) in zip(texts, tokens):
-                number = self.numbers[kind, text]
-                rows[number] = text_row(ids, [number, skip])
+                index = self.indices[kind, text]
+                rows[index] = text_row(ids, [index, skip])
         return rows
 
 
-def contrast_step(learner, task, drawn, place):
-    """One row for each different text; with --bank every label of the task is a candidate."""
-    items, cfg, bank = flat_items(task, drawn, Contrast), learner.cfg, learner.bank
+def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
+    """One row for each distinct text. With --bank every label of the task is a candidate."""
+    items = flat_items(task, drawn, Contrast)
+    cfg = learner.cfg
+    bank = learner.bank
     texts = Texts()
-    query = [texts.number("query", item.query) for item in items]
-    positive = [texts.number("document", bank[item.label_id] if bank else item.positive) for item in items]
-    negatives = []
+    query = [texts.index("query", item.query) for item in items]
+    positive = []
+    for item in items:
+        positive.append(texts.index("document", bank[item.label_id] if bank else item.positive))
+    negatives = []  # a list for each item
+    all_negatives = []
     for item in items:
         hard = item.negatives if cfg.distil or not bank else []  # else they are in the bank
-        negatives.append([texts.number("document", text) for text in hard])
-    in_bank = [texts.number("document", text) for text in bank]
-    candidates = list(dict.fromkeys([*positive, *in_bank, *(n for own in negatives for n in own)]))
-    labels = {n: item.label_id for n, item in zip(positive, items) if not (bank or item.label_id is None)}
-    at = {n: i for i, n in enumerate(candidates)}
+        negatives.append([texts.index("document", text) for text in hard])
+        all_negatives += negatives[-1]
+    in_bank = [texts.index("document", text) for text in bank]
+    candidates = list(dict.fromkeys([*positive, *in_bank, *all_negatives]))  # each once
+    place_of = {index: i for i, index in enumerate(candidates)}
+
+    labels = {}
+    for index, item in zip(positive, items):
+        if not (bank or item.label_id is None):
+            labels[index] = item.label_id
+    label = lambda index: labels.get(index, ~index)  # negative, so unlike any label
+
     rows = texts.rows(learner.embedder)
     tensor = partial(torch.tensor, device=learner.model.device)
     step = ContrastStep(
@@ -263,24 +293,26 @@ def contrast_step(learner, task, drawn, place):
         len(items),
         query=tensor(query),
         candidate=tensor(candidates),
-        own=tensor([at[n] for n in positive]),
-        query_label=tensor([labels.get(n, ~n) for n in positive]),
-        candidate_label=tensor([labels.get(n, ~n) for n in candidates]),
+        positive=tensor([place_of[index] for index in positive]),
+        query_label=tensor([*map(label, positive)]),
+        candidate_label=tensor([*map(label, candidates)]),
     )
     if cfg.distil:
         step.teacher = tensor(teacher_scores(items))
-        size = step.teacher.shape[1]
-        groups = [[at[n], *(at[other] for other in own)] for n, own in zip(positive, negatives)]
-        step.group = tensor([group + group[:1] * (size - len(group)) for group in groups])
+        groups = []
+        for first, hard in zip(positive, negatives):
+            group = [place_of[index] for index in (first, *hard)]
+            groups.append(group + group[:1] * (step.teacher.shape[1] - len(group)))
+        step.group = tensor(groups)
     twins = (step.query_label[:, None] == step.candidate_label).sum().item() - len(items)
     step.report = {"texts": len(rows), "masked": twins / max(1, len(items) * (len(candidates) - 1))}
     return step
 
 
 def teacher_scores(items):
-    """The teacher's scores of each item's own texts, all of one length, -inf where fewer."""
+    """The teacher's scores of the texts of each item, filled up to one length with -inf."""
     if any(item.scores is None for item in items):
-        raise UsageError("--distil: these rows hold no scores of a teacher (infer.py collect --reranker)")
+        raise UsageError("--distil: these rows hold no scores; make them: infer.py collect --reranker")
     size = max(len(item.scores) for item in items)
     return [item.scores + [-math.inf] * (size - len(item.scores)) for item in items]
 
@@ -290,10 +322,12 @@ def text_vectors(learner, batch):
 
 
 def contrast(learner, vectors, step):
-    """[loss of each text, (texts,)] given the vectors of all texts of a step; only queries have one."""
-    query, candidates = vectors[step.query], vectors[step.candidate]
-    labels = step.query_label, step.candidate_label
-    loss = losses.contrastive(query, candidates, step.own, learner.cfg.tau, *labels)
+    """[loss of each text, (texts,)] from the vectors of all texts of a step; only queries have a loss."""
+    query = vectors[step.query]
+    candidates = vectors[step.candidate]
+    loss = losses.contrastive(
+        query, candidates, step.positive, learner.cfg.tau, step.query_label, step.candidate_label
+    )
     if step.teacher is not None:
         scores = torch.einsum("be,bge->bg", query, candidates[step.group]) / learner.cfg.tau
         loss = loss + learner.cfg.distil * losses.distil(scores, step.teacher)
@@ -308,15 +342,17 @@ contrast_before, contrastive_loss = whole_step_functions(
 # ------------------------------------------------------------------------------------------------ duels
 @dataclass
 class DuelStep(WholeStep):
-    targets: torch.Tensor | None = None  # (duels, 3): which side is better, or neither, as distributions
+    targets: torch.Tensor | None = None  # (duels, 3): first is better, second is better, neither; sums to 1
 
 
-def duel_step(learner, task, drawn, place):
-    """Two rows an item, one for each of its sides."""
-    rows, targets, cut = [], [], 0
+def duel_step(learner: Learner, task, drawn: list, place: Place) -> Step:
+    """Two rows for each item, one a side."""
+    rows = []
+    targets = []
+    cut = 0
     for item in flat_items(task, drawn, Duel):
         for messages in (item.first, item.second):
-            ids, shortened = learner.tokenizer.fitted(messages, learner.cfg.max_tokens)
+            ids, shortened = learner.tokenizer.fit_prompt(messages, learner.cfg.max_tokens)
             rows.append(text_row(ids, [len(rows)]))
             cut += shortened
         targets.append(item.target if isinstance(item.target, list) else np.eye(3)[item.target].tolist())
@@ -325,11 +361,12 @@ def duel_step(learner, task, drawn, place):
 
 
 def duel(learner, scores, step):
-    """[loss, whether the verdict is right] of each side, (texts,), those of an item at its first side, given
-    the scores (texts, 2) of all sides: worth and inclination to tie."""
+    """[loss, whether the verdict is right] of each side, (texts,), from the scores (texts, 2) of all sides:
+    worth and inclination to tie. The values of an item stand at its first side, its second has zeros."""
     logits = losses.davidson(scores[::2], scores[1::2])
-    values = losses.classify(logits, step.targets), (logits.argmax(-1) == step.targets.argmax(-1)).float()
-    return [torch.stack([value, torch.zeros_like(value)], 1).flatten() for value in values]
+    loss = losses.classify(logits, step.targets)
+    right = (logits.argmax(-1) == step.targets.argmax(-1)).float()
+    return [torch.stack([value, torch.zeros_like(value)], 1).flatten() for value in (loss, right)]
 
 
 duel_before, duel_loss = whole_step_functions(
@@ -343,9 +380,9 @@ OBJECTIVES = {
     "sft": Objective(Chat, "tokens", chat_step, sft_loss),
     "classify": Objective(Label, "labels", label_step, classify_loss, ("loss", "accuracy")),
     "contrastive": Objective(Contrast, "queries", contrast_step, contrastive_loss,
-                             before=contrast_before, whole=True),
+                             before=contrast_before, whole_step=True),
     "davidson": Objective(Duel, "duels", duel_step, duel_loss, ("loss", "accuracy"),
-                          before=duel_before, whole=True),
+                          before=duel_before, whole_step=True),
     "dpo": Objective(Pair, "pairs", pair_step, dpo_loss, ("loss", "accuracy", "margin"),
                      reference=lambda cfg: True),
     "kto": Objective(Judged, "replies", judged_step, kto_loss,
@@ -356,13 +393,13 @@ OBJECTIVES = {
 # fmt: on
 
 
-def make_step(objective, learner, task, examples, chosen, place):
-    """The Step of the examples chosen, a list of (index, epoch)."""
+def make_step(objective: Objective, learner: Learner, task, examples, chosen, place: Place) -> Step:
+    """The Step of the chosen examples, given as a list of (index, epoch)."""
     return objective.step(learner, task, draw(examples, learner.cfg, chosen), place)
 
 
-def step_number(objective, learner, task, examples, place):
-    """The Step that training makes at a place."""
+def step_at(objective: Objective, learner: Learner, task, examples, place: Place) -> Step:
+    """The Step that training makes at a place, that is, of a given number and on a given rank."""
     cfg = learner.cfg
     chosen = data.indices(cfg.seed, place.number, cfg.batch, len(examples))
     return make_step(objective, learner, task, examples, chosen, place)

@@ -1,7 +1,7 @@
-"""The machine: devices, dtypes, memory, and several processes, one a card, started by torchrun.
+"""The machine: devices, dtypes, memory, and ranks, the processes that torchrun starts, one for each card.
 
-By default every rank holds the model and takes its share of a step's batches; shard() cuts the model itself.
-With one process what is about ranks does nothing."""
+By default every rank holds the whole model and takes its share of a step's batches; shard() cuts the model
+itself. In a single process the functions about ranks do nothing."""
 
 import datetime
 import os
@@ -15,8 +15,8 @@ from terminal import UsageError
 
 
 # ------------------------------------------------------------------------------------------------ the machine
-def device_of(name):
-    """The device of a name; of several ranks each takes the card of its own number."""
+def device_of(name: str) -> torch.device:
+    """The device that --device names. With "auto" each rank takes the card of its own number."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch finds no CUDA device here")
     if name != "auto":
@@ -31,11 +31,13 @@ def device_of(name):
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def dtype_of(name, device):
-    """The dtype of matrix products: for "auto" bfloat16 on a device that multiplies it natively, else
-    float32."""
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products that --dtype names. With "auto" it is bfloat16 on a device that multiplies
+    it natively, and float32 elsewhere."""
     if name != "auto":
         return getattr(torch, name)
+
+    # A device without native bfloat16 emulates it, which is slower than float32.
     native = False
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -44,31 +46,36 @@ def dtype_of(name, device):
     return torch.bfloat16 if native else torch.float32
 
 
-def autocast(device, compute):
-    """Matrix products in the dtype `compute`, within a with block."""
+def autocast(device: torch.device, compute: torch.dtype):
+    """A context in which matrix products are computed in the dtype `compute`."""
     return nullcontext() if compute == torch.float32 else torch.autocast(device.type, compute)
 
 
-def memory_of(device):
-    """Bytes that are free on a graphics card, or of main memory."""
+def memory_of(device: torch.device) -> int:
+    """Free bytes on a graphics card, or all bytes of main memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 # ------------------------------------------------------------------------------------------------ ranks
-def join(device):
-    """(rank, world): this process's number and how many torchrun started; joins them."""
+def join(device: torch.device) -> tuple[int, int]:
+    """Connect this process with those that torchrun started. Returns (rank, world): its number, and how many
+    there are."""
     world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1 and not dist.is_initialized():
-        patience = datetime.timedelta(hours=4)  # the others wait while the first evaluates
+    if world == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        patience = datetime.timedelta(hours=4)  # the other ranks wait while the first one evaluates
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
-    return (dist.get_rank(), world) if world > 1 else (0, 1)
+    return dist.get_rank(), world
 
 
 def leave(code):
-    """End the process with an exit code. One of several ranks skips what C++ does at exit, where threads of
-    torch.distributed that still run abort it at times (terminate called without an active exception)."""
+    """End the process with an exit code.
+
+    A rank skips the clean-up of C++ at exit: threads of torch.distributed that are still running sometimes
+    abort it ("terminate called without an active exception")."""
     if not dist.is_initialized():
         sys.exit(code)
     sys.stdout.flush()
@@ -77,29 +84,31 @@ def leave(code):
 
 
 def shard(model):
-    """Cut every parameter over the ranks (FSDP2): each keeps its part, and its gradient and optimizer state,
-    and holds one block at a time whole while it computes. Returns the model, on the ranks' devices."""
-    from torch.distributed.device_mesh import init_device_mesh  # takes a second that others need not wait
+    """Cut every parameter over the ranks (FSDP2) and return the model, on the ranks' devices.
+
+    Each rank keeps its part of every parameter, gradient and optimizer state. While it computes, it holds one
+    whole block at a time."""
+    from torch.distributed.device_mesh import init_device_mesh  # imported here because it takes a second
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     for part in (*model.layers, model):
         fully_shard(part, mesh=mesh)
-        part.set_gradient_divide_factor(1.0)  # losses are divided by the weight of all ranks already
+        part.set_gradient_divide_factor(1.0)  # losses are already divided by the weight of all ranks
         part.set_force_sum_reduction_for_comms(True)
-    for head in ("logits", "classify"):
+    for head in ("logits", "classify"):  # methods besides forward() that read sharded weights
         register_fsdp_forward_method(model, head)
     return model
 
 
-def whole(tensor):
-    """A tensor as one rank would have it: where it is sharded all ranks must ask for it together."""
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor that may be sharded. All ranks must call this together."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def split_as(weight, value):
-    """A value cut over the ranks as the weight is, where it has its shape."""
+    """A value, cut over the ranks like the weight if it is a tensor of the same shape."""
     if not hasattr(weight, "full_tensor") or getattr(value, "shape", None) != weight.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -107,16 +116,16 @@ def split_as(weight, value):
     return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
 
 
-def summed(*tensors):
-    """Add up tensors over all ranks, in place."""
+def sum_over_ranks(*tensors):
+    """Add up each tensor over all ranks, in place."""
     if dist.is_initialized():
+        # All sums start before the first wait, so they overlap.
         for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
             work.wait()
-    return tensors
 
 
-def gathered(value):
-    """Every rank's value, in their order: a list."""
+def gather(value) -> list:
+    """The values of all ranks, in the order of the ranks."""
     if not dist.is_initialized():
         return [value]
     values = [None] * dist.get_world_size()
@@ -124,8 +133,8 @@ def gathered(value):
     return values
 
 
-def agreed(numbers, device):
-    """The first rank's numbers on every rank, a list: clocks and scores differ, decisions must not."""
+def from_first_rank(numbers: list, device: torch.device) -> list:
+    """The first rank's numbers, on every rank. Clocks and scores differ between ranks, decisions must not."""
     if not dist.is_initialized():
         return numbers
     tensor = torch.tensor(numbers, dtype=torch.float64, device=device)

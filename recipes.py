@@ -1,9 +1,9 @@
-"""Every flag of train.py and infer.py, and the parser; a game's own flags are the Options of its task, its
-recipes stand in games/<game>/recipes.py.
+"""Every flag of train.py and infer.py, and the parser. A game's own flags are the Options of its task, its
+recipes are in games/<game>/recipes.py.
 
-A field is a flag, the comment behind it is its help, and a comment line before it is the heading under which
---help prints it: `# HEADING | VERBS`, where VERBS are the verbs, or losses, that use the flags below (all,
-where there are none). Values come from: field default < recipe < command line."""
+A field is a flag, and the comment behind it is its help. A comment line above is a heading of --help:
+`# HEADING | VERBS`. VERBS are the verbs or losses that use the flags below it; without VERBS all of them do.
+A value on the command line beats the recipe's, and that beats the default of the field."""
 
 import argparse
 import dataclasses
@@ -26,10 +26,11 @@ class Shared:
     # the game
     task: str = "20q"  # the game
     # where
-    seed: int = 0  # of everything random
+    seed: int = 0  # seed of all random numbers
     device: str = "auto"  # auto, cuda, mps or cpu
-    threads: int = 0  # CPU threads; 0 leaves it to torch
-    runs: str = "runs"  # folder of all runs
+    threads: int = 0  # CPU threads; 0 leaves the number to torch
+    runs: str = "runs"  # folder that holds all runs
+    verbose: bool = False  # print every metric and group of an evaluation; arc: every program as well
 
 
 @dataclass
@@ -37,74 +38,74 @@ class Train(Shared):
     # the game
     recipe: str = ""  # named settings; default: TASK-LOSS, TASK-model with --model or --init, or TASK
     # what is trained
-    model: str = ""  # start from a model folder or Hub name; without it from scratch
+    model: str = ""  # start from a model folder or Hub name; without it train from scratch
     revision: str = ""  # branch, tag or commit of a Hub name
     init: str = ""  # start from the model of an earlier run
-    format: str = ""  # chat format, where the checkpoint's own is not recognised
-    dim: int = 128  # from scratch: model width
-    layers: int = 3  # from scratch: blocks
-    heads: int = 4  # from scratch: heads of queries, keys and values
+    format: str = ""  # chat format, for a checkpoint whose own is not recognised
+    dim: int = 128  # from scratch: width of the model
+    layers: int = 3  # from scratch: number of blocks
+    heads: int = 4  # from scratch: heads for queries, keys and values
     mlp_dim: int = 384  # from scratch: inner width of the MLP
-    vocab: int = 8000  # from scratch: largest vocabulary of its tokenizer
+    vocab: int = 8000  # from scratch: largest size of the vocabulary
     lora_rank: int = 0  # train an adapter of this rank; 0 trains the weights themselves
-    lora_alpha: float = 0.0  # scale of the adapter times its rank; 0 is twice the rank
-    lora_targets: str = ""  # layers that get an adapter (q_proj,v_proj ...), by default all of a block
+    lora_alpha: float = 0.0  # the adapter is scaled by alpha / rank; 0 takes twice the rank
+    lora_targets: str = ""  # layers that get an adapter (q_proj,v_proj ...); default: all in a block
     lora_dropout: float = 0.0  # dropout on the adapter's input
     rslora: bool = False  # scale by alpha / sqrt(rank)
-    dora: bool = False  # learn the length of each weight row as well (arXiv 2402.09353)
-    train_only: str = ""  # train only parameters whose name this regular expression finds
+    dora: bool = False  # also learn the length of each weight row (arXiv 2402.09353)
+    train_only: str = ""  # train only parameters whose name matches this regular expression
     # the loss
-    loss: str = ""  # objective, by default the game's; --help shows the flags of the one chosen
-    learn_all: bool = False  # learn every token of a chat, prompts as well
+    loss: str = ""  # objective; default: the game's own. --help with --loss shows its flags
+    learn_all: bool = False  # learn every token of a chat, prompts included
     # preferences | dpo kto
-    beta: float = 0.1  # how closely the model before training is kept to
+    beta: float = 0.1  # how strongly the model is kept near the one before training
     nll: float = 0.0  # dpo: weight of the chosen reply's negative log-likelihood
     # retrieval | contrastive
     tau: float = 0.05  # temperature of the softmax over the candidates
     distil: float = 0.0  # weight of the divergence from a teacher's scores
-    bank: bool = False  # every query against all labels of the task
+    bank: bool = False  # compare every query with all labels of the task
     # reinforcement | grpo
-    group: int = 8  # games of each example
-    temperature: float = 1.0  # of the sampled replies
+    group: int = 8  # games about each example
+    temperature: float = 1.0  # temperature of the sampled replies
     scale_rewards: bool = True  # divide advantages by the group's standard deviation
     normalise: Literal["token", "sequence", "constant"] = "token"  # divide by tokens, replies or --max-new
     kl: float = 0.0  # weight of the divergence from the model before training
     updates: int = 1  # optimizer steps on the same games
-    mask_truncated: bool = True  # do not learn from replies cut at --max-new
+    mask_truncated: bool = True  # learn nothing from replies that were cut at --max-new
     # how
-    steps: int = 0  # optimizer steps; 0 follows from --epochs
-    epochs: float = 1.0  # passes over the examples, where --steps is 0
-    max_minutes: float = 0.0  # end training in time, the learning rate at its end; 0: no limit
-    patience: int = 0  # end after so many evaluations in a row without a better score; 0 never
-    batch: int = 16  # examples a step
+    steps: int = 0  # optimizer steps; 0 computes them from --epochs
+    epochs: float = 1.0  # passes over the examples, unless --steps is given
+    max_minutes: float = 0.0  # stop after this time, with the schedule at its end; 0: no limit
+    patience: int = 0  # stop after so many evaluations in a row without a better score; 0: never
+    batch: int = 16  # examples in a step
     max_tokens: int = 512  # longest sample; longer ones are dropped (texts to classify are cut)
-    row_tokens: int = 0  # slots of a packed row; 0: --max-tokens on a GPU, no packing on a CPU
-    micro_tokens: int = 0  # slots a forward pass; 0: 8192 on a GPU, 512 on a CPU, or a whole step
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon takes the blocks' matrices, adamw the rest
+    row_tokens: int = 0  # slots in a packed row; 0: --max-tokens on a GPU, no packing on a CPU
+    micro_tokens: int = 0  # slots in a forward pass; 0: 8192 on a GPU, 512 on a CPU, or a whole step
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon updates the blocks' matrices, adamw the rest
     lr: float = 1e-4  # peak learning rate of adamw
     muon_lr: float = 0.02  # peak learning rate of muon
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # learning rate after the warm-up
     warmup: float = 0.05  # share of the steps in which the learning rate rises
-    final_lr: float = 0.0  # where the schedule ends, as a share of the peak
-    beta2: float = 0.95  # adamw
-    weight_decay: float = 0.0  # of matrices
-    clip: float = 1.0  # largest gradient norm; 0 never clips
+    final_lr: float = 0.0  # end of the schedule, as a share of the peak
+    beta2: float = 0.95  # adamw's average of squared gradients
+    weight_decay: float = 0.0  # weight decay of matrices
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
     # evaluation and saving
-    limit: int = 0  # train on the first examples only; 0 takes all
-    keep: float = 0.1  # refuse to train where a smaller share of the rows or samples is usable
-    eval_n: int = 400  # examples of the evaluation after training
-    eval_replies: int = 0  # replies to each example in evaluations; 0: as the game asks
-    eval_every: int = 0  # evaluate every so many steps as well
-    eval_few: int = 100  # examples of the evaluations before and during training
-    save_every: int = 0  # checkpoint every so many steps; the last one always
+    limit: int = 0  # train on the first examples only; 0: on all
+    keep: float = 0.1  # refuse to train if a smaller share of the rows or samples is usable
+    eval_n: int = 400  # examples in the evaluation after training
+    eval_replies: int = 0  # replies to each example in evaluations; 0: the game's default
+    eval_every: int = 0  # also evaluate every so many steps
+    eval_few: int = 100  # examples in the evaluations before and during training
+    save_every: int = 0  # save a checkpoint every so many steps; the last step is always saved
     max_new: int = 24  # longest reply in evaluations, in tokens
     # where
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # products; auto: bfloat16 if native
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of products; auto: bfloat16 if native
     checkpointing: bool = False  # compute activations twice: less memory, a third more work
     shard: bool = False  # under torchrun: cut the model over the cards (FSDP2)
-    name: str = ""  # of this run; by default task and time
-    resume: str = ""  # go on with a run
-    show: int = 1  # rendered samples to print before the first step
+    name: str = ""  # name of the run; default: task and time
+    resume: str = ""  # continue this run
+    show: int = 1  # samples to print before the first step
     dry_run: bool = False  # print what would be trained, and stop
 
 
@@ -113,54 +114,55 @@ class Infer(Shared):
     # the game
     verb: str = "play"  # play, eval, sample, collect, submit, merge or rows
     # the model
-    run: str = ""  # a run; by default runs/latest where no --model is given
+    run: str = ""  # a run; default: runs/latest, unless --model is given
     model: str = ""  # a model folder or Hub name
     revision: str = ""  # branch, tag or commit of a Hub name
-    lora: str = ""  # an adapter to put on it
-    format: str = flag("", as_trained=True)  # chat format, where the checkpoint's own is not recognised
+    lora: str = ""  # an adapter for the model
+    format: str = flag("", as_trained=True)  # chat format, for a checkpoint whose own is not recognised
     # what
-    limit: int = 400  # examples to evaluate on, or to collect from; 0 takes all
+    limit: int = 400  # examples to evaluate on, or to collect from; 0: all
     out: str = ""  # write the result to this new file
     # what to say | sample
-    prompt: str = ""  # what to say to the model
+    prompt: str = ""  # a message for the model
     prompts: str = ""  # rows with a "prompt" or "messages" each (file, folder, Hub data set); needs --out
     # a submission | submit
-    predictions: str = ""  # the predictions that eval wrote, where the game makes it from them
+    predictions: str = ""  # the predictions that eval wrote, for a game whose submission needs them
     # playing | play
-    seat: str = ""  # the model's, asker (you answer) or answerer; arena: model or person judges
+    seat: str = ""  # the model's seat: asker (you answer) or answerer; arena: model or person judges
     # replies | play eval sample collect submit
-    n: int = 1  # replies to each prompt, by default as many as the game asks for; above 1: --temperature
-    temperature: float = 0.0  # 0 takes the likeliest token; eval and play: by default the game's
-    top_k: int = 0  # sample among the k likeliest tokens; 0 among all
+    n: int = 1  # replies to each prompt; default: the game's. More than 1 need --temperature
+    temperature: float = 0.0  # 0 takes the likeliest token; default for eval and play: the game's
+    top_k: int = 0  # sample among the k likeliest tokens; 0: among all
     top_p: float = 1.0  # sample among the fewest tokens that hold this share of the probability
     min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
-    max_new: int = 256  # longest reply, in tokens; eval and play: by default the game's
-    max_tokens: int = flag(512, as_trained=True)  # longest text to classify, longer ones are cut
+    max_new: int = 256  # longest reply, in tokens; default for eval and play: the game's
+    max_tokens: int = flag(512, as_trained=True)  # longest text to classify; longer ones are cut
     # test-time training | eval
-    ttt_steps: int = 0  # train so many steps on what each task shows before it is answered
-    ttt_rounds: int = 1  # ... so many times, where that takes own replies, --n of them over all rounds
-    ttt_tasks: int = 1  # ... on so many tasks together, each group of them from the same start
-    ttt_batch: int = 8  # ... examples a step
+    ttt_steps: int = 0  # train this many steps on what each task shows, before it is answered
+    ttt_rounds: int = 1  # ... in this many rounds, if it learns from replies; --n counts all rounds
+    ttt_tasks: int = 1  # ... on this many tasks together; each group starts from the same weights
+    ttt_batch: int = 8  # ... with this many examples in a step
     # where
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: the file's, on a CPU float32
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: the file's; float32 on a CPU
 
 
 # ------------------------------------------------------------------------------------------------ parsing
-def groups_of(kind):
-    """[(heading, verbs, {field name: help})] of a dataclass and its bases, read from their comments; verbs
-    is empty where all of them use the group."""
+def groups_of(kind: type) -> list[tuple]:
+    """[(heading, verbs, {field name: help})] of a dataclass and its bases, read from the comments in their
+    source. verbs is empty if every verb uses the group."""
     groups = {}
-    for each in kind.__mro__[:-1]:
+    for base in kind.__mro__[:-1]:  # without object
         heading = ("", "")
-        for line in inspect.getsource(each).split("\n"):
-            if found := re.fullmatch(r"    # ([^|]+?)(?: \| ([\w ]+))?", line):
-                heading = found[1], found[2] or ""
-            elif found := re.fullmatch(r"    (\w+): [^#]*# (.*)", line):
-                groups.setdefault(heading, {})[found[1]] = found[2]
+        for line in inspect.getsource(base).split("\n"):
+            if match := re.fullmatch(r"    # ([^|]+?)(?: \| ([\w ]+))?", line):
+                heading = match[1], match[2] or ""
+            elif match := re.fullmatch(r"    (\w+): [^#]*# (.*)", line):
+                groups.setdefault(heading, {})[match[1]] = match[2]
     return [(heading, tuple(verbs.split()), fields) for (heading, verbs), fields in groups.items()]
 
 
-def nearest(word, known):
+def nearest(word: str, known: list) -> str:
+    """The end of a message about an unknown word: the known word that it resembles, if any."""
     close = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -170,7 +172,7 @@ def refuse(message):
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """A line for each flag, in columns."""
+    """One line for each flag, in columns."""
 
     def __init__(self, prog):
         super().__init__(prog, width=110, max_help_position=24)
@@ -184,26 +186,32 @@ class HelpFormatter(argparse.HelpFormatter):
         return super()._format_action_invocation(action)
 
 
-def add_flags(parser, kind, used):
-    """Give an argparse parser the flags of a dataclass; --help shows the groups of all verbs and those of the
-    verb and loss that are `used`."""
+def add_flags(parser, kind: type, used: set):
+    """Add the flags of a dataclass to a parser. --help shows groups without verbs, and groups for a verb or
+    loss in `used`; the other flags are accepted all the same."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for heading, verbs, helps in groups_of(kind):
-        shown = not (used and verbs) or bool(used & {*verbs})
+        visible = not (used and verbs) or bool(used & {*verbs})
         titles = {group.title: group for group in parser._action_groups}
-        group = titles.get(heading) or (parser.add_argument_group(heading) if shown else parser)
+        group = titles.get(heading) or (parser.add_argument_group(heading) if visible else parser)
         for name, text in helps.items():
-            field = fields[name]
-            flags, settings = settings_of(field)
-            others = [str(choice) for choice in get_args(field.type) if choice not in ("", field.default)]
-            values = " | ".join([str(field.default), *others] if field.default else others)
-            text += f" [{values}]" if values else ""
-            settings["help"] = text.replace("%", "%%") if shown else argparse.SUPPRESS
+            flags, settings = settings_of(fields[name])
+            settings["help"] = argparse.SUPPRESS
+            if visible:
+                # argparse formats a help text with %, so a plain % must be doubled.
+                settings["help"] = (text + choices_text(fields[name])).replace("%", "%%")
             group.add_argument(*flags, **settings)
 
 
-def settings_of(field):
-    """(names, keywords) of argparse's add_argument for a field."""
+def choices_text(field) -> str:
+    """The default of a field and its other choices, for the end of its help."""
+    choices = [str(field.default)] if field.default else []
+    choices += [str(choice) for choice in get_args(field.type) if choice not in ("", field.default)]
+    return f" [{' | '.join(choices)}]" if choices else ""
+
+
+def settings_of(field) -> tuple:
+    """(names, keywords) of a field for argparse's add_argument."""
     flags = [f"--{field.name.replace('_', '-')}"]
     if field.name == "verb":
         return ["verb"], dict(nargs="?", default=field.default)
@@ -215,27 +223,28 @@ def settings_of(field):
     return flags, dict(type=type(choices[0]) if choices else field.type, metavar="")
 
 
-def game_of(argv):
-    """(task, recipe, loss) that a call names, the task by its recipe where no --task is given."""
+def game_of(argv: list) -> tuple:
+    """(task, recipe, loss) that a call names. Without --task, the name of the recipe begins with the task."""
+    # A first parser, because the flags of the second one depend on the task.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.error = refuse
     for name in ("--task", "--recipe", "--loss"):
         early.add_argument(name, default="")
     first, _ = early.parse_known_args(argv)
     recipe = first.recipe
-    by_name = next((game for game in GAMES if f"{recipe}-".startswith(f"{game}-")), "")
-    if recipe and recipe not in (recipes_of(by_name) if by_name else ()):
+    game = next((game for game in GAMES if f"{recipe}-".startswith(f"{game}-")), "")
+    if recipe and not (game and recipe in recipes_of(game)):
         known = [name for game in GAMES for name in recipes_of(game)]
         raise UsageError(f"--recipe {recipe}: unknown{nearest(recipe, known)} (known: {', '.join(known)})")
-    task = first.task or by_name or Shared.task
+    task = first.task or game or Shared.task
     if task not in GAMES:
         raise UsageError(f"--task {task}: unknown{nearest(task, GAMES)} (known: {', '.join(GAMES)})")
     return task, recipe, first.loss
 
 
-def parse(kind, argv=None):
-    """The settings of a call: an instance of kind with the game's own Options as `.options` and the origin of
-    each value that is not the default as `.origin`. Raises UsageError."""
+def parse(kind: type, argv: list | None = None):
+    """The settings of a call, an instance of kind (Train or Infer). `.options` holds the game's own Options,
+    `.origin` the source of each value that is not a default. Raises UsageError."""
     argv = sys.argv[1:] if argv is None else list(argv)
     task, recipe, loss = game_of(argv)
     parser = argparse.ArgumentParser(
@@ -247,31 +256,30 @@ def parse(kind, argv=None):
     )
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     parser.error = refuse
-    kinds = (kind, task_class(task).Options)
     used = {word for word in argv if word in VERBS}
     if kind is Train:
         used = {"train", loss or recipes_of(task).get(recipe, {}).get("loss") or task_class(task).loss}
-    for each in kinds:
-        add_flags(parser, each, used)
-    given, rest = parser.parse_known_args(argv)
-    if rest:
+    add_flags(parser, kind, used)
+    add_flags(parser, task_class(task).Options, used)
+
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
         flags = [option for action in parser._actions for option in action.option_strings]
-        raise UsageError(f"{rest[0]}: unknown{nearest(rest[0].split('=')[0], flags)}")
+        raise UsageError(f"{unknown[0]}: unknown{nearest(unknown[0].split('=')[0], flags)}")
     given = vars(given)
-    chosen = {}
+    merged = {**given, "task": task}
     if kind is Train:
         recipe = recipe or default_recipe(task, given)
-        chosen = recipes_of(task).get(recipe, {}) | {"recipe": recipe}
-    merged = {**chosen, **given, "task": task}
+        merged = {**recipes_of(task).get(recipe, {}), "recipe": recipe, **merged}
     settings = restore(kind, merged)
     settings.origin = {name: "flag" if name in given else f"recipe {recipe}" for name in merged}
-    for each in (settings, settings.options):
-        check(each)
+    check(settings)
+    check(settings.options)
     return settings
 
 
-def default_recipe(task, given):
-    """The recipe of a call of train.py that names none."""
+def default_recipe(task: str, given: dict) -> str:
+    """The recipe for a call of train.py that names none."""
     by_loss = f"{task}-{given.get('loss')}"
     if by_loss in recipes_of(task):
         return by_loss
@@ -279,9 +287,10 @@ def default_recipe(task, given):
 
 
 def check(settings):
-    """Raise UsageError where a value is not what its field says."""
+    """Raise UsageError if a value is out of the range of its field."""
     for field in dataclasses.fields(settings):
-        value, name = getattr(settings, field.name), field.name.replace("_", "-")
+        name = field.name.replace("_", "-")
+        value = getattr(settings, field.name)
         if get_args(field.type):
             check_choice(name, value, get_args(field.type))
         elif isinstance(value, (int, float)) and value < 0:
@@ -290,42 +299,42 @@ def check(settings):
             raise UsageError(f"--{name} {value}: a share lies between 0 and 1")
 
 
-def restore(kind, saved):
-    """Settings from the flat dict that `values` made of them; names that are no flags any more are left
-    out."""
-    options = task_class(saved["task"]).Options
-    parts = [
-        {field.name: saved[field.name] for field in dataclasses.fields(each) if field.name in saved}
-        for each in (kind, options)
-    ]
-    settings = kind(**parts[0])
-    settings.options, settings.origin = options(**parts[1]), dict.fromkeys(saved, "run")
+def restore(kind: type, saved: dict):
+    """Settings from a flat dict, as `values` returns it. Flags that no longer exist are ignored."""
+
+    def fill(part):
+        names = {field.name for field in dataclasses.fields(part)}
+        return part(**{name: value for name, value in saved.items() if name in names})
+
+    settings = fill(kind)
+    settings.options = fill(task_class(saved["task"]).Options)
+    settings.origin = dict.fromkeys(saved, "run")
     return settings
 
 
-def values(settings):
-    """Every setting as one flat dict, the game's own included."""
+def values(settings) -> dict:
+    """All settings as one flat dict, with the game's own."""
     return dataclasses.asdict(settings) | dataclasses.asdict(settings.options)
 
 
 # ------------------------------------------------------------------------------------------------ marks
-def take_from_run(settings, saved):
-    """Give settings of infer.py what a run was trained with, saved (run.json's values), where a flag is
-    marked so and no flag of the call says otherwise."""
-    for each in (settings, settings.options):
-        for field in dataclasses.fields(each):
+def take_from_run(settings, saved: dict):
+    """Copy the flags marked as_trained from a run (the values in its run.json) to settings of infer.py,
+    unless the call gives them."""
+    for part in (settings, settings.options):
+        for field in dataclasses.fields(part):
             name = field.name
             if field.metadata.get("as_trained") and name in saved and name not in settings.origin:
-                setattr(each, name, saved[name])
+                setattr(part, name, saved[name])
 
 
-def cosmetic(options):
-    """Names of a game's flags that change no result."""
+def cosmetic(options) -> set:
+    """The names of a game's flags that change no result."""
     return {field.name for field in dataclasses.fields(options) if field.metadata.get("cosmetic")}
 
 
-def agent_flags(options, verb=None):
-    """{name: marks} of the flags that name an agent: those that play instead of a model in this verb, or
-    without a verb those that play beside it. See games.task.flag."""
+def agent_flags(options, verb: str | None = None) -> dict:
+    """{name: marks} of the flags that name an agent (games.task.flag). With a verb, the agent plays in this
+    verb instead of a model. Without a verb, it plays beside the model."""
     marked = {field.name: field.metadata for field in dataclasses.fields(options)}
     return {name: marks for name, marks in marked.items() if "agent" in marks and marks.get("plays") == verb}

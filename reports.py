@@ -1,5 +1,5 @@
-"""What a run says before its first step (what people get wrong, and what --dry-run shows), and the table of
-its figures."""
+"""The report of a run before its first step (its data, its size, the usual mistakes; all that --dry-run
+prints), and the table of an evaluation."""
 
 import json
 import time
@@ -13,166 +13,222 @@ from games.task import Chat, Contrast, Duel, Label, Pair
 from objectives import make_step
 from ranks import autocast, memory_of
 from recipes import values
-from steps import Place, batches_of, draw, items_of
+from steps import Learner, Place, Step, batches_of, draw, items_of
 from terminal import printable
 
+TABLE_LINES = 25  # a table fits a screen
+GROUPS = {"groups", "bias"}  # an evaluation with one of these fields has notes about groups of its examples
 
-def activations(run):
-    """Bytes that a forward pass, run(), keeps for its backward pass, the parameters left out."""
-    kept = {}
+
+# ------------------------------------------------------------------------------------------------ memory
+def activations(forward) -> int:
+    """Bytes that a forward pass keeps for its backward pass, without the parameters."""
+    sizes = {}  # by address, because several operations may keep the same tensor
 
     def keep(tensor):
-        if not (isinstance(tensor, torch.nn.Parameter) or tensor._base is not None and tensor._base.is_leaf):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        # A transposed parameter is a view of it: it takes no memory of its own.
+        is_view_of_leaf = tensor._base is not None and tensor._base.is_leaf
+        if not (isinstance(tensor, torch.nn.Parameter) or is_view_of_leaf):
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run()
-    return sum(kept.values())
+        forward()
+    return sum(sizes.values())
 
 
-def memory(objective, learner, step, device, compute):
-    """A line on what a step takes: weights, gradients, optimizer state, activations of its largest batch."""
-    model, batches = learner.model.train(), partial(batches_of, learner=learner)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
+def memory(objective, learner, step, device, compute) -> str:
+    """A line about the memory that a step takes, with the activations of its largest batch."""
+    model = learner.model.train()
+    batches = partial(batches_of, learner=learner)
     with autocast(device, compute):
         if objective.before:
             objective.before(learner, step, batches, lambda tensor: None)
         batch = next(batches(step.rows))
         kept = activations(lambda: objective.loss(learner, batch, step))
+
+    gradients = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
+    averages = 1 if learner.cfg.optimizer == "muon" else 2  # adamw also keeps one of the squared gradients
     parts = {
         "weights": sum(weight.nbytes for weight in model.parameters()),
-        "gradients": sum(weight.nbytes for weight in trained),
-        "optimizer": sum(weight.nbytes for weight in trained) * (1 if learner.cfg.optimizer == "muon" else 2),
+        "gradients": gradients,
+        "optimizer": gradients * averages,
         "activations": kept,
     }
-    has = memory_of(device)
-    text = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in parts.items())
-    return f"memory: about {sum(parts.values()) / 2**20:,.0f} of {has / 2**20:,.0f} MB ({text})"
+    megabytes = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in parts.items())
+    total = sum(parts.values()) / 2**20
+    return f"memory: about {total:,.0f} of {memory_of(device) / 2**20:,.0f} MB ({megabytes})"
 
 
-def survey(objective, learner, task, examples, seconds=3.0):
-    """A line on the samples of the first epoch: how many, how long, how many too long; of all examples, or of
-    those that `seconds` are enough for. Raises ValueError where almost nothing is left."""
-    cfg, began, steps = learner.cfg, time.time(), []
+# ------------------------------------------------------------------------------------------------ data
+def survey(objective, learner, task, examples, seconds=3.0) -> str:
+    """A line about the samples of the first epoch: their number, their length, and how many are too long.
+
+    It covers all examples, or as many as `seconds` are enough for. Raises ValueError if almost no sample is
+    left."""
+    cfg = learner.cfg
+    began = time.time()
+    steps = []
     for chosen in data.indices(cfg.seed, 0, len(examples), len(examples)):
         steps.append(make_step(objective, learner, task, examples, [chosen], Place()))
         if time.time() - began > seconds:
             break
-    rows = [row for step in steps for row in step.rows]
-    left_out = sum(step.left_out for step in steps)
-    kept = sum(step.weight for step in steps)
-    if objective.item is Chat:  # whose weight is its tokens
-        kept = sum(len(row.labels) for row in rows)
-    check_enough(kept, {f"longer than --max-tokens {cfg.max_tokens}": left_out}, "samples", cfg.keep)
-    sizes = [len(row.ids) for row in rows]
-    line = f"samples: {kept:,} kept; dropped: {left_out:,} too long"
-    if learner.embedder:
-        full = sum(size >= learner.embedder.max_length for size in sizes)
-        line = f"texts: {len(sizes):,}, of them {full:,} that fill --max-tokens or are cut"
-    of = "all" if len(steps) == len(examples) else f"{len(steps):,} of"
-    mean, most = np.mean(sizes or [0]), max(sizes, default=0)
-    return f"{line} (of {of} {len(examples):,} examples); {mean:.0f} tokens a row, {most} at most"
+
+    rows = []
+    too_long = 0
+    kept = 0
+    for step in steps:
+        rows += step.rows
+        too_long += step.left_out
+        # The weight of a step of chats counts tokens, not samples.
+        kept += sum(len(row.labels) for row in step.rows) if objective.item is Chat else step.weight
+    check_enough(kept, {f"longer than --max-tokens {cfg.max_tokens}": too_long}, "samples", cfg.keep)
+
+    lengths = [len(row.ids) for row in rows]
+    line = f"samples: {kept:,} kept; dropped: {too_long:,} too long"
+    if learner.embedder:  # it cuts texts and drops none
+        full = sum(length >= learner.embedder.max_length for length in lengths)
+        line = f"texts: {len(lengths):,}; {full:,} fill --max-tokens or are cut"
+    covered = "all" if len(steps) == len(examples) else f"{len(steps):,} of"
+    mean = np.mean(lengths or [0])
+    longest = max(lengths, default=0)
+    return f"{line} (of {covered} {len(examples):,} examples); {mean:.0f} tokens a row, {longest} at most"
 
 
-def check_enough(kept, dropped, what, least):
-    """Raise ValueError where less than the share `least` (train.py's --keep) of `what` is kept; dropped:
-    reason -> count, as Task.dropped.
+def check_enough(kept: int, dropped: dict, what: str, least: float):
+    """Raise ValueError if less than the share `least` (--keep of train.py) of `what` is kept. dropped:
+    {reason: count}, as in Task.dropped.
 
-    A filter that fits other data than yours can throw nearly everything away and training would still run: a
-    limit of 4,000 characters once left 1,786 of 180,000 rows, which were then learned 400 times over."""
+    A filter made for other data can drop nearly everything, and training would still run. A limit of 4,000
+    characters once left 1,786 of 180,000 rows, and the model then learned these 400 times over."""
     total = kept + sum(dropped.values())
     if kept >= least * total:
         return
-    reasons = sorted(dropped, key=lambda reason: -dropped[reason])
+    reasons = sorted(dropped, key=dropped.get, reverse=True)
     reasons = "; ".join(f"{dropped[reason]:,} {reason}" for reason in reasons)
     raise ValueError(
         f"only {kept:,} of {total:,} {what} are left, a smaller share than --keep {least:g} (dropped: "
-        f"{reasons}); mend the data or what drops it, or lower --keep"
+        f"{reasons}); correct the data or the setting that drops so much, or lower --keep"
     )
 
 
-def dropped_line(dropped):
-    """Rows left out, by reason."""
+def dropped_line(dropped: dict) -> str:
+    """The number of dropped rows for each reason."""
     return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "none"
 
 
-def item_text(item, learner):
-    """An item as terminal text, what is learned in green."""
+def item_text(item, learner) -> str:
+    """An item as text for the terminal, with learned tokens in green."""
     tokenizer = learner.tokenizer
+    prompt_text = lambda ids: tokenizer.colour(ids, [0] * len(ids))
     if isinstance(item, Contrast):
-        parts = [("query", item.query), ("positive", item.positive)]
-        parts += [("negative", text) for text in item.negatives]
-        return "\n".join(f"{kind}: {text}" for kind, text in parts)
+        lines = [f"query: {item.query}", f"positive: {item.positive}"]
+        for text in item.negatives:
+            lines.append(f"negative: {text}")
+        return printable("\n".join(lines))
     if isinstance(item, Chat):
         learn = "all" if learner.cfg.learn_all else item.learn
-        return tokenizer.coloured(*tokenizer.render(item.messages, learn))
+        return tokenizer.colour(*tokenizer.render(item.messages, learn))
     if isinstance(item, Duel):
-        sides = [tokenizer.prompt(messages) for messages in (item.first, item.second)]
-        return "\n".join(tokenizer.coloured(ids, [0] * len(ids)) for ids in sides) + f"\n-> {item.target}"
+        sides = [prompt_text(tokenizer.prompt(messages)) for messages in (item.first, item.second)]
+        return "\n".join([*sides, f"-> {item.target}"])
     if isinstance(item, Label):
-        ids = tokenizer.prompt(item.messages)
-        return f"{tokenizer.coloured(ids, [0] * len(ids))} -> {item.target}"
+        return f"{prompt_text(tokenizer.prompt(item.messages))} -> {item.target}"
     replies = [item.chosen, item.rejected] if isinstance(item, Pair) else [item.reply]
-    return "\n".join(tokenizer.coloured(*tokenizer.replied(item.messages, reply)) for reply in replies)
+    return "\n".join(tokenizer.colour(*tokenizer.render_reply(item.messages, reply)) for reply in replies)
 
 
-def describe(objective, learner, task, examples, step, device, compute):
-    """All of it, as lines. Raises ValueError where almost no sample fits."""
-    cfg, model = learner.cfg, learner.model
-    weights = list(model.parameters())
-    whole = sum(weight.numel() for weight in weights)
-    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
-    chosen = {name: value for name, value in values(cfg).items() if name in cfg.origin and value != ""}
-    slots = sum(len(row.ids) for row in step.rows)
-    learned = f"{round(step.weight):,} {objective.unit} learned"
-    lines = [", ".join(f"{name}={value}" for name, value in chosen.items())]
+# ------------------------------------------------------------------------------------------------ the report
+def describe(objective, learner: Learner, task, examples: list, step: Step, device, compute) -> list[str]:
+    """The whole report before training, as lines. Raises ValueError if almost no sample fits."""
+    cfg = learner.cfg
+    chosen = []
+    for name, value in values(cfg).items():
+        if name in cfg.origin and value != "":
+            chosen.append(f"{name}={value}")
+    lines = [", ".join(chosen)]
     lines.append(f"examples: {len(examples):,} kept; dropped: {dropped_line(task.dropped)}")
     if objective.item:
         lines.append(survey(objective, learner, task, examples))
+
+    model = learner.model
     if model.fresh:
         fresh = ", ".join(sorted(model.fresh))
-        lines.append(f"classifier: {fresh} made anew, the checkpoint has none")
-    lines += [
-        f"parameters: {trained:,} trained of {whole:,}; vocabulary {model.config.vocab:,}",
-        f"steps: {cfg.steps} of {cfg.batch} examples, {cfg.steps * cfg.batch / len(examples):.2f} epochs",
-        f"first step: {slots:,} tokens with prefixes shared, {learned}; {step.left_out} too long, dropped",
-    ]
+        lines.append(f"classifier: {fresh} made anew, because the checkpoint has none")
+    total = 0
+    trained = 0
+    for weight in model.parameters():
+        total += weight.numel()
+        trained += weight.numel() if weight.requires_grad else 0
+    lines.append(f"parameters: {trained:,} trained of {total:,}; vocabulary {model.config.vocab:,}")
+    epochs = cfg.steps * cfg.batch / len(examples)
+    lines.append(f"steps: {cfg.steps} of {cfg.batch} examples, {epochs:.2f} epochs")
+
+    slots = sum(len(row.ids) for row in step.rows)
+    learned = f"{round(step.weight):,} {objective.unit} learned"
+    lines.append(
+        f"first step: {slots:,} tokens with shared prefixes, {learned}; {step.left_out} too long, dropped"
+    )
     if step.report:
         lines.append("first step: " + figures(step.report))
     if not step.rows:
-        lines.append("first step: nothing to learn from: games of an example are worth the same, or cut")
+        lines.append("first step: nothing to learn: all games of each example earn the same, or were cut")
     for sample in step.samples[: cfg.show]:
         lines.append(f"first game: {printable(json.dumps(sample, ensure_ascii=False))}")
     if objective.item:
         first = draw(examples, cfg, data.indices(cfg.seed, 0, cfg.batch, len(examples))[:1])
         (items,) = items_of(task, first, objective.item)
         lines.append(f"first example: {len(items)} items")
-        lines += [item_text(item, learner) for item in items[: cfg.show]]
+        for item in items[: cfg.show]:
+            lines.append(item_text(item, learner))
     if step.rows:
         lines.append(memory(objective, learner, step, device, compute))
     return lines
 
 
-def figures(report):
+def figures(report: dict) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in report.items() if value is not None)
 
 
-def table(after, before=None):
-    """Lines that set an evaluation beside the one before training, if given, and its baseline."""
+def table(after: dict, before: dict | None = None, verbose=False, file="") -> list[str]:
+    """An evaluation as lines: each metric with its 95 % interval, beside the same metric before training (if
+    given) and the baseline.
+
+    Unless verbose, the table has at most TABLE_LINES lines. Its last line says how many are left out, and
+    which file holds all figures."""
 
     def cell(result, name):
-        value, interval = result["metrics"].get(name), result["intervals"].get(name)
+        value = result["metrics"].get(name)
+        interval = result["intervals"].get(name)
         text = "-" if value is None else f"{value:.3f}"
         return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{text:21}"
 
-    results = [result for result in (before, after) if result]
-    width = max([28, *(len(name) + 1 for name in after["metrics"])])
-    titles = f"{'before':>22}{'after':>22}" if before else " " * 22
-    lines = [" " * width + titles + f"{'baseline':>10}"]
-    for name in after["metrics"]:
+    def row(name):
         columns = "".join(f"{cell(result, name):>22}" for result in results)
-        base = after["baselines"].get(name)
-        lines.append(f"{name:{width}}" + columns + ("" if base is None else f"{base:>10.3f}"))
+        baseline = after["baselines"].get(name)
+        return f"{name:{width}}" + columns + ("" if baseline is None else f"{baseline:>10.3f}")
+
+    names = list(after["metrics"])
+    notes = after.get("notes", [])
+    total = len(names) + len(notes)
+    if not verbose:
+        room = TABLE_LINES - 3  # the titles, the counts and the line about the rest take one each
+        if len(names) > room:
+            # After the main metric come those whose size a reader can judge.
+            main = names[0]
+            known = lambda name: (name == main, name in after["intervals"], name in after["baselines"])
+            names.sort(key=known, reverse=True)
+        names = names[:room]
+        notes = [] if GROUPS & after.keys() else notes[: room - len(names)]
+
+    results = [result for result in (before, after) if result]
+    width = max([28, *(len(name) + 1 for name in names)])
+    titles = f"{'before':>22}{'after':>22}" if before else " " * 22
     counts = f"n = {after['n']}" + (f" after, {before['n']} before" if before else "")
-    return [*lines, *after.get("notes", []), f"{counts}; 95 % intervals"]
+    lines = [" " * width + titles + f"{'baseline':>10}", *map(row, names), *notes]
+    lines.append(f"{counts}; 95 % intervals")
+    if left_out := total - len(names) - len(notes):
+        place = f"; {file} holds all figures" if file else ""
+        lines.append(f"lines left out: {left_out} (--verbose prints them{place})")
+    return lines

@@ -1,4 +1,4 @@
-"""Reinforcement learning: play games, learn from every reply with its game's advantage (GRPO, arXiv
+"""Reinforcement learning: play games, and learn from every reply with the advantage of its game (GRPO, arXiv
 2402.03300). The formulas are in losses.py."""
 
 import math
@@ -9,10 +9,10 @@ import torch
 
 import losses
 import ranks
-from agents import Model
+from agents import Model, in_groups
 from data import pack, trees
 from games.task import Rollouts
-from steps import Step, before_training, token_logp
+from steps import Learner, Place, Step, before_training, token_logp
 
 CLIP = 0.2  # how far a token's probability may fall or rise, as a share
 
@@ -22,29 +22,39 @@ class RolloutStep(Step):
     sampled: dict | None = None  # batch number -> log-probabilities under which its replies were sampled
 
 
-def rollout_step(learner, task, drawn, place):
-    """Play every example --group times with sampled replies: every reply is learned from with its game's
-    advantage over the others of its example.
+def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutStep:
+    """Play every example --group times with sampled replies, and learn from every reply with the advantage of
+    its game over the others of its example.
 
-    Examples whose games were all worth the same teach nothing and are left out, and so are replies cut at
-    --max-new, unless --no-mask-truncated; both are counted in the report."""
+    Examples whose games all had the same reward teach nothing and are left out. So are replies cut off at
+    --max-new, unless --no-mask-truncated. The report counts both."""
     cfg = learner.cfg
     groups = play_groups(learner, task, [example for example, _ in drawn], place)
-    rewards = torch.tensor([[float(game.reward) for game in group] for group in groups])  # (P, G)
+    rewards = []
+    for group in groups:
+        rewards.append([float(game.reward) for game in group])
+    rewards = torch.tensor(rewards)  # (P, G)
     gains = losses.advantages(rewards, cfg.scale_rewards)  # (P, G)
-    gains = [reply_gains(group, gain, cfg.scale_rewards) for group, gain in zip(groups, gains)]
-    even = [not gain.any() for gain in gains]
-    rows, count, tokens, left_out = [], 0, 0, 0
-    for group, gain, same in zip(groups, gains, even):
-        if same:
+
+    rows = []
+    even = []  # for each group, whether it teaches nothing
+    count = 0  # of replies
+    tokens = 0
+    left_out = 0
+    for group, game_gains in zip(groups, gains):
+        reply_gains = spread_gains(group, game_gains, cfg.scale_rewards)
+        even.append(not reply_gains.any())
+        if even[-1]:
             continue
-        samples, labels = learned_replies(group, gain, cfg)
+        samples, labels = learned_replies(group, reply_gains, cfg)
         short = [i for i, (ids, _) in enumerate(samples) if len(ids) <= cfg.max_tokens]
         left_out += len(samples) - len(short)
         if short:
             count += len(short)
-            tokens += sum(sum(samples[i][1]) for i in short)
-            rows += trees([samples[i] for i in short], cfg.max_tokens, [labels[i] for i in short])
+            samples = [samples[i] for i in short]
+            tokens += sum(sum(mask) for _, mask in samples)
+            rows += trees(samples, cfg.max_tokens, [labels[i] for i in short])
+
     weight = {"token": tokens, "sequence": count, "constant": count * cfg.max_new}[cfg.normalise]
     worst_first = sorted(groups[0], key=lambda game: game.reward)
     shown = worst_first[:: max(1, cfg.group - 1)]  # the worst and the best
@@ -54,25 +64,28 @@ def rollout_step(learner, task, drawn, place):
 
 
 def play_groups(learner, task, examples, place):
-    """--group games about each example, each rank its share of the examples: lists of Episodes."""
-    cfg, model = learner.cfg, learner.model
+    """Play --group games about each example; each rank plays its part of the examples. Returns a list of
+    Episodes for each example."""
+    cfg = learner.cfg
+    model = learner.model
     seed = [cfg.seed, place.number]
     agent = Model(model, learner.tokenizer, cfg.max_new, cfg.temperature, seed=seed)
     play = task.rollout if isinstance(task, Rollouts) else task.play
+    repeated = []
+    for example in examples[place.rank :: place.world]:
+        repeated += [example] * cfg.group
     model.eval()
-    games = play(
-        [example for example in examples[place.rank :: place.world] for _ in range(cfg.group)], agent
-    )
+    games = play(repeated, agent)
     model.train()
     groups = [None] * len(examples)
-    for rank, played in enumerate(ranks.gathered(games) if place.world > 1 else [games]):
-        groups[rank :: place.world] = [played[i : i + cfg.group] for i in range(0, len(played), cfg.group)]
+    for rank, played in enumerate(ranks.gather(games) if place.world > 1 else [games]):
+        groups[rank :: place.world] = in_groups(played, cfg.group)
     return groups
 
 
-def reply_gains(group, gains, scale):
-    """The advantage of each reply of the games of one example, (G, J): its game's, gains (G,), or by the
-    credits of the replies, where the game gives any."""
+def spread_gains(group, gains, scale):
+    """The advantage of each reply of the games of one example, (G, J): that of its game, from gains (G,), or
+    computed from the credits of the replies if the game gives any."""
     J = max(len(game.replies) for game in group)
     if not group[0].credits:
         return torch.where(gains.abs() > 1e-6, gains, 0.0)[:, None].expand(-1, J)
@@ -81,8 +94,9 @@ def reply_gains(group, gains, scale):
 
 
 def learned_replies(group, gains, cfg):
-    """(samples (ids, mask), labels [advantage, scale of its loss]) of the whole replies of one example."""
-    samples, labels = [], []
+    """(samples (ids, mask), labels [advantage, scale of its loss]) of the complete replies of one example."""
+    samples = []
+    labels = []
     for game, values in zip(group, gains.tolist()):
         for reply, advantage in zip(game.replies, values):
             if reply.ids and (reply.finished or not cfg.mask_truncated):
@@ -103,20 +117,22 @@ def rollout_report(groups, rewards, even):
         "length": float(np.mean([len(reply.ids) for reply in replies])),
     }
     for name in games[0].scores:
+        # a part of the reward may not apply to every example
         values = [game.scores[name] for game in games if game.scores[name] is not None]
-        if values:  # not every part of a reward is for every example
-            report |= {f"score/{name}": float(np.mean(values)), f"score/{name}_std": float(np.std(values))}
+        if values:
+            report[f"score/{name}"] = float(np.mean(values))
+            report[f"score/{name}_std"] = float(np.std(values))
     return report
 
 
 def grpo_before(learner, step, batches, reduce):
-    """Where only one update is made of the games, their log-probabilities are those of the loss itself."""
+    """Fill in step.sampled if the games are used for several updates. With a single one, these are the
+    log-probabilities that the loss computes itself."""
     if learner.cfg.updates > 1:
+        step.sampled = {}
         with torch.no_grad():
-            batches = list(batches(step.rows))
-            step.sampled = {
-                batch.number: sampled_logp(learner.model, batch, learner.cfg) for batch in batches
-            }
+            for batch in list(batches(step.rows)):
+                step.sampled[batch.number] = sampled_logp(learner.model, batch, learner.cfg)
 
 
 def sampled_logp(model, batch, cfg):
@@ -124,6 +140,7 @@ def sampled_logp(model, batch, cfg):
 
 
 def grpo_loss(learner, batch, step):
+    """[loss, KL from the model before training, clipped tokens], each summed over the batch."""
     cfg = learner.cfg
     logp = sampled_logp(learner.model, batch, cfg)
     old = logp.detach() if step.sampled is None else step.sampled[batch.number]

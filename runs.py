@@ -1,16 +1,15 @@
-"""A run's folder: log, metrics, checkpoints that are whole or absent, and how to find the newest.
+"""The folder of a run: its log, metrics and checkpoints, each of which is complete or absent.
 
     runs/20q-1121-1402/  run.json  log.txt  metrics.jsonl  samples.jsonl  eval.json
-                         step-500/  a model folder, and in its state/ what resuming needs
+                         step-500/  a model folder; its state/ holds what resuming needs
                          model -> step-500    best -> step-250
 
-A checkpoint is written under a temporary name, flushed, renamed, and only then does the link `model` move to
-it, in one atomic step: model and optimizer can never come from different steps. Checkpoints without a link to
-them are deleted. `resolve` turns the name of a run, a folder or a Hub repository into a folder."""
+A checkpoint is written under a temporary name, flushed and renamed; only then does the link `model` move to
+it, in one atomic step. So model and optimizer never come from different steps. Checkpoints that no link names
+are deleted. `resolve` turns the name of a run, a folder or a Hub repository into a folder."""
 
 import json
 import os
-import re
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -23,19 +22,19 @@ from tqdm import tqdm
 
 from files import link, read_json, replacing, write_json, write_text
 from ranks import split_as, whole
-from terminal import UsageError
+from terminal import UsageError, unpaint
 
 # ------------------------------------------------------------------------------------------------ names
-# Files of a Hub repository that are downloaded: never its code or pickles, nor other formats of the same
-# weights; folders such as 1_Pooling are wanted
+# Files to download from a Hub repository: never its code or pickles, nor other formats of the same weights.
+# Folders such as 1_Pooling are wanted, other folders are not.
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 UNWANTED = ["[!0-9]*/*", "consolidated*"]
 
 
-def resolve(name, revision=None):
-    """The local folder of a run, a folder or a Hub name: Path. Downloads what is needed of a Hub
-    repository."""
-    path, name = Path(name), str(name)
+def resolve(name: Path | str, revision: str | None = None) -> Path:
+    """The local model folder for a run, a folder or a Hub name. Downloads a Hub repository if needed."""
+    path = Path(name)
+    name = str(name)
     if (path / "run.json").exists():
         if not (path / "model").exists():
             raise FileNotFoundError(f"{path}: this run has no checkpoint yet")
@@ -44,24 +43,23 @@ def resolve(name, revision=None):
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise FileNotFoundError(f"{name}: no such run or model folder (a Hub name has the form owner/name)")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # here, as local names need no Hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    patterns = dict(allow_patterns=WANTED, ignore_patterns=UNWANTED)
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
-        )
+        return Path(snapshot_download(name, revision=revision, **patterns))
     except LocalEntryNotFoundError as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise FileNotFoundError(
-            f"{name}: not a local folder, not in the Hub cache, and the Hub cannot be reached"
-            + (" (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else "")
+            f"{name}: not a local folder, not in the Hub cache, and the Hub cannot be reached{offline}"
         ) from error
     except HfHubHTTPError as error:
         raise FileNotFoundError(f"{name}: the Hub refused it: {error}") from error
 
 
-def read_values(name):
-    """The settings that a run was trained with, {} where the name is not that of a run."""
+def read_values(name: Path | str) -> dict:
+    """The settings that a run was trained with; {} if the name is not a run's."""
     path = Path(name, "run.json")
     return read_json(path)["values"] if path.exists() else {}
 
@@ -69,137 +67,161 @@ def read_values(name):
 # ------------------------------------------------------------------------------------------------ progress
 @dataclass
 class Progress:
-    """What resuming needs beside the weights and the optimizers."""
+    """What resuming needs besides the weights and the optimizers."""
 
     step: int = 0  # steps done
-    best: float | None = None  # the best score of an evaluation during training
-    worse: int = 0  # evaluations in a row without a better one
-    seconds: float = 0.0  # spent so far, counted under --max-minutes
-    scaler: dict | None = None
+    best: float | None = None  # best score of an evaluation during training
+    worse: int = 0  # evaluations since that score, which --patience limits
+    seconds: float = 0.0  # time spent so far, which --max-minutes limits
+    scaler: dict | None = None  # state of the gradient scaler
 
-    def note(self, score, lower_is_better):
-        """Note the score of an evaluation; whether it is the best so far."""
+    def note(self, score: float, lower_is_better: bool) -> bool:
+        """Record the score of an evaluation, and return whether it is the best so far."""
         better = self.best is None or (score < self.best if lower_is_better else score > self.best)
-        self.best, self.worse = (score, 0) if better else (self.best, self.worse + 1)
+        if better:
+            self.best = score
+            self.worse = 0
+        else:
+            self.worse += 1
         return better
 
-    def saved(self):
+    def as_state(self) -> dict:
+        """The fields to store in a checkpoint, which stores the step itself."""
         state = asdict(self)
-        return {name: state[name] for name in state if name != "step"}
+        del state["step"]
+        return state
 
 
 class Clock:
-    """The time of steps, and the end of training: by --max-minutes, or after --patience evaluations in a row
-    without a better score."""
+    """Times the steps and says when training should end: after --max-minutes, or after --patience evaluations
+    in a row without a better score."""
 
-    def __init__(self, cfg, progress):
-        self.cfg, self.first, self.before = cfg, progress.step, progress.seconds
+    def __init__(self, cfg, progress: Progress):
+        self.cfg = cfg
+        self.first_step = progress.step
+        self.seconds_before = progress.seconds  # of the run before it was resumed
         self.began = self.step_began = time.time()
 
-    def start_step(self):
-        """Seconds spent so far, those of the run before it was resumed included."""
+    def start_step(self) -> float:
+        """Start timing a step. Returns the seconds spent so far, including those before the run was
+        resumed."""
         self.step_began = time.time()
-        return self.before + self.step_began - self.began
+        return self.seconds_before + self.step_began - self.began
 
-    def steps_gone(self, progress):
-        """What the time gone stands for in steps, which need not be a whole number; 0 without a limit."""
-        budget = self.cfg.max_minutes * 60
+    def steps_by_time(self, progress: Progress) -> float:
+        """The step at which training would stand if --max-minutes alone set the pace; 0 without a limit."""
+        budget = self.cfg.max_minutes * 60  # seconds
         return progress.seconds / budget * self.cfg.steps if budget else 0.0
 
-    def over(self, progress):
-        """Why training ends now, or ""."""
-        if self.cfg.max_minutes and self.steps_gone(progress) >= self.cfg.steps:
+    def reason_to_stop(self, progress: Progress) -> str:
+        """Why training should end now, or ""."""
+        if self.cfg.max_minutes and self.steps_by_time(progress) >= self.cfg.steps:
             return f"{self.cfg.max_minutes:g} minutes are over"
         return "no better score lately" if 0 < self.cfg.patience <= progress.worse else ""
 
-    def end_step(self, progress):
-        """(seconds of the step, seconds left)."""
+    def end_step(self, progress: Progress) -> tuple[float, float]:
+        """(seconds that the step took, seconds left)."""
         now = time.time()
-        left = (now - self.began) / (progress.step - self.first) * (self.cfg.steps - progress.step)
+        seconds_a_step = (now - self.began) / (progress.step - self.first_step)
+        left = seconds_a_step * (self.cfg.steps - progress.step)
         if self.cfg.max_minutes:
-            left = min(left, self.cfg.max_minutes * 60 - self.before - now + self.began)
+            left = min(left, self.cfg.max_minutes * 60 - self.seconds_before - now + self.began)
         return now - self.step_began, left
 
 
 # ------------------------------------------------------------------------------------------------ the folder
 class Run:
-    """The folder of one training run, new or resumed. Of several ranks only the first writes: the others are
-    `quiet`, and help it to gather what is to be written where the model is `sharded`."""
+    """The folder of one training run, new or resumed.
 
-    def __init__(self, folder, quiet=False, sharded=False):
-        self.folder, self.bar, self.quiet, self.sharded = Path(folder).resolve(), None, quiet, sharded
-        self.saved = None  # the step of the newest checkpoint
+    With several ranks only the first one writes. The others are `quiet`; if the model is `sharded`, they help
+    the first to gather what it writes."""
+
+    def __init__(self, folder: Path | str, quiet=False, sharded=False):
+        self.folder = Path(folder).resolve()
+        self.bar = None
+        self.quiet = quiet
+        self.sharded = sharded
+        self.saved = None  # step of the newest checkpoint
 
     @classmethod
-    def new(cls, runs, task, name="", sharded=False):
-        """Make a folder that does not exist yet."""
-        if name and (Path(name).name != name or name == "latest"):
+    def new(cls, runs: Path | str, task: str, name="", sharded=False) -> "Run":
+        """Make a new folder in `runs`. Its name defaults to the task and the time."""
+        if name and (Path(name).name != name or name == "latest"):  # latest is a link to the newest run
             raise UsageError(f"--name {name}: must be a plain folder name")
         base = Path(runs) / (name or f"{task}-{time.strftime('%m%d-%H%M')}")
-        folder, number = base, 2
+        folder = base
+        suffix = 2  # for a second run of the same minute
         while folder.exists():
             if name:
                 raise FileExistsError(
                     f"{folder} exists: take another --name, or continue it with --resume {folder}"
                 )
-            folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+            folder = base.with_name(f"{base.name}-{suffix}")
+            suffix += 1
         folder.mkdir(parents=True)
         return cls(folder, sharded=sharded)
 
-    def start_bar(self, total, done):
-        """A progress bar over steps; lines are printed above it."""
-        hidden = self.quiet or not os.isatty(2)
+    def start_bar(self, total: int, done: int):
+        """Show a progress bar over steps. Lines are printed above it."""
+        hidden = self.quiet or not os.isatty(2)  # a bar would fill a log file with its redrawn lines
         self.bar = tqdm(total=total, initial=done, disable=hidden, unit="step")
 
-    def print(self, line):
-        """To the terminal and log.txt."""
+    def print(self, line: str):
+        """Print a line to the terminal and to log.txt."""
         if not self.quiet:
-            (self.bar or tqdm).write(line)
+            (self.bar or tqdm).write(line)  # print() would break the bar
             self.log(line)
 
-    def log(self, line):
+    def log(self, line: str):
+        """Append a line to log.txt, without its colours."""
         if self.quiet:
             return
         with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
-            file.write(re.sub(r"\x1b\[\d*m", "", line) + "\n")
+            file.write(unpaint(line) + "\n")
 
-    def write(self, name, value):
+    def write(self, name: str, value):
         """Write one of the run's JSON files."""
         if not self.quiet:
             write_json(self.folder / name, value)
 
-    def record(self, name, row):
-        """Append a row to metrics.jsonl or samples.jsonl."""
+    def record(self, name: str, row: dict):
+        """Append a row to NAME.jsonl, such as metrics.jsonl."""
         if self.quiet:
             return
         with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def rewind(self, step):
-        """Forget the rows of metrics.jsonl and rollouts.jsonl after a step: a resumed run writes them
-        again."""
+    def rewind(self, step: int):
+        """Drop what metrics.jsonl and rollouts.jsonl say after a step: a resumed run writes it again."""
         for name in ("metrics.jsonl", "rollouts.jsonl"):
             path = self.folder / name
             if self.quiet or not path.exists():
                 continue
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows was cut by a kill
-            kept = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
-            write_text(path, "".join(kept))
+            lines = path.read_text(encoding="utf-8").split("\n")[
+                :-1
+            ]  # a kill may have cut the last one short
+            kept_lines = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
+            write_text(path, "".join(kept_lines))
 
     # -------------------------------------------------------------------------------------------- checkpoints
-    def save(self, step, write_model, optimizers, state):
-        """Checkpoint of a step: write_model(folder) writes the weights (None only gathers them), and `state`
-        is what else resuming needs, which `load_state` gives back.
+    def save(self, step: int, write_model, optimizers, state: dict):
+        """Write the checkpoint of a step.
 
-        Raises OSError with the state of things when the disk is full; what was saved before stays as it is.
-        """
-        again = self.saved == step  # a step has one result
+        write_model(folder) writes the weights, or with None only gathers them. `state` is what else resuming
+        needs; `load_state` returns it.
+
+        Raises OSError if saving fails, as on a full disk. The message says what can be resumed: the
+        checkpoint before stays as it is."""
+        already_saved = self.saved == step  # a step has one result, so it is not written again
         self.saved = step
-        if again or self.quiet:
-            if self.sharded and not again:
+        if already_saved:
+            return
+        if self.quiet:
+            if self.sharded:  # gathering needs every rank
                 write_model(None)
                 pack_state(optimizers)
             return
+
         name = f"step-{step}"
         try:
             with replacing(self.folder / name) as partial:
@@ -208,18 +230,18 @@ class Run:
                 tensors, scalars = pack_state(optimizers)
                 save_file(tensors, partial / "state" / "optimizer.safetensors")
                 write_json(partial / "state" / "state.json", {"step": step, **state, "scalars": scalars})
-            link(self.folder / "model", name)
+            link(self.folder / "model", name)  # from here on, resuming starts at this step
             link(self.folder.parent / "latest", self.folder.name)
-        except Exception as error:  # safetensors raises its own kind for a full disk
+        except Exception as error:  # safetensors has its own exception for a full disk
             advice = "no checkpoint was saved before it"
             if (self.folder / "model").exists():
                 last = os.readlink(self.folder / "model")
-                advice = f"{last} is whole: make room, then continue with --resume {self.folder}"
+                advice = f"{last} is complete: make room, then continue with --resume {self.folder}"
             raise OSError(f"{self.folder}: saving step {step} failed ({error}); {advice}") from error
         self.tidy()
 
     def mark_best(self):
-        """The newest checkpoint is the best one so far."""
+        """Mark the newest checkpoint as the best so far."""
         if self.quiet:
             return
         link(self.folder / "best", os.readlink(self.folder / "model"))
@@ -228,13 +250,13 @@ class Run:
     def tidy(self):
         """Delete the checkpoints that no link names."""
         links = [self.folder / name for name in ("model", "best")]
-        kept = {os.readlink(path) for path in links if path.is_symlink()}
-        for old in self.folder.glob("step-*"):
-            if old.name not in kept:
-                shutil.rmtree(old, ignore_errors=True)
+        linked = {os.readlink(path) for path in links if path.is_symlink()}
+        for path in self.folder.glob("step-*"):
+            if path.name not in linked:
+                shutil.rmtree(path, ignore_errors=True)
 
-    def load_state(self, optimizers):
-        """The state of the newest checkpoint, {"step", ...}; its optimizers' state goes back into these."""
+    def load_state(self, optimizers) -> dict:
+        """Load the state of the newest checkpoint into the optimizers. Returns the rest, {"step", ...}."""
         folder = self.folder / "model" / "state"
         if not folder.exists():
             raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
@@ -248,26 +270,29 @@ class Run:
         return state
 
 
+# A packed state is keyed OPTIMIZER.PARAMETER.KEY, the first two by number: 0.12.exp_avg. Safetensors stores
+# tensors only, so the scalars among the values go into state.json.
 def pack_state(optimizers):
-    """Optimizer states as flat tensors and scalars, by optimizer, parameter number and key."""
-    tensors, scalars = {}, {}
-    for o, optimizer in enumerate(optimizers):
-        for p, values in optimizer.state_dict()["state"].items():
+    """(tensors, scalars): the states of all optimizers, flat, on the CPU and gathered from the ranks."""
+    tensors = {}
+    scalars = {}
+    for i, optimizer in enumerate(optimizers):
+        for n, values in optimizer.state_dict()["state"].items():
             for key, value in values.items():
                 if torch.is_tensor(value):
-                    tensors[f"{o}.{p}.{key}"] = whole(value).detach().cpu().contiguous()
+                    tensors[f"{i}.{n}.{key}"] = whole(value).detach().cpu().contiguous()
                 else:
-                    scalars[f"{o}.{p}.{key}"] = value
+                    scalars[f"{i}.{n}.{key}"] = value
     return tensors, scalars
 
 
 def unpack_state(optimizers, tensors, scalars):
-    """Put a packed state back into fresh optimizers over the same parameters."""
-    for o, optimizer in enumerate(optimizers):
-        packed = optimizer.state_dict()
+    """Put a packed state into fresh optimizers over the same parameters."""
+    for i, optimizer in enumerate(optimizers):
+        state = optimizer.state_dict()
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
         for name, value in {**tensors, **scalars}.items():
-            number, p, key = name.split(".", 2)
-            if int(number) == o:
-                packed["state"].setdefault(int(p), {})[key] = split_as(parameters[int(p)], value)
-        optimizer.load_state_dict(packed)
+            owner, n, key = name.split(".", 2)
+            if int(owner) == i:
+                state["state"].setdefault(int(n), {})[key] = split_as(parameters[int(n)], value)
+        optimizer.load_state_dict(state)

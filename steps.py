@@ -1,7 +1,7 @@
-"""What all objectives share: who learns, what a step learns from, its examples and batches.
+"""What all objectives share: the learner, and the data of a step from its examples to its micro-batches.
 
-A Step is made of examples by an objective (objectives.py, rollouts.py); train.py takes its micro-batches and
-sums their losses."""
+An objective makes a Step from examples (objectives.py, rollouts.py); train.py computes the losses of its
+micro-batches and sums them."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,70 +18,78 @@ from model import Transformer
 
 @dataclass
 class Learner:
-    """What is trained, with which settings (recipes.Train), and what it is compared with."""
+    """The model in training, with its settings and everything that a loss compares it with."""
 
     model: Transformer
-    tokenizer: Tokenizer | None  # for models that read chats or texts to classify
-    cfg: object
-    embedder: Embedder | None = None  # for models whose hidden states become vectors
-    reference: Transformer | None = None  # the model before training; None is the model without its adapter
+    tokenizer: Tokenizer | None  # of a model that reads chats or classifies texts
+    cfg: object  # recipes.Train
+    embedder: Embedder | None = None  # of a model whose hidden states become vectors
+    reference: Transformer | None = None  # the model before training; None: the model without its adapter
     bank: list = field(default_factory=list)  # the texts of all labels, with --bank
 
 
 @dataclass
 class Place:
-    """Where a step is made: its number, counted from 0, and which of several ranks makes it."""
+    """Which step this is, and which rank computes it."""
 
-    number: int = 0
+    number: int = 0  # of the step, counted from 0
     rank: int = 0
-    world: int = 1
+    world: int = 1  # number of ranks
 
 
 @dataclass
 class Step:
-    """What one step learns from. Objectives whose loss must know more of the whole step have a kind of Step
-    of their own; `before` fills in what is None in it."""
+    """The data of one step. An objective whose loss depends on the whole step has its own kind of Step, with
+    fields that are None until the objective's `before` computes them."""
 
-    rows: list  # data.Row, packed
-    weight: float = 1.0  # what the sum of its losses is divided by
-    left_out: int = 0  # samples that were too long
+    rows: list  # packed rows (data.Row)
+    weight: float = 1.0  # divides the sum of the losses
+    left_out: int = 0  # number of samples that were too long
     report: dict = field(default_factory=dict)  # figures for the log
-    samples: list = field(default_factory=list)  # some of what was sampled, as dicts
+    samples: list = field(default_factory=list)  # a few sampled games for rollouts.jsonl, as dicts
 
 
-def draw(examples, cfg, chosen):
-    """The examples to learn from, each with its own random stream: (example, rng) for each of `chosen`
-    (index, epoch) (data.indices)."""
+def draw(examples: list, cfg, chosen: list) -> list[tuple]:
+    """The chosen examples, each with its own random stream: (example, rng) for each (index, epoch) of
+    `chosen` (data.indices)."""
+    # The stream does not depend on the step or the batch, so --batch leaves the augmentation as it is.
     return [(examples[index], np.random.default_rng([cfg.seed, epoch, index])) for index, epoch in chosen]
 
 
-def items_of(task, drawn, kind):
-    """What drawn examples teach: a list of items for each. ValueError where they are of another kind."""
-    found = [task.items(example, rng) for example, rng in drawn]
-    for item in (item for items in found for item in items):
-        if not isinstance(item, kind):
-            raise ValueError(
-                f"this loss learns from {kind.__name__} items, and the task gives {type(item).__name__}"
-            )
-    return found
+def items_of(task, drawn: list, kind: type) -> list[list]:
+    """The items of drawn examples, a list for each. Raises ValueError if an item is of another kind."""
+    items_by_example = []
+    for example, rng in drawn:
+        items = task.items(example, rng)
+        items_by_example.append(items)
+        for item in items:
+            if not isinstance(item, kind):
+                raise ValueError(
+                    f"this loss learns from {kind.__name__} items, and the task gives {type(item).__name__}"
+                )
+    return items_by_example
 
 
-def flat_items(task, drawn, kind):
+def flat_items(task, drawn: list, kind: type) -> list:
     return [item for items in items_of(task, drawn, kind) for item in items]
 
 
-def batches_of(rows, learner, place=None):
-    """A rank's micro-batches of a step's rows, on the model's device. In training, where there is a Place,
-    what each draws (dropout) follows from (seed, step, micro-batch)."""
-    cfg, device = learner.cfg, learner.model.device
+def batches_of(rows: list, learner: Learner, place: Place | None = None):
+    """Yield this rank's micro-batches of a step's rows, on the model's device.
+
+    Training passes a Place: then dropout in a micro-batch follows from (seed, step, micro-batch)."""
+    cfg = learner.cfg
     where = place or Place()
     groups = micro_batches(rows, cfg.micro_tokens)
-    fillers = -len(groups) % where.world if cfg.shard else 0  # which compute in step and count nothing
+    # Under --shard the ranks exchange weights in every forward pass, so each needs as many batches as the
+    # others. A filler takes part in that, and its loss counts as zero.
+    fillers = -len(groups) % where.world if cfg.shard else 0
     for number, group in enumerate(groups + groups[:1] * fillers):
         if number % where.world != where.rank:
             continue
-        batch = collate(group, device)
-        batch.number, batch.filler = number, number >= len(groups)
+        batch = collate(group, learner.model.device)
+        batch.number = number
+        batch.filler = number >= len(groups)
         if place:
             seed = np.random.SeedSequence([cfg.seed, place.number, number]).generate_state(1)[0]
             torch.manual_seed(int(seed))
@@ -89,16 +97,17 @@ def batches_of(rows, learner, place=None):
 
 
 # ------------------------------------------------------------------------------------------------ likelihoods
-def token_logp(model, batch, temperature=1.0):
-    """Log-probability of each learned token of a batch, (N,)."""
-    hidden = model(batch.ids, batch.positions, batch.end)
-    hidden = hidden.flatten(0, 1)[batch.source]  # (N, D)
+def token_logp(model: Transformer, batch, temperature=1.0) -> torch.Tensor:
+    """Log-probability (N,) of each learned token of a batch."""
+    hidden = model(batch.ids, batch.positions, batch.end)  # (B, T, D)
+    hidden = hidden.flatten(0, 1)[batch.source]  # (N, D): only these need logits, which are V wide
     head = model.logits if temperature == 1 else lambda hidden: model.logits(hidden) / temperature
     return losses.token_logp(head, hidden, batch.target, model.config.vocab)
 
 
 @torch.no_grad()
-def before_training(learner, measure, batch, *more):
-    """measure(model, batch, ...) under the model before training."""
+def before_training(learner: Learner, measure, batch, *more):
+    """measure(model, batch, *more) with the model as it was before training."""
+    # With an adapter no second copy is needed: switched off, it leaves the model that training began with.
     with without_lora(learner.model) if learner.reference is None else nullcontext():
         return measure(learner.reference or learner.model, batch, *more)

@@ -1,77 +1,104 @@
 """What a person sees and types: escaping, colour, questions, and how a script ends.
 
-Nothing that comes from a model, a file or a player reaches a terminal without `printable`."""
+Text from a model, a file or a player reaches a terminal only through `printable` or `paint`."""
 
+import os
+import re
 import sys
 
-GREEN, DIM, PLAIN = "\x1b[32m", "\x1b[2m", "\x1b[0m"
+GREEN = "32"  # parameters of ANSI control codes
+DIM = "2"
 
 
 class UsageError(ValueError):
-    """A wrong call, which the message explains by its flag: exit code 2. Every other error is exit code 1."""
+    """A wrong call; the message names the flag. Exit code 2, where every other error is exit code 1."""
 
 
-def printable(text):
-    """Text with its control characters escaped, line ends excepted."""
+# ------------------------------------------------------------------------------------------------ showing
+def printable(text: str) -> str:
+    """Text with its control characters escaped, except line ends."""
+    # A model can write any character: raw ones could clear the screen or imitate a prompt.
     return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def painted(text, colour):
-    """Escaped text in a colour."""
-    return f"{colour}{printable(text)}{PLAIN}"
+def shows_colours() -> bool:
+    """Whether standard output is a terminal and NO_COLOR is unset or empty (no-color.org)."""
+    return bool(sys.stdout and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
 
-def ask(read, show, question):
-    """The line that a person types when asked, or None at the end of the input or at "quit"."""
+def paint(text: str, colour: str) -> str:
+    """Escaped text, in a colour if shows_colours(). No other function writes control codes."""
+    text = printable(text)
+    return f"\x1b[{colour}m{text}\x1b[0m" if shows_colours() else text
+
+
+def unpaint(text: str) -> str:
+    """Text without the control codes of `paint`."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+# ------------------------------------------------------------------------------------------------ asking
+def ask(read, show, question: str) -> str | None:
+    """Show a question and return the line that a person types, or None at the end of the input or at
+    "quit"."""
     show(question)
     line = read()
     return None if line is None or line.strip().lower() in ("quit", "q") else line
 
 
 def person():
-    """(read, show) of whoever is at the keyboard: read() gives the next line typed, or None at the end;
-    lines that come from a pipe are shown as if they had been typed, and where nobody is there and nothing is
-    piped, read is None itself. show(line) prints; painted=True: the line has colours of our own."""
-    present = sys.stdin is not None and sys.stdin.isatty()
+    """(read, show) for the person at the keyboard.
+
+    read() returns the next line, or None at the end of the input. Lines from a pipe are echoed as if somebody
+    had typed them. With no person and nothing in the pipe, read is None itself. show(line) prints a line;
+    painted=True says that the line was escaped already and may hold colours."""
+    at_keyboard = sys.stdin is not None and sys.stdin.isatty()
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")  # whatever the keyboard sends
-    lines = sys.stdin if present else sys.stdin.readlines() if sys.stdin else []
-    typed = iter(lines)
+        sys.stdin.reconfigure(errors="replace")  # a keyboard or a pipe can send bytes that are no UTF-8
+
+    # A pipe is read to its end at once, to learn whether it holds anything.
+    lines = sys.stdin if at_keyboard else sys.stdin.readlines() if sys.stdin else []
+    remaining = iter(lines)
 
     def read():
         print("> ", end="", flush=True)
-        line = next(typed, None)
-        if not present:
+        line = next(remaining, None)
+        if not at_keyboard:
             print(printable((line or "").rstrip("\n")))
         return line and line.rstrip("\n")
 
     def show(line, painted=False, dim=False, end="\n"):
-        line = line if painted else printable(line)
-        print(f"{DIM}{line}{PLAIN}" if dim else line, end=end, flush=True)
+        if dim:
+            line = paint(line, DIM)
+        elif not painted:
+            line = printable(line)
+        print(line, end=end, flush=True)
 
-    nobody = not present and not any(line.strip() for line in lines)
+    nobody = not at_keyboard and not any(line.strip() for line in lines)
     return (None if nobody else read), show
 
 
-def check_choice(flag, value, known):
-    """Raise UsageError where a flag's value is not one of those known."""
+# ------------------------------------------------------------------------------------------------ scripts
+def check_choice(flag: str, value, known):
+    """Raise UsageError if a flag's value is not a known one."""
     if value not in known:
         names = ", ".join(str(name) for name in known if name != "")
         raise UsageError(f"--{flag} {value}: must be one of {names}")
 
 
-def duration(seconds):
-    """'52s', '38m' or '2h05m'."""
+def duration(seconds: float) -> str:
+    """A time as '52s', '38m' or '2h05m'."""
     seconds = int(seconds)
     if seconds < 100:
         return f"{seconds}s"
     return f"{seconds // 60}m" if seconds < 6000 else f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
 
 
-def exit_code(script, call, advice=""):
-    """Run a script's call() and return its exit code: 0 done (or what the call returns), 1 failed, 2 wrong
-    call, 130 interrupted. Errors of these kinds are printed as one line; any other is a fault of ours and
-    shows where it happened."""
+def exit_code(script: str, call, advice="") -> int:
+    """Run a script's call() and return its exit code: 0 done (or the result of the call), 1 failed, 2 wrong
+    call, 130 interrupted (the message ends with the advice).
+
+    The errors caught here are printed as one line. Any other error is a bug and keeps its traceback."""
     try:
         return call() or 0
     except UsageError as error:

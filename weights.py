@@ -1,46 +1,55 @@
-"""Tensors in safetensors files: those of one file, and which files of a model folder hold its weights."""
+"""Tensors in safetensors files: reading, writing, and which files of a model folder hold its weights."""
+
+from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from files import inside, read_json, replacing
 
-INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"  # which shard holds which tensor
+# weights_only refuses pickles that run code; clone(), because safetensors refuses tensors that share memory
 FROM_PICKLE = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
     "s.save_file({{k: v.clone() for k, v in w.items()}}, '{1}', dict(format='pt'))\""
 )
 
 
-def read_tensors(path):
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: truncated, damaged or missing ({error})") from error
 
 
-def write_tensors(path, tensors):
-    """Write tensors of any device to a file, whole or not at all."""
+def write_tensors(path: Path, tensors: dict[str, Tensor]):
+    """Write tensors, from any device, to a file: all of them or none."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+        save_file(tensors, partial, metadata={"format": "pt"})  # transformers checks it
 
 
-def cut_rows(path, name, tensor, weights, groups=1):
-    """The parts of a file's tensor that several weights of ours are, one behind the other in each group of
-    rows. Raises ValueError where it has another shape than all of them together."""
+def cut_rows(path: Path, name: str, tensor: Tensor, weights: list[Tensor], groups=1) -> list[Tensor]:
+    """Cut a tensor of a file by rows into the parts for several weights of ours, which it holds stacked.
+    Raises ValueError where its shape is not that of the stack.
+
+    With groups it holds group after group, and in each a part of every weight: for q of 4 rows, k and v of 2,
+    and 2 groups, its rows are q q k v q q k v."""
     heights = [len(weight) for weight in weights]
     shape = (sum(heights), *weights[0].shape[1:])
     if tensor.shape != shape:
-        both = f"{tuple(tensor.shape)}, but the config asks for {shape}"
-        raise ValueError(f"{path}: {name} has shape {both}")
+        raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)}, but the config asks for {shape}")
+    # (groups, rows of a group, ...), every group cut at the same heights
     parts = tensor.unflatten(0, (groups, -1)).split([height // groups for height in heights], dim=1)
     return [part.flatten(0, 1) for part in parts]
 
 
-def weight_files(folder):
-    """The safetensors files of a model folder, single or sharded."""
-    index, single = folder / INDEX, folder / "model.safetensors"
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the weights of a model folder: the shards of its index, or one file."""
+    index = folder / INDEX
+    single = folder / "model.safetensors"
     if index.exists():
         weight_map = read_json(index).get("weight_map")
         if weight_map is None:

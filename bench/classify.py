@@ -1,23 +1,25 @@
-"""Long texts into classes beside transformers: python bench/classify.py --what infer
+"""Classify long texts, compared with transformers: python bench/classify.py --what infer
 
-Every side scores the same texts of mixed length with the same float32 ModernBERT of the size of base and
-three classes, or learns from them; its weights are random, made once by seed:
+Every side scores the same texts of mixed length, or learns from them, with the same float32 ModernBERT of
+base size and three classes; its weights are random and made once by seed:
   infer   scores of --n texts: agents.Classifier
   train   a step of AdamW on --n texts: train.py's classify step
-ModernBertForSequenceClassification has sdpa, dynamic padding and batches of as many texts as its name says,
-in order of length (sorted: what its Trainer's group_by_length makes of these texts, and the best one can do
-to infer) or as they come (plain: Trainer's default); in training their gradients are summed.
+ModernBertForSequenceClassification runs with sdpa, dynamic padding and the batch size in the side's name. Its
+texts are sorted by length (sorted: what its Trainer's group_by_length does to these texts, and the best
+choice for inference) or in given order (plain: Trainer's default). In training the gradients of batches are
+summed.
 
 A round runs each side once, in a process of its own, after a warm-up on two short texts. Logits may differ by
-1e-4, loss and norm of the gradient by 1e-3 of themselves. Token ids are random, and so is the order of the
-lengths, which are quantiles of a log-normal law, so that few texts are as skewed as many; but of fewer than
-64 even sorted batches of 8 are padded more than those of a data set.
+1e-4, loss and gradient norm by a relative 1e-3. Token ids are random, and so is the order of the lengths. The
+lengths are quantiles of a log-normal distribution, so a few texts are as skewed as many; but with fewer than
+64 texts even sorted batches of 8 have more padding than those of a data set.
 
-Medians over the rounds. Speed and CPU are how often ours fits into the side's wall and processor time; memory
-is ours as a share of the side's peak, the largest resident size of the process (on a GPU: torch's
-allocations); growth is that less its size after loading. % of matmul is the share of this machine's float32
-product (512, 768) x (768, 2304), with the same FLOPs for every side: those of the tokens without padding, in
-sliding layers of the keys they see, three times that in training."""
+The table has medians over the rounds. Speed and CPU are the side's wall and processor time divided by ours.
+Memory is ours as a share of the side's peak: the largest resident size of the process, or on a GPU torch's
+allocations. Growth is that peak minus the size after loading. % of matmul is the share of the speed at which
+this machine computes the float32 product (512, 768) x (768, 2304). It counts the same FLOPs for every side:
+those of the tokens without padding, in sliding layers of the keys they see, and three times that in
+training."""
 
 import argparse
 import json
@@ -56,7 +58,7 @@ MIB = 2**20
 
 # ------------------------------------------------------------------------------------------------ texts
 def texts_of(args):
-    """The ids and the class of each text: lists."""
+    """(ids of each text, class of each text): lists."""
     rng = np.random.default_rng(args.seed)
     normal = statistics.NormalDist(np.log(args.median), args.deviation)
     lengths = [int(np.exp(normal.inv_cdf((i + 0.5) / args.n))) for i in range(args.n)]
@@ -65,7 +67,7 @@ def texts_of(args):
 
 
 def make(args, folder):
-    """The model that all sides load."""
+    """Write the model that all sides load."""
     from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
     torch.manual_seed(args.seed)
@@ -83,7 +85,7 @@ def settings(args):
 
 
 class Ids:
-    """Ours for a tokenizer: a conversation is its ids already."""
+    """Takes the place of our tokenizer: a conversation already is a list of ids."""
 
     def fitted(self, ids, max_tokens):
         assert len(ids) <= max_tokens
@@ -101,11 +103,11 @@ class Ours:
         self.learner = Learner(self.model, Ids(), self.cfg)
 
     def logits(self, ids):
-        """Those of each text, (N, 3)."""
+        """The logits of each text, (N, 3)."""
         return Classifier(self.model, Ids(), LONGEST, **self.batches).scores(ids)
 
     def losses(self, ids, labels):
-        """The parts of a step's loss, one after another, as train.py has them."""
+        """Yield the parts of a step's loss one by one, as train.py computes them."""
         items = [[Label(*pair)] for pair in zip(ids, labels)]
         step = step_of(self.objective, self.learner, items)
         for batch in batches_of(step.rows, self.learner, Place()):
@@ -123,7 +125,7 @@ class Theirs:
         ).to(args.device)
 
     def batches(self, ids):
-        """(numbers of the texts, what the model takes) of each batch."""
+        """Yield (indices of its texts, inputs of the model) for each batch."""
         order = list(range(len(ids)))
         if self.sorted:
             order.sort(key=lambda i: -len(ids[i]))
@@ -158,7 +160,7 @@ def resident(device):
 def peak(device):
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / MIB
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent that made the model
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would include the parent, which made the model
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
@@ -169,7 +171,7 @@ def clocks(device):
 
 
 def learn(which, optimizer, ids, labels):
-    """One step; its loss and the norm of its gradient."""
+    """Take one step; return its loss and gradient norm."""
     total = 0.0
     for loss in which.losses(ids, labels):
         loss.backward()
@@ -181,7 +183,7 @@ def learn(which, optimizer, ids, labels):
 
 
 def side(args):
-    """One side's work, in this process; prints its numbers as JSON."""
+    """Run one side in this process and print its numbers as JSON."""
     torch.set_num_threads(args.threads)
     ids, labels = texts_of(args)
     short = sorted(ids, key=len)[:2]
@@ -205,7 +207,7 @@ def side(args):
 
 # ------------------------------------------------------------------------------------------------ report
 def matmul_speed(args):
-    """FLOP/s of a float32 product in the shape of the projections; the best of 50."""
+    """FLOP/s of a float32 product with the shape of the projections, the best of 50."""
     torch.set_num_threads(args.threads)
     a, b = torch.randn(512, 768, device=args.device), torch.randn(768, 2304, device=args.device)
     best = float("inf")
@@ -227,14 +229,14 @@ def work(config, lengths):
 
 
 def run(args, name, folder):
-    """One side in a process of its own: its numbers."""
+    """Run one side in a process of its own and return its numbers."""
     call = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--folder", folder]
     out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(out.splitlines()[-1])
 
 
 def compare(args):
-    """All rounds; returns the lines of the table."""
+    """Run all rounds and return the lines of the table."""
     lengths, trains = [len(text) for text in texts_of(args)[0]], args.what == "train"
     sides = args.sides.split(",") if args.sides else SIDES[args.what]
     found, apart, matmul = {name: [] for name in sides}, dict.fromkeys(sides, 0.0), matmul_speed(args)
@@ -262,17 +264,24 @@ def compare(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--what", default="infer", choices=list(SIDES))
-    parser.add_argument("--sides", default="", help="which, ours among them; all where empty")
+    parser.add_argument("--sides", default="", help="sides to compare, including ours; empty: all")
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--n", type=int, default=64, help="texts")
-    parser.add_argument("--median", type=float, default=350, help="of the texts' tokens")
-    parser.add_argument("--deviation", type=float, default=0.8, help="of the logarithm of their number")
+    parser.add_argument("--median", type=float, default=350, help="median length of the texts in tokens")
+    parser.add_argument(
+        "--deviation", type=float, default=0.8, help="standard deviation of the logarithm of the length"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--batch-tokens", type=int, default=0, help="of ours, as in agents.Classifier")
     parser.add_argument(
-        "--micro-tokens", type=int, default=Train.micro_tokens, help="of ours, as in train.py"
+        "--batch-tokens", type=int, default=0, help="batch size of our side, as in agents.Classifier"
+    )
+    parser.add_argument(
+        "--micro-tokens",
+        type=int,
+        default=Train.micro_tokens,
+        help="micro-batch size of our side, as in train.py",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="", help="also write the table to this file")

@@ -1,22 +1,23 @@
-"""Text vectors beside sentence-transformers: python bench/embed.py --model DIR --what encode
+"""Embed texts, compared with sentence-transformers: python bench/embed.py --model DIR --what encode
 
-Every side turns the same texts of mixed length into vectors with the same float32 encoder, or trains it:
-  encode      vectors of --n texts: Embedder.embed against encode(), which sorts by length too, in batches of
+Every side embeds the same texts of mixed length with the same float32 encoder, or trains it:
+  encode      vectors of --n texts: Embedder.embed against encode(), which also sorts by length, in batches of
               16, 32 and 64 texts
   pairs       steps of --batch queries, each against the documents of all: train.py's contrastive step
               against MultipleNegativesRankingLoss; no dropout, the same AdamW and clipping
-  negatives   the same with --negatives hard negatives of every query's own: their loss embeds all documents
-              in one forward pass (merged, its default) or in one for each column (columns)
+  negatives   the same with --negatives hard negatives for every query: their loss embeds all documents in one
+              forward pass (merged, its default) or in one for each column (columns)
 
-A round runs each side once, in a process of its own, after a warm-up; training takes one step to warm up.
-Vectors may differ by 1e-5, the losses of all steps by 1e-4. Texts are words of the tokenizer's, drawn by
-seed, their lengths log-normal: queries of 40 tokens in the median, documents of 16, all of 5 to 250. --texts
-reads JSON lines with question and answer.
+A round runs each side once, in a process of its own, after a warm-up; training warms up with one step.
+Vectors may differ by 1e-5, the losses of all steps by 1e-4. Texts are words from the tokenizer, drawn by
+seed, with log-normal lengths: a median of 40 tokens for queries and 16 for documents, and 5 to 250 for all.
+--texts reads JSON lines with question and answer instead.
 
-Medians over the rounds. Speed and CPU are how often ours fits into the side's wall and processor time; memory
-is ours as a share of the side's peak, the largest resident size of the process; growth is that less its size
-after loading. % of matmul is the share of this machine's float32 product (1024, 384) x (384, 1536), with the
-same FLOPs for every side: those of the tokens without padding, three times that in training."""
+The table has medians over the rounds. Speed and CPU are the side's wall and processor time divided by ours.
+Memory is ours as a share of the side's peak, the largest resident size of the process. Growth is that peak
+minus the size after loading. % of matmul is the share of the speed at which this machine computes the float32
+product (1024, 384) x (384, 1536). It counts the same FLOPs for every side: those of the tokens without
+padding, three times that in training."""
 
 import argparse
 import json
@@ -49,7 +50,7 @@ SIDES = {
     "pairs": ["ours", "merged"],
     "negatives": ["ours", "merged", "columns"],
 }
-QUERY, DOCUMENT = (40, 0.7), (16, 0.6)  # median and deviation of the logarithm of their tokens
+QUERY, DOCUMENT = (40, 0.7), (16, 0.6)  # median length in tokens, standard deviation of its logarithm
 MIB = 2**20
 
 
@@ -59,21 +60,20 @@ def open_embedder(args, **options):
 
 
 def made(args):
-    """made(median, deviation) -> a text of as many tokens as it draws."""
+    """Return a function (median, deviation) -> a text of random length."""
     vocabulary = open_embedder(args).tokenizer.get_vocab()
     words = sorted(word for word in vocabulary if re.fullmatch("[a-z]{2,}", word))
     rng = np.random.default_rng(args.seed)
 
     def text(median, deviation):
         length = int(np.clip(rng.lognormal(np.log(median), deviation), 5, 250))
-        return " ".join(rng.choice(words, length - 2))  # [CLS] and [SEP] are two
+        return " ".join(rng.choice(words, length - 2))  # [CLS] and [SEP] are two more tokens
 
     return text
 
 
 def rows_of(args, n):
-    """n lists of a query, its document and the negatives that it has of its own, no text twice where texts
-    are made."""
+    """n lists [query, document, its own hard negatives ...]. Texts made here never repeat."""
     k = args.negatives if args.what == "negatives" else 0
     if not args.texts:
         text = made(args)
@@ -86,19 +86,19 @@ def rows_of(args, n):
 
 
 def steps_of(args):
-    """The rows of every step, the one to warm up first."""
+    """The rows of every step, beginning with the warm-up step."""
     rows = rows_of(args, (args.steps + 1) * args.batch)
     return [rows[start : start + args.batch] for start in range(0, len(rows), args.batch)]
 
 
 def texts_of(args):
-    """The texts to encode, queries and documents in turn."""
+    """The texts to encode, alternating between queries and documents."""
     return [text for row in rows_of(args, (args.n + 1) // 2) for text in row][: args.n]
 
 
 # ------------------------------------------------------------------------------------------------ sides
 def peer(args):
-    """Their model, without dropout."""
+    """The model of sentence-transformers, without dropout."""
     from sentence_transformers import SentenceTransformer
 
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -106,7 +106,7 @@ def peer(args):
 
 
 def encoder(args):
-    """texts -> vectors (N, width) as an array, of one side."""
+    """Return a side's function texts -> array of vectors (N, width)."""
     if args.side == "ours":
         embedder, options = open_embedder(args, dtype=torch.float32), {}
         if args.batch_tokens:
@@ -117,7 +117,7 @@ def encoder(args):
 
 
 def ours(args, cfg):
-    """(model, losses): losses(rows) yields the parts of a step's loss, one after another, as train.py has
+    """(model, losses): losses(rows) yields the parts of a step's loss one by one, as train.py computes
     them."""
     embedder = open_embedder(args, dtype=torch.float32, normalise=True)
     embedder.cut(cfg.max_tokens)
@@ -136,7 +136,7 @@ def ours(args, cfg):
 
 
 def theirs(args, cfg):
-    """The same of sentence-transformers."""
+    """The same for sentence-transformers."""
     from sentence_transformers.base.losses.merged_forward import column_merging_disabled
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
@@ -160,7 +160,7 @@ def resident():
 
 
 def side(args):
-    """One side's work, in this process; prints its numbers as JSON."""
+    """Run one side in this process and print its numbers as JSON."""
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     found = []
@@ -197,7 +197,7 @@ def side(args):
 
 # ------------------------------------------------------------------------------------------------ report
 def matmul_speed(threads):
-    """FLOP/s of a float32 product in the shape of MiniLM's MLP; the best of 50."""
+    """FLOP/s of a float32 product with the shape of MiniLM's MLP, the best of 50."""
     torch.set_num_threads(threads)
     a, b, best = torch.randn(1024, 384), torch.randn(384, 1536), float("inf")
     for _ in range(50):
@@ -215,16 +215,16 @@ def work(config, lengths):
 
 
 def run(args, name, folder):
-    """One side in a process of its own: its numbers, and its vectors where it encodes."""
+    """Run one side in a process of its own; return its numbers, and its vectors if it encodes."""
     keep = Path(folder) / f"{name}.npy"
     call = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--keep", str(keep)]
-    env = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}  # of the tokenizer
+    env = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}  # threads of the tokenizer
     out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
     return json.loads(out.splitlines()[-1]) | {"vectors": np.load(keep) if keep.exists() else None}
 
 
 def compare(args):
-    """All rounds; returns the lines of the table."""
+    """Run all rounds and return the lines of the table."""
     embedder = open_embedder(args)
     encodes = args.what == "encode"
     steps = [] if encodes else steps_of(args)[1:]
@@ -255,16 +255,21 @@ def main():
     parser.add_argument("--model", required=True, help="a local sentence-transformers folder")
     parser.add_argument("--what", default="encode", choices=list(SIDES))
     parser.add_argument("--texts", default="", help="JSON lines with question and answer")
-    parser.add_argument("--sides", default="", help="which, ours among them; all where empty")
+    parser.add_argument("--sides", default="", help="sides to compare, including ours; empty: all")
     parser.add_argument("--n", type=int, default=2000, help="texts to encode")
     parser.add_argument("--batch", type=int, default=32, help="queries a step")
-    parser.add_argument("--negatives", type=int, default=7, help="hard ones of a query")
+    parser.add_argument("--negatives", type=int, default=7, help="hard negatives of a query")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch-tokens", type=int, default=0, help="of ours, as in Embedder.embed")
     parser.add_argument(
-        "--micro-tokens", type=int, default=Train.micro_tokens, help="of ours, as in train.py"
+        "--batch-tokens", type=int, default=0, help="batch size of our side, as in Embedder.embed"
+    )
+    parser.add_argument(
+        "--micro-tokens",
+        type=int,
+        default=Train.micro_tokens,
+        help="micro-batch size of our side, as in train.py",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="", help="also write the table to this file")

@@ -1,30 +1,30 @@
-"""Speed and memory of generation beside transformers and llama.cpp: python bench/generate.py --model DIR
+"""Speed and memory of generation against transformers and llama.cpp: python bench/generate.py --model DIR
 
-Cases; all prompts are random ids by seed, every reply has exactly the length asked for:
+Cases, with prompts of random ids by seed and replies of a given length:
   stream    one prompt of 32 tokens, 128 new, greedy
   streams   16 of them, 64 new
   samples   64 samples at temperature 1 of one prompt of 512 tokens, 64 new
   ragged    256 prompts of 16 to 512 tokens, 8 to 128 new, greedy
-  games     64 conversations of 20 turns in lock step from one opening of 100 tokens: each turn 4 to 12 new
-            tokens, greedy, then 8 that the game adds
+  games     64 conversations of 20 turns in lock step from one opening of 100 tokens: each turn generates 4 to
+            12 tokens, greedy, and the game then adds 8
 
 Sides:
-  ours         sampler.generate with a session; the model fused, as infer.py does
-  generate     transformers' generate: prompts in order of length, batches of 64, padded on the left; samples
+  ours         sampler.generate with a session and a fused model, as in infer.py
+  generate     transformers' generate: prompts sorted by length, batches of 64, padded on the left; samples
                by num_return_sequences
   continuous   transformers' continuous batching, which shares prefixes
-  cached       transformers' generate, game after game, each with a cache of its own (games only)
-  llama-KIND   llama.cpp through llama-cpp-python (llama_side.py), KIND f32, bf16, f16 or q8_0: the weights in
-               GGUF; keys and values in f16
+  cached       transformers' generate, one game after another, each with its own cache (games only)
+  llama-KIND   llama.cpp through llama-cpp-python (llama_side.py); KIND is the format of the GGUF weights,
+               f32, bf16, f16 or q8_0; keys and values are f16
 
-A round runs each side once in a process of its own, after 4 tokens to warm up. The others compute in float32.
-Equal is how many greedy replies are ours, token by token; near-ties may part.
+A round runs each side once in a process of its own, after 4 tokens of warm-up. All but llama.cpp compute in
+float32. Equal is the number of greedy replies that match ours in every token; near-ties may differ.
 
-Medians over the rounds. Tokens/s are new tokens by the wall clock; speed is how often ours fits into the
-side's time; peak the largest resident size of the process. The bound is the longer of two times measured in
-the same round: that of reading the float32 weights once a step (of 64 rows at most), at the speed of a sum
-over as many bytes, and that of all products, of a prompt's tokens that must be read too, at the speed of a
-large one."""
+The table has medians over the rounds. Tokens/s counts new tokens by the wall clock. Speed is the side's time
+divided by ours. Peak is the largest resident size of the process. The bound is the longer of two times
+measured in the same round. The first is for reading the float32 weights once a step (of at most 64 rows), at
+the speed of a sum over as many bytes. The second is for all matrix products, including those of the prompt
+tokens that must be read, at the speed of a large product."""
 
 import argparse
 import json
@@ -54,8 +54,8 @@ BATCH = 64
 
 # ------------------------------------------------------------------------------------------------ cases
 def played(call, case, seed, scale=1.0):
-    """Run a case by call(prompts, lengths, temperature) -> lists of new ids; returns all replies, and for the
-    bound the number of prompt tokens that must be read and of new tokens."""
+    """Run a case with call(prompts, lengths, temperature) -> lists of new ids. Return all replies, and the
+    number of prompt tokens that must be read, for the bound."""
     rng = np.random.default_rng(seed)
 
     def words(n):
@@ -125,7 +125,7 @@ def theirs(args):
         config = settings(lengths, temperature)
         if same and temperature:
             ids, mask, config.num_return_sequences = ids[:1], mask[:1], len(prompts)
-        config.eos_token_id = 0  # which the lengths below stand for: generate pads finished rows
+        config.eos_token_id = 0  # generate pads finished rows; Lengths below says when a row is finished
         config.suppress_tokens = [0]
         out = model.generate(
             ids, attention_mask=mask, generation_config=config, past_key_values=cache,
@@ -156,7 +156,7 @@ def theirs(args):
         config = settings(lengths, temperature)
         config.num_return_sequences = len(prompts) if same else 1
         config.eos_token_id = -1
-        if same:  # an engine knows one number of samples
+        if same:  # an engine has one fixed number of samples
             model.destroy_cached_continuous_batching_manager()
         engine = transformers.ContinuousBatchingConfig(
             page_size=32, num_blocks=1536, max_batch_tokens=2048,
@@ -190,7 +190,7 @@ def llama(args):
 
 
 def side(args):
-    """One side's run of its cases, in this process; prints its numbers as JSON, a line for a case."""
+    """Run the cases of one side in this process; print its numbers as JSON, a line for each case."""
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
     make = ours if args.side == "ours" else llama if args.side.startswith("llama") else theirs
@@ -208,8 +208,8 @@ def side(args):
 
 # ------------------------------------------------------------------------------------------------ report
 def speeds(bytes_read, threads):
-    """(bytes/s of a sum over the size of the weights, FLOP/s of a float32 product (2048, 576) x (576, 1536)):
-    the best of 10."""
+    """(bytes/s of a sum over as many bytes as the weights, FLOP/s of the float32 product (2048, 576) x (576,
+    1536)), each the best of 10."""
     torch.set_num_threads(threads)
     weights, a, b = torch.zeros(bytes_read // 4), torch.randn(2048, 576), torch.randn(576, 1536)
 
@@ -224,7 +224,7 @@ def speeds(bytes_read, threads):
     return bytes_read / best(weights.sum), 2 * 2048 * 576 * 1536 / best(lambda: a @ b)
 
 
-STEPS = {"stream": 128, "streams": 64, "samples": 64}  # of a full batch; of others new / BATCH
+STEPS = {"stream": 128, "streams": 64, "samples": 64}  # steps of these cases; other cases take new / BATCH
 
 
 def main():
@@ -232,7 +232,7 @@ def main():
     parser.add_argument("--model", required=True, help="a local folder of a chat model")
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--sides", default="ours,generate,continuous,cached", help=", ".join(SIDES))
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the prompts of the large cases")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the prompts in the large cases")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
@@ -286,7 +286,7 @@ def main():
 
 
 def same(ours, theirs):
-    """The share of replies that are equal."""
+    """How many replies are equal, such as 15/16."""
     return f"{sum(a == b for a, b in zip(ours, theirs))}/{len(ours)}"
 
 

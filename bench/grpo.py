@@ -1,14 +1,15 @@
-"""GRPO beside TRL's GRPOTrainer: python bench/grpo.py --model DIR --data gsm8k.jsonl
+"""GRPO, compared with TRL's GRPOTrainer: python bench/grpo.py --model DIR --data gsm8k.jsonl
 
-Both sides take the same steps on the same float32 model, all its weights trained: --prompts questions with
---group sampled replies each at temperature 1, --max-new tokens at most, a reward that needs no answer (the
-share of the letter e), advantages divided by the group's deviation, token-mean loss, no reference model, one
-update of AdamW. TRL generates with transformers and trains in batches of --micro replies, gradients added up;
-ours is train.py's own loop. What they sample differs, so tokens are counted too.
+Both sides take the same steps on the same float32 model and train all its weights. A step has --prompts
+questions, --group replies to each, sampled at temperature 1 with at most --max-new tokens, a reward that
+needs no answer (the share of the letter e), advantages divided by the group's standard deviation, token-mean
+loss, no reference model, and one update of AdamW. TRL generates with transformers and trains in batches of
+--micro replies with accumulated gradients; ours is the loop of train.py. The sides sample different replies,
+so the table shows their tokens too.
 
-A round runs each side once in a process of its own: one step to warm up, then --steps. Medians over the
-rounds; speed is how often ours fits into the side's time per step; peak is the process's largest resident
-size."""
+A round runs each side once in a process of its own: one warm-up step, then --steps. The table has medians
+over the rounds. Speed is the side's time for a step divided by ours. Peak is the largest resident size of the
+process."""
 
 import argparse
 import json
@@ -69,7 +70,7 @@ def ours(args):
 
 
 def trl(args):
-    """The same by TRL."""
+    """The same for TRL."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -133,12 +134,12 @@ def side(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, help="a local folder of a chat model")
-    parser.add_argument("--data", required=True, help="JSON lines with a question each")
+    parser.add_argument("--data", required=True, help="JSON lines, each with a question")
     parser.add_argument("--sides", default=",".join(SIDES))
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--max-new", type=int, default=64)
-    parser.add_argument("--micro", type=int, default=8, help="replies in a training batch of TRL's")
+    parser.add_argument("--micro", type=int, default=8, help="replies in a training batch of TRL")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

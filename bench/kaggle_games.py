@@ -3,10 +3,10 @@
     pip install --no-deps kaggle-environments==1.16.11 && pip install jsonschema requests Flask pandas
     python bench/kaggle_games.py submission.tar.gz [GAMES]
 
-The submission plays from the folder it is unpacked to: against itself, as either team against the built-in
-random players, and in each seat alone among them, in turn; every other such round is about keywords of the
-submission's own. Each game loads it anew for each seat. Nothing of parlor is imported but what was packed.
-Prints a JSON object.
+The submission is unpacked to a folder and plays from there, in turn: against itself, as either team against
+the built-in random players, and alone in each seat among them. Every other such round uses the submission's
+own keywords. Each game loads it anew for each seat. Only the packed parts of parlor are imported. Prints a
+JSON object.
 """
 
 import importlib
@@ -24,7 +24,8 @@ SEATS = {"all": {0, 1, 2, 3}, "team 1": {0, 1}, "team 2": {2, 3}, **{f"seat {i}"
 
 
 def environment():
-    """The environment's module and its make(). It imports transformers for players that are not used here."""
+    """(the environment's module, make). An empty module stands in for transformers, whose players do not
+    play."""
     peers = types.ModuleType("transformers")
     peers.T5Tokenizer = peers.T5ForConditionalGeneration = None
     sys.modules["transformers"] = peers
@@ -33,7 +34,7 @@ def environment():
 
 
 def play(folder, games):
-    """What happened in some games of the submission unpacked to a folder: dict."""
+    """Play games with the submission in a folder and return what happened: dict."""
     rules, make = environment()
     sys.path.insert(0, str(folder))
     world = importlib.import_module("games.twentyq.world").world_of(*folder.glob("given/world*"))
@@ -44,7 +45,7 @@ def play(folder, games):
     for i in range(games):
         seats = list(SEATS.values())[i % len(SEATS)]
         own = i // len(SEATS) % 2
-        random.seed(i)  # of the random players
+        random.seed(i)  # for the random players
         rules.keyword, rules.alts = rng.choice(ours if own else theirs)
         env, began = make("llm_20_questions"), time.time()
         env.run([str(folder / "main.py") if seat in seats else RANDOM[seat] for seat in range(4)])
@@ -61,7 +62,7 @@ def play(folder, games):
         "games": games,
         "statuses": sorted(statuses),
         "actions": actions,
-        "actions that the model failed at": rescued,
+        "actions in which the model failed": rescued,
         "longest action, seconds": round(longest, 2),
         "seconds a game": round(sum(seconds) / games, 2),
     }

@@ -1,10 +1,10 @@
-"""What Agent Alpha gains in a tournament of 20 Questions (infer.py eval --against ... --out EVAL.json).
+"""The gain from Agent Alpha in a tournament of 20 Questions (infer.py eval --against ... --out EVAL.json).
 
     python bench/lift.py EVAL.json alpha+runs/base runs/base
 
-Prints by how much the rating of the first agent is above that of the second, with the 95 % interval of a
-bootstrap over games, and how often teams found the keyword, first or at the same time, by what their guesser
-and their answerer have to do with the protocol.
+Prints the rating of the first agent minus that of the second, with the 95 % interval of a bootstrap over
+games, and how often teams found the keyword (first or at the same time), by the part of their guesser and
+answerer in the protocol.
 """
 
 import json

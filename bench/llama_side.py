@@ -1,5 +1,5 @@
-"""llama.cpp for bench/generate.py: writes a GGUF file of a Llama-family model and continues token ids with
-it as its server does: one sequence a prompt, continuous batching, prefixes kept and copied."""
+"""llama.cpp for bench/generate.py: writes a Llama-family model as a GGUF file, and continues token ids with
+it as llama.cpp's server does: a sequence for each prompt, continuous batching, prefixes kept and copied."""
 
 import json
 import os
@@ -9,19 +9,19 @@ import gguf
 import llama_cpp as C
 import numpy as np
 
-WORTH = 8  # a prompt waits while another one reads at least this many tokens that both begin with
-BLOCK = 256  # sampling first draws a block of the vocabulary, then a token of the block
+WORTH = 8  # a prompt waits while another one reads at least this many tokens of a common prefix
+BLOCK = 256  # sampling first draws a block of the vocabulary, then a token in it
 
 
 def to_gguf(folder, path, kind):
-    """Write the Hugging Face folder of a Llama-family model as a GGUF file of f32, bf16, f16 or q8_0."""
+    """Write the Hugging Face folder of a Llama-family model as a GGUF file in f32, bf16, f16 or q8_0."""
     from safetensors import safe_open
 
     folder = Path(folder)
     config, tokenizer = (json.loads((folder / f"{n}.json").read_text()) for n in ("config", "tokenizer"))
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError(f"only plain rope can be written, not {rope}")
+        raise ValueError(f"{folder}: only plain rope can be written, not {rope}")
     heads, layers, size = config["num_attention_heads"], config["num_hidden_layers"], config["vocab_size"]
     kv_heads = config.get("num_key_value_heads", heads)
     head = config.get("head_dim") or config["hidden_size"] // heads
@@ -92,7 +92,7 @@ def choose(logits, n, temperature, random):
 
 
 class Slot:
-    """One sequence: its text, of which llama.cpp's memory holds the first `done` of `total` tokens."""
+    """One sequence: a text of `total` tokens; llama.cpp's memory holds the first `done` of them."""
 
     def __init__(self, id, context):
         self.id, self.text = id, np.zeros(context, np.int32)
@@ -100,7 +100,7 @@ class Slot:
 
 
 class Llama:
-    """A GGUF model with `slots` sequences of up to `context` tokens each; their texts stay between calls."""
+    """A GGUF model with `slots` sequences of up to `context` tokens each, which persist between calls."""
 
     def __init__(self, path, threads, slots, context):
         C.llama_log_set(silent, None)
@@ -144,7 +144,8 @@ class Llama:
         return results
 
     def _enter(self, waiting, busy):
-        """Give free slots to prompts: best the one that holds most of a prompt, else the longest unused."""
+        """Give free slots to prompts: the slot that already holds most of a prompt, or else the one unused
+        longest."""
         free = [s for s in self.slots if s not in busy]
         while waiting and free:
             pairs = [(common(w[1], s.text[: s.done]), w, s) for w in waiting[: len(self.slots)] for s in free]
@@ -161,13 +162,14 @@ class Llama:
             C.llama_memory_seq_rm(self.memory, slot.id, slot.done, -1)
 
     def _copy(self, source, slot, n):
-        """Give the slot the first n tokens of another one's memory, as far as it does not hold them yet."""
+        """Copy the first n tokens of another slot's memory that this slot does not hold yet."""
         if n > slot.done:
             C.llama_memory_seq_cp(self.memory, source.id, slot.id, slot.done, n)
             slot.done = n
 
     def _step(self, busy):
-        """Run one batch, decoding first; return each row of logits with the slots that go on from it."""
+        """Run one batch, slots that decode first; return each row of logits with the slots that continue from
+        it."""
         filled, fed, rows = 0, [], []
         for slot in sorted(busy, key=lambda s: s.total - s.done > 1):
             reads = slot.total - slot.done > 1

@@ -1,7 +1,8 @@
-"""Rounding errors of bfloat16 and float16 beside transformers': python bench/precision.py [CHECKPOINT ...]
+"""Rounding errors of bfloat16 and float16, compared with transformers: python bench/precision.py [FOLDER ...]
 
-The reference is transformers in float32 on the same rounded weights. Random models of every family, then the
-folders named; root mean square over all logits (hidden states of encoders), relative to the reference's."""
+The reference is transformers in float32 on the same rounded weights. Measures random models of every family,
+then the given folders. An error is the root mean square over all logits (for encoders: hidden states),
+relative to that of the reference."""
 
 import sys
 import tempfile

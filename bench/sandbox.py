@@ -1,12 +1,12 @@
-"""Programs a second of one core: python bench/sandbox.py [--programs N]
+"""Programs run in a second on one core: python bench/sandbox.py [--programs N]
 
-Sides, each with the same programs (30 lines or fewer on four grids of 10 x 10, one in eight faulty):
+Sides, with the same programs (at most 30 lines, on four grids of 10 x 10, one in eight faulty):
   run          games.sandbox.sandbox, first tier
-  confirm      second tier: two fresh children a program
-  interpreter  a fresh `python -I` a program that imports numpy, with no lock-down; --fresh many
+  confirm      second tier: two fresh children for each program
+  interpreter  a fresh `python -I` for each of --fresh programs, which imports numpy, without lock-down
 
-Processor seconds of the parent and all its children, so that other processes on the machine count for little;
-the start of the sandbox is not counted. The wall clock's rate is printed beside it."""
+Rates count processor seconds of the parent and all its children, so other processes on the machine matter
+little. Starting the sandbox is not counted. The rate by the wall clock is printed next to it."""
 
 import argparse
 import json

@@ -1,10 +1,10 @@
-"""How well a model of 20 Questions answers questions about spelling, which a rule answers always rightly.
+"""How well a 20 Questions model answers questions about spelling, which a rule always answers correctly.
 
     python bench/spelling.py RUN
 
-Asks the example of each kind of rule (games/twentyq/contest/rules.py) about every keyword of the world, and
-prints the shares of the true and of the false cells that the model has right, with 95 % Wilson intervals, and
-their mean."""
+Asks the example question of each kind of rule (games/twentyq/contest/rules.py) about every keyword of the
+world. Prints the model's accuracy on true and on false cells, with 95 % Wilson intervals, and the mean of the
+two."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the benchmarks of sides that do the same share: how a call ends, and the table of bench/embed.py and
+"""Shared by the benchmarks that compare several sides: how a call ends, and the table of bench/embed.py and
 bench/classify.py."""
 
 import statistics
@@ -6,24 +6,24 @@ from pathlib import Path
 
 
 class Given:
-    """A task whose examples are the items to learn from already."""
+    """A task whose examples already are the items to learn from."""
 
     def items(self, example, rng):
         return example
 
 
 def step_of(objective, learner, items):
-    """The Step that an objective makes of items, a list for each example."""
+    """The Step that an objective makes from items, a list for each example."""
     return objective.step(learner, Given(), [(own, None) for own in items], None)
 
 
-MEASURED = ["seconds", "cpu", "peak", "growth"]  # of a round of a side; the last two in MiB
+MEASURED = ["seconds", "cpu", "peak", "growth"]  # in one round of a side; the last two in MiB
 
 
 def table(what, args, lengths, matmul, flops, found, apart):
-    """Lines of Markdown, medians over the rounds. what: the work in words; lengths: tokens of each text;
-    matmul: FLOPs a second of this machine; flops: of the work; found: {side: its rounds, dicts of MEASURED};
-    apart: {side: by how much its result differs from ours}."""
+    """The table in Markdown: lines, with medians over the rounds. what: the work in words; lengths: tokens of
+    each text; matmul: FLOP/s of this machine; flops: FLOPs of the work; found: {side: its rounds, dicts of
+    MEASURED}; apart: {side: largest difference between its result and ours}."""
     lines = [
         f"{what}; {len(lengths):,} texts of {min(lengths)} to {max(lengths)} tokens, median "
         f"{statistics.median(lengths):g}, {sum(lengths):,} in all; {args.rounds} rounds, {args.threads} "
@@ -44,8 +44,8 @@ def table(what, args, lengths, matmul, flops, found, apart):
 
 
 def carry_out(args, side, compare):
-    """Measure the one side that --side names, in this process, or compare all: print the table, and write it
-    where --out says."""
+    """With --side, measure that side in this process. Without it, compare all sides, print the table, and
+    write it to --out."""
     if args.side:
         return side(args)
     lines = compare(args)

@@ -1,22 +1,23 @@
-"""Speed and memory of training beside transformers and peft: python bench/train.py --model DIR
+"""Speed and memory of training, compared with transformers and peft: python bench/train.py --model DIR
 
 Every side trains the same float32 model on the same chats, step by step, with the same optimizer:
-  ours     train.py's step: chats of like length in small batches, the head only where something is learned
-  padded   transformers + peft, a step's chats padded to the longest, -100 where nothing is learned
-  packed   the same in one row (DataCollatorWithFlattening): positions that start again keep the chats apart
-  single   the same one chat at a time, gradients added up: no padding, no packing
+  ours     train.py's step: small batches of chats of similar length, the head only for learned tokens
+  padded   transformers + peft: a step's chats padded to the longest, -100 for tokens that are not learned
+  packed   the same in one row (DataCollatorWithFlattening), where restarting positions separate the chats
+  single   the same one chat at a time with accumulated gradients: no padding, no packing
 
-A round runs each side once, in a process of its own, and takes --steps steps after a forward pass without
-gradients, whose loss must be the same on all sides. Chats are made by seed; --data reads JSON lines with
-question and answer. Tokens are those of the chats, padding not counted.
+A round runs each side once, in a process of its own: a forward pass without gradients, whose loss must be the
+same on all sides, then --steps steps. Chats are made by seed; --data reads JSON lines with question and
+answer instead. Token counts do not include padding.
 
-Medians over the rounds. Speed and CPU are how often ours fits into the side's wall and processor time; memory
-and growth are ours as a share of the side's. Peak is the largest resident size of the process, growth that
-less its size after loading.
+The table has medians over the rounds. Speed and CPU are the side's wall and processor time divided by ours.
+Memory and growth are ours as a share of the side's. Peak is the largest resident size of the process, growth
+is the peak minus the size after loading.
 
-% of matmul is the share of this machine's float32 product (tokens, 576) x (576, 1536), with the same FLOPs
-for every side: a token takes 6 N for trained blocks, 4 N for frozen ones and 6 N for an adapter, a learned
-token as much for the head, a chat of T tokens 6 T T (layers) (heads x head width) for causal attention."""
+% of matmul is the share of the speed at which this machine computes the float32 product (tokens, 576) x (576,
+1536). It counts the same FLOPs for every side: for each token 6 N for trained blocks, 4 N for frozen ones and
+6 N for an adapter; for each learned token as much for the head; for a chat of T tokens 6 T T (layers) (heads
+x head width) for causal attention."""
 
 import argparse
 import json
@@ -57,7 +58,7 @@ def made_chats(n, seed):
     """Conversations of one to three exchanges, log-normal in length: 40 to 900 tokens, median 150."""
     rng, chats = np.random.default_rng(seed), []
     for _ in range(n):
-        length = int(np.clip(rng.lognormal(np.log(120), 0.9), 5, 850))  # the format itself adds about 40
+        length = int(np.clip(rng.lognormal(np.log(120), 0.9), 5, 850))  # the chat format adds about 40
         turns = 2 * int(rng.integers(1, 4))
         counts = rng.multinomial(length, rng.dirichlet([4.0] * turns))
         texts = [" ".join(rng.choice(WORDS, max(1, count))) for count in counts]
@@ -67,7 +68,7 @@ def made_chats(n, seed):
 
 
 def read_chats(path, n, seed):
-    """n question and answer pairs of a JSON-lines file, chosen by seed."""
+    """n question and answer pairs from a JSON-lines file, chosen by seed."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(lines[i]) for i in np.random.default_rng(seed).permutation(len(lines))[:n]]
     keys = {"user": "question", "assistant": "answer"}
@@ -83,7 +84,7 @@ def steps_of(args):
 
 # ------------------------------------------------------------------------------------------------ sides
 def ours(args, cfg, tokenizer):
-    """(model, losses): losses(chats) yields the parts of a step's loss, one after another."""
+    """(model, losses): losses(chats) yields the parts of a step's loss one by one."""
     model = models.load(args.model, torch.float32)
     if args.rank:
         lora.add_lora(model, args.rank)
@@ -98,7 +99,7 @@ def ours(args, cfg, tokenizer):
 
 
 def theirs(args, cfg, tokenizer):
-    """The same of transformers and peft."""
+    """The same for transformers and peft."""
     import warnings
 
     import transformers
@@ -135,7 +136,7 @@ def theirs(args, cfg, tokenizer):
 
 
 def side(args):
-    """One side's training, in this process; prints its numbers as JSON."""
+    """Train one side in this process and print its numbers as JSON."""
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     cfg = parse(Train, ["--model", args.model, "--micro-tokens", str(args.micro_tokens)])
@@ -163,7 +164,7 @@ def side(args):
 
 # ------------------------------------------------------------------------------------------------ report
 def matmul_speed(tokens, threads):
-    """FLOP/s of a float32 product in the shape of SmolLM2-135M's MLP; the best of 20."""
+    """FLOP/s of a float32 product with the shape of SmolLM2-135M's MLP, the best of 20."""
     torch.set_num_threads(threads)
     a, b, best = torch.randn(tokens, 576), torch.randn(576, 1536), float("inf")
     for _ in range(20):
@@ -174,7 +175,7 @@ def matmul_speed(tokens, threads):
 
 
 def work(args, lengths, learned):
-    """FLOPs of all steps; see the top of this file."""
+    """FLOPs of all steps, as the top of this file counts them."""
     config = config_from_hf(read_json(Path(args.model) / "config.json"))
     D, kv = config.dim, config.kv_heads * config.head_dim
     width = config.heads * config.head_dim
@@ -187,7 +188,7 @@ def work(args, lengths, learned):
 
 
 def compare(args):
-    """All rounds; returns the lines of the table."""
+    """Run all rounds and return the lines of the table."""
     tokenizer = data.load_tokenizer(args.model)
     samples = [tokenizer.render(chat) for chats in steps_of(args) for chat in chats]
     lengths, learned = [len(ids) for ids, _ in samples], sum(sum(mask) for _, mask in samples)
@@ -225,16 +226,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, help="a local folder of a chat model")
     parser.add_argument("--data", default="", help="JSON lines with question and answer")
-    parser.add_argument("--sides", default=",".join(SIDES), help="which, ours among them")
+    parser.add_argument("--sides", default=",".join(SIDES), help="sides to compare, including ours")
     parser.add_argument(
-        "--rank", type=int, default=16, help="of LoRA on all linear layers; 0 trains all weights"
+        "--rank", type=int, default=16, help="rank of LoRA on all linear layers; 0 trains all weights"
     )
     parser.add_argument("--batch", type=int, default=8, help="chats a step; 8 is transformers' own default")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--micro-tokens", type=int, default=Train.micro_tokens, help="of ours, as in train.py"
+        "--micro-tokens",
+        type=int,
+        default=Train.micro_tokens,
+        help="micro-batch size of our side, as in train.py",
     )
     parser.add_argument("--seed", type=int, default=4, help="4 has as much padding as most seeds")
     parser.add_argument("--out", default="", help="also write the table to this file")

@@ -1,10 +1,10 @@
-"""How well the facts of the 20 Questions world agree with independently recorded answers.
+"""How well the facts of the 20 Questions world agree with answers recorded independently.
 
     python bench/world_agreement.py answers.jsonl.gz [--show]
 
-The file holds {"keyword", "answers": {question: [yes count, no count]}} a line. A cell is compared where
-keyword and question are the same (case and "Is the word a ..." for "Is it a ..." aside) and the counts have a
-majority.
+Each line of the file is {"keyword", "answers": {question: [yes count, no count]}}. A cell is compared if
+keyword and question match (ignoring case, and reading "Is the word a ..." as "Is it a ...") and the counts
+have a majority.
 """
 
 import collections

@@ -1,10 +1,9 @@
-"""Rows of the user's data, for every game: a file, a folder or a Hub data set, read one row at a time.
+"""Rows of the user's data, for every game: from a file, a folder or a Hub data set, one row at a time.
 
     for where, row in read_rows("battles.csv", rows="0:1000", columns=("prompt", "winner")): ...
 
-`where` is the place of a row, such as "battles.csv, line 12", for what a game has to say about it. Read
-read_rows first, then which files a name stands for (find_files, choose_files, hub_files), then the
-formats."""
+`where` is the place of a row, such as "battles.csv, line 12", for the game's own error messages. Read
+read_rows first, then how a source becomes files (find_files, choose_files, hub_files), then the formats."""
 
 import csv
 import difflib
@@ -16,35 +15,48 @@ import json
 import os
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from terminal import UsageError
 
-SPLITS = {word: "train" for word in ("train", "training")}
-SPLITS |= {word: "valid" for word in ("valid", "validation", "val", "dev")}
-SPLITS |= {word: "test" for word in ("test", "testing", "eval", "evaluation")}
-NOT_DATA = re.compile(r"^/|(^|/)\.|(^|/)(dataset_infos?|state)\.json$")  # hidden, outside, about the data
-BATCH = 1000  # Parquet rows in memory as Python objects
+# word in a file's path -> split
+SPLITS = dict(
+    train="train",
+    training="train",
+    valid="valid",
+    validation="valid",
+    val="valid",
+    dev="valid",
+    test="test",
+    testing="test",
+    eval="test",
+    evaluation="test",
+)
+NOT_DATA = re.compile(r"^/|(^|/)\.|(^|/)(dataset_infos?|state)\.json$")  # outside, hidden, or metadata
+BATCH = 1000  # Parquet rows that are in memory as Python objects at a time
 
 
-def read_rows(source, rows="", columns=(), split="train"):
-    """Yield (where, dict) of each row of `source`: a .jsonl, .json, .csv, .tsv (all also .gz) or .parquet
-    file, a folder of such files, or a Hub data set, owner/name; FOLDER:PART and owner/name:PART take a file,
-    a folder or a pattern of it. CSV cells are strings; JSON and Parquet keep their types.
+def read_rows(source, rows: str = "", columns=(), split: str = "train") -> Iterator:
+    """Yield (where, dict) for each row of `source`: a .jsonl, .json, .csv, .tsv (each also as .gz) or
+    .parquet file, a folder of such files, or a Hub data set "owner/name". FOLDER:PART and owner/name:PART
+    take one file, one subfolder, or the files that match a pattern. CSV cells are strings; JSON and Parquet
+    values keep their types.
 
-    rows: a slice a:b over all files, counted from 0, without b; what is before it is not parsed (Parquet: by
-    row groups), what is behind it not read (nor downloaded). columns: what the header, or the first row of
-    JSON, must have. split: train, valid or test, picked by file name where the source is no single file.
-    Every fault of the data is a ValueError or FileNotFoundError with file and line, one in `rows` a
-    UsageError."""
+    rows: a slice a:b over all files, counted from 0, without b. Rows before it are not parsed (Parquet skips
+    whole row groups); rows after it are not read, and their files not downloaded. columns: names that the
+    header, or the first JSON row, must have. split: train, valid or test; it picks files by their names when
+    the source is more than one file. Bad data raises ValueError or FileNotFoundError with file and line, a
+    bad `rows` UsageError."""
     start, stop = slice_ends(rows)
     seen = 0
-    for shown, path in find_files(str(source), split):
+    for file_name, path in find_files(str(source), split):
+        reader = READERS[ending(path.name)]
         unchecked = columns
-        for where, row in READERS[ending(path.name)](path, shown, start - seen):
+        for where, row in reader(path, file_name, start - seen):
             if seen >= start:
                 check_columns(where, unchecked, row)
-                unchecked = ()
+                unchecked = ()  # the other rows of this file may have fewer columns
                 yield where, row
             seen += 1
             if seen == stop:
@@ -54,7 +66,7 @@ def read_rows(source, rows="", columns=(), split="train"):
 
 
 def slice_ends(rows):
-    """The two ends of a slice written a:b; the second is None where it is absent."""
+    """The ends of a slice "a:b" as integers; the second is None if it is missing."""
     match = re.fullmatch(r"([0-9]*):([0-9]*)", rows or ":")
     if not match:
         raise UsageError(f"--rows {rows}: must be a slice such as 0:1000, :1000 or 1000:")
@@ -65,7 +77,8 @@ def slice_ends(rows):
     return start, stop
 
 
-def check_columns(where, columns, row):
+def check_columns(where: str, columns, row: dict):
+    """Raise ValueError if the row lacks a column, with the most similar name that it has."""
     for name in columns:
         if name not in row:
             close = difflib.get_close_matches(name, map(str, row), 1)
@@ -75,26 +88,34 @@ def check_columns(where, columns, row):
 
 # ------------------------------------------------------------------------------------------------ which files
 def ending(name):
-    """The ending that says how a file is read, a key of READERS, or None."""
-    *_, first, last = ["", "", *PurePosixPath(name.lower()).suffixes]
-    zipped = last == ".gz" and first != ".parquet"  # which is compressed inside
-    found = first if zipped else last
-    return found if found in READERS else None
+    """The key of READERS for a file name, or None if we cannot read such files."""
+    suffixes = ["", "", *PurePosixPath(name.lower()).suffixes]
+    suffix = suffixes[-1]
+    # "a.csv.gz" is read as CSV. Parquet compresses inside, so a ".parquet.gz" is nothing that we know.
+    if suffix == ".gz" and suffixes[-2] != ".parquet":
+        suffix = suffixes[-2]
+    return suffix if suffix in READERS else None
 
 
 def names_in(folder):
+    """The paths of all files in a folder, relative to it, with / between their parts."""
     return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
 
 
 def find_files(source, split):
-    """Yield (how to name it, Path) of each file that a source stands for; a folder on this machine first."""
+    """Yield (name for messages, Path) for each file of a source. Local files and folders come before Hub data
+    sets of the same name."""
     path = Path(source)
     if path.is_file():
         if not ending(path.name):
-            raise ValueError(f"{source}: not a file of rows, which ends in one of {', '.join(READERS)}")
+            raise ValueError(f"{source}: a file of rows must end in one of {', '.join(READERS)}")
         yield source, path
         return
-    name, _, part = (source, "", "") if path.is_dir() else source.partition(":")
+
+    name = source
+    part = ""
+    if not path.is_dir():  # a folder's own name may have a colon
+        name, _, part = source.partition(":")
     if Path(name).is_dir():
         for file in choose_files(names_in(name), source, part, split):
             yield str(Path(name, file)), Path(name, file)
@@ -105,166 +126,190 @@ def find_files(source, split):
 
 
 def split_of(name):
-    """The split that a path such as data/train-00000-of-00002.parquet names, or None."""
+    """The split in a path such as data/train-00000-of-00002.parquet (the last one, if several), or None."""
     words = [word for word in re.findall("[a-z0-9]+", name.lower()) if word in SPLITS]
     return SPLITS[words[-1]] if words else None
 
 
 def choose_files(names, source, part, split):
-    """Those of a folder's files that hold the split, sorted; files that name no split are train. A part that
-    is a file or a pattern is taken as it is. Only files of the folder can match, so no name leads out."""
+    """The sorted names of the files that hold a split. Files whose names have no split count as train. If
+    `part` is a file or a pattern, all its matches are taken, whatever their split. A part is only compared
+    with `names`, so it cannot lead out of the folder."""
     data = [name for name in sorted(names) if ending(name) and not NOT_DATA.search(name)]
     chosen = [name for name in data if name == part or fnmatch.fnmatchcase(name, part)]
     if not chosen:
-        inside = [name for name in data if not part or name.startswith(part.rstrip("/") + "/")]
-        chosen = [name for name in inside if split_of(name) == split]
+        folder = part.rstrip("/") + "/" if part else ""
+        below = [name for name in data if name.startswith(folder)]
+        chosen = [name for name in below if split_of(name) == split]
         if not chosen and split == "train":
-            chosen = [name for name in inside if not split_of(name)]
+            chosen = [name for name in below if not split_of(name)]
+        # Files of several folders are usually several data sets, such as languages: the user must say which.
         folders = sorted({PurePosixPath(name).parent.as_posix() for name in chosen})
         if len(folders) > 1:
             base = source.removesuffix(f":{part}")
             raise ValueError(f"{source}: in several folders ({', '.join(folders)}); take one: {base}:FOLDER")
+
     if not chosen:
-        there = ", ".join(sorted(names)[:10]) or "nothing"
+        listed = ", ".join(sorted(names)[:10]) or "nothing"
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         under = f" under {part}" if part else ""
-        what = f"no {', '.join(READERS)} files{under} of the split {split}"
-        raise FileNotFoundError(f"{source}: {what}; it has: {there}{more}")
+        missing = f"no {', '.join(READERS)} files{under} of the split {split}"
+        raise FileNotFoundError(f"{source}: {missing}; it has: {listed}{more}")
     if len({ending(name) for name in chosen}) > 1:
         raise ValueError(f"{source}: files of several kinds ({', '.join(chosen[:10])}); name one")
     return chosen
 
 
 def hub_files(name, source, part, split):
-    """Like find_files, for a Hub data set: each file is downloaded when its turn comes."""
+    """Like find_files, for the Hub data set `name`. A file is downloaded only when its turn comes."""
     from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, HTTPError, LocalEntryNotFoundError
 
     def fetch(patterns):
+        """Download the files that match, or take them from the cache. Returns the data set's folder."""
         try:
             return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
         except LocalEntryNotFoundError as error:
             why = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-            where = "not a local file or folder, not (or not whole) in the Hub cache"
-            raise FileNotFoundError(f"{source}: {where}, and the Hub cannot be reached{why}") from error
+            missing = "not a local file or folder, not (or not completely) in the Hub cache"
+            raise FileNotFoundError(f"{source}: {missing}, and the Hub cannot be reached{why}") from error
         except HTTPError as error:
             raise FileNotFoundError(f"{source}: the Hub refused it or broke off: {error}") from error
 
     try:
         names = HfApi().list_repo_files(name, repo_type="dataset")
-    except (HTTPError, OSError):  # out of reach: what an earlier download knows, or fetch says why not
+    except (HTTPError, OSError):
+        # The Hub is out of reach. Use the listing of an earlier download, or else the files that are in the
+        # cache; if there are none, fetch raises the error that the user sees.
         try:
             names = [file.path for file in get_cached_repo_tree(name, repo_type="dataset")]
         except CachedRepoTreeNotFoundError:
-            names = names_in(fetch([]))  # what is there
+            names = names_in(fetch([]))
     chosen = choose_files(names, source, part, split)
     if ending(chosen[0]) == ".parquet":
-        pyarrow_for(source)  # say so before the download
+        import_pyarrow(source)  # a missing package should be reported before the download, not after it
     for file in chosen:
         yield f"{name}:{file}", fetch([glob.escape(file)]) / file
 
 
 # ------------------------------------------------------------------------------------------------ formats
-# A reader yields (where, row) of each row of a file; the first `skip` are only counted, not parsed.
-def lines(path, shown):
-    """Yield (line number, text) of a text file, gzipped or not."""
+# A reader yields (where, row) for each row of a file. It counts the first `skip` rows without parsing them.
+# file_name is the file's name in error messages: for the Hub it is not that of the path in the cache.
+def lines(path, file_name) -> Iterator:
+    """Yield (line number from 1, text) for each line of a text file, gzipped or not."""
     number = 0
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+        with opener(path, "rb") as file:
             for number, line in enumerate(file, 1):
+                # Excel and others begin a file with a byte order mark, which utf-8-sig drops.
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         what = f"not UTF-8 text (byte {error.start + 1} of the line: {error.reason})"
-        raise ValueError(f"{shown}, line {number}: {what}; save it as UTF-8") from error
+        raise ValueError(f"{file_name}, line {number}: {what}; save it as UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         what = f"damaged or cut off ({error}); download or copy it again"
-        raise ValueError(f"{shown}, after line {number}: {what}") from error
+        raise ValueError(f"{file_name}, after line {number}: {what}") from error
 
 
-def parsed(text, shown, line=1):
-    """The value of JSON text that begins in this line."""
+def parse_json(text, file_name, line: int = 1):
+    """The value of a JSON text whose first line is number `line` of the file."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        where = f"{shown}, line {line + error.lineno - 1}"
+        where = f"{file_name}, line {line + error.lineno - 1}"
         raise ValueError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists in lists in lists
-        raise ValueError(f"{shown}, line {line}: JSON beyond all bounds ({error})") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, or lists nested 100,000 deep
+        raise ValueError(f"{file_name}, line {line}: JSON too large or too deep ({error})") from error
 
 
-def json_rows(path, shown, skip):
-    """JSON lines; a .json file may also be one list of objects, which is read as a whole."""
+def filled_lines(path, file_name):
+    """`lines` without the empty ones, and without the white space around the text."""
+    for number, text in lines(path, file_name):
+        text = text.strip()
+        if text:
+            yield number, text
 
-    def filled():
-        return ((number, text.strip()) for number, text in lines(path, shown) if text.strip())
 
-    rows, word = filled(), "line"
-    whole = ending(path.name) == ".json" and next(filled(), (1, ""))[1].startswith("[")
-    if whole:
-        text = "".join(text for _, text in lines(path, shown))
-        rows, word = enumerate(parsed(text, shown), 1), "row"
+def json_rows(path, file_name, skip):
+    """JSON lines. A .json file may also be one list of objects; it is read into memory as a whole."""
+    rows = filled_lines(path, file_name)
+    word = "line"
+    is_list = False
+    if ending(path.name) == ".json":
+        _, start = next(filled_lines(path, file_name), (1, ""))
+        is_list = start.startswith("[")
+    if is_list:
+        text = "".join(text for _, text in lines(path, file_name))
+        rows = enumerate(parse_json(text, file_name), 1)
+        word = "row"
     for i, (number, row) in enumerate(rows):
-        where = f"{shown}, {word} {number}"
+        where = f"{file_name}, {word} {number}"
         if i >= skip:
-            row = row if whole else parsed(row, shown, number)
+            row = row if is_list else parse_json(row, file_name, number)
             if not isinstance(row, dict):
                 raise ValueError(f"{where}: expected an object, found {type(row).__name__}")
         yield where, row
 
 
-def csv_rows(path, shown, skip):
-    """CSV, or TSV by its ending, with a header; the line of a row is the one in which it begins."""
-    csv.field_size_limit(2**31 - 1)  # Python's own limit is 128 KB a cell
+def csv_rows(path, file_name, skip):
+    """CSV with a header, or TSV if the name ends so. `where` names the first line of a row, which may have
+    several."""
+    csv.field_size_limit(2**31 - 1)  # by default Python refuses cells of more than 128 KB
     delimiter = "\t" if ending(path.name) == ".tsv" else ","
-    reader = csv.reader((text for _, text in lines(path, shown)), delimiter=delimiter, strict=True)
-    header, line, seen = None, 1, 0
+    reader = csv.reader((text for _, text in lines(path, file_name)), delimiter=delimiter, strict=True)
+    header = None
+    line = 1
+    seen = 0
     try:
         for cells in reader:
-            where = f"{shown}, line {line}"
-            line = reader.line_num + 1
-            if cells and header is None:
+            where = f"{file_name}, line {line}"
+            line = reader.line_num + 1  # where the next row begins
+            if not cells:
+                continue  # an empty line
+            if header is None:
                 header = cells
                 for name in header:
                     if header.count(name) > 1:
                         raise ValueError(f"{where}: the column {name!r} stands twice in the header")
-            elif cells:  # not an empty line
-                seen += 1
-                if seen > skip and len(cells) != len(header):
-                    raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
-                yield where, dict(zip(header, cells))
+                continue
+            seen += 1
+            if seen > skip and len(cells) != len(header):
+                raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
+            yield where, dict(zip(header, cells))
     except csv.Error as error:
         what = f"the row that begins here is not CSV ({error})"
-        raise ValueError(f"{shown}, line {line}: {what}; a quote inside a quoted cell is doubled") from error
+        raise ValueError(f"{file_name}, line {line}: {what}; double a quote inside a quoted cell") from error
 
 
-def pyarrow_for(shown):
-    """The module pyarrow, for a file of this name."""
+def import_pyarrow(file_name):
+    """The module pyarrow, or ValueError that says how to install it."""
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(f"{shown}: Parquet files need pyarrow: pip install pyarrow") from error
+        raise ValueError(f"{file_name}: Parquet files need pyarrow: pip install pyarrow") from error
     return pyarrow
 
 
-def parquet_rows(path, shown, skip):
-    """Parquet, some rows at a time, however large a row group is; groups before the first row wanted are not
-    read."""
-    pyarrow = pyarrow_for(shown)
+def parquet_rows(path, file_name, skip):
+    """Parquet, BATCH rows at a time, since a row group may be larger than memory. Row groups that lie
+    completely before the slice are not read."""
+    pyarrow = import_pyarrow(file_name)
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
                 if number + size <= skip:
-                    yield from itertools.repeat((shown, None), size)
+                    yield from itertools.repeat((file_name, None), size)
                     number += size
                     continue
                 for batch in file.iter_batches(BATCH, row_groups=[group]):
                     for row in batch.to_pylist():
                         number += 1
-                        yield f"{shown}, row {number}", row
+                        yield f"{file_name}, row {number}", row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{shown}, after row {number}: not readable as Parquet ({error})") from error
+        raise ValueError(f"{file_name}, after row {number}: not readable as Parquet ({error})") from error
 
 
 READERS = {

@@ -1,15 +1,16 @@
-"""What a game is to the rest of the program: the class Task, and small classes for what only some games do.
+"""The contract between a game and the rest of the program: the class Task, and a small class for each ability
+that only some games have.
 
-Nothing here or in any game knows torch. An *example* is a plain dict, a *message* is {"role", "content"}, a
-*conversation* is a list of messages that ends with the user's. An *agent* is anything with one of
+No game imports torch. An *example* is a plain dict, a *message* is {"role", "content"}, and a *conversation*
+is a list of messages that ends with a message of the user. An *agent* has at least one of these methods:
 
     reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first
     choose(conversations, choices) -> for each conversation the log-probability of each choice
-    classify(conversations) -> the probability of each class (N, classes)
-    embed(texts, kind) -> a vector of each text (N, width), as a "query" or a "document"
+    classify(conversations) -> class probabilities (N, classes)
+    embed(texts, kind) -> vectors (N, width); kind is "query" or "document"
 
-A new game needs examples, items, prompt and score, and inherits everything else; reading order: the items,
-Reply and Episode, Task, then the classes behind it when a game wants more."""
+A new game writes examples, items, prompt and score, and inherits everything else. Read in this order: the
+items, Reply and Episode, Task, and then the abilities, when your game wants one."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
-# ------------------------------------------------------------------------------------------------ training it
+# ------------------------------------------------------------------------------------------------ items
+# What an example teaches. Each kind of loss learns from one kind of item.
 @dataclass
 class Chat:
-    """A conversation to imitate. `learn` says which tokens count: the last reply, every reply, or the whole
-    text."""
+    """A conversation to imitate. `learn` says which tokens count in the loss: those of the last reply, of
+    every reply, or of the whole text."""
 
     messages: list
     learn: str = "replies"  # last | replies | all
@@ -31,8 +33,8 @@ class Chat:
 
 @dataclass
 class Label:
-    """A text and its class. Its messages may be several of one role, the parts of an encoder's input, and
-    have a "share": how much of them is left where they are too long (data.Tokenizer.fitted)."""
+    """A text and its class. Several messages of one role are the parts of an encoder's input. A message may
+    have a "share", its weight when all of them must be cut to fit into --max-tokens (data.py)."""
 
     messages: list
     target: int | list  # a class index or a distribution
@@ -40,8 +42,8 @@ class Label:
 
 @dataclass
 class Duel:
-    """Two texts, each judged by itself, and which is better: 0 the first, 1 the second, 2 neither, or a
-    distribution over these."""
+    """Two texts, each judged by itself, and which one is better: 0 the first, 1 the second, 2 neither, or a
+    distribution over these three."""
 
     first: list
     second: list
@@ -50,7 +52,7 @@ class Duel:
 
 @dataclass
 class Pair:
-    """Two replies to a conversation, one of which is preferred."""
+    """Two replies to a conversation, the preferred one and the other."""
 
     messages: list
     chosen: str
@@ -68,25 +70,25 @@ class Judged:
 
 @dataclass
 class Contrast:
-    """A query, the text that it should find, and texts that it should not."""
+    """A query, the text that it should find, and texts that it should not find."""
 
     query: str
     positive: str
     negatives: list
-    label_id: int | None = None  # the positive's label, from 0; texts of one label do not count against it
+    label_id: int | None = None  # number of the positive's label; texts of the same label are no negatives
     scores: list | None = None  # a teacher's scores of the positive and the negatives (--distil)
 
 
-# ------------------------------------------------------------------------------------------------ play
+# ------------------------------------------------------------------------------------------------ playing
 @dataclass
 class Reply:
-    """What an agent said: text, and from a model the ids it sampled, their log-probabilities under the model
-    at temperature 1, and the ids of the prompt before them."""
+    """An agent's answer. A model's reply also has the ids that it sampled, so that nobody has to tokenise the
+    text again, their log-probabilities at temperature 1, and the ids of the prompt."""
 
     text: str
     ids: list = field(default_factory=list)
     logps: list = field(default_factory=list)
-    finished: bool = True  # it stopped by itself, not at the length limit
+    finished: bool = True  # False: cut off at the length limit
     prompt: list = field(default_factory=list)
 
     @property
@@ -96,7 +98,7 @@ class Reply:
 
 @dataclass
 class Episode:
-    """One game played: the example, its turns as dicts, the agent's Replies, the reward, and the parts of the
+    """A finished game: the example, the turns as dicts, the agent's Replies, the reward, and the parts of the
     reward by name."""
 
     example: dict
@@ -104,90 +106,97 @@ class Episode:
     replies: list = field(default_factory=list)
     reward: float = 0.0
     scores: dict = field(default_factory=dict)
-    credits: list = field(default_factory=list)  # one for each reply, where they differ from the reward
+    credits: list = field(default_factory=list)  # a reward for each reply, where they are not all `reward`
 
 
 @dataclass
 class Players:
-    """Who takes part in an evaluation, and how; train.py and infer.py make it."""
+    """The agents of an evaluation. train.py and infer.py make it."""
 
-    player: object = None  # the agent at hand
+    player: object = None  # the agent under test
     named: dict = field(default_factory=dict)  # flag -> the agent that it names; a list flag: name -> agent
     n: int = 1  # replies to each prompt
-    total: int = 0  # replies over all shares, where n is one of several (ttt.py)
-    trained_on: frozenset = frozenset()  # ids of examples that the player's model was trained on
+    total: int = 0  # replies over all rounds, when n is only the share of one round (ttt.py)
+    trained_on: frozenset = frozenset()  # ids of the examples that the player's model was trained on
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a game is evaluated where no flag says otherwise."""
+    """How a game is evaluated unless a flag says otherwise."""
 
     n: int = 1  # replies to each prompt
-    temperature: float = 0.0  # 0 takes the likeliest token
+    temperature: float = 0.0  # 0 takes the most likely token
     max_new: int = 24  # longest reply in tokens
-    varied: bool = False  # games about one example differ even at temperature 0
+    varied: bool = False  # two games about the same example differ even at temperature 0
     lower_is_better: bool = False  # for the first metric that evaluate() returns
 
 
-# ------------------------------------------------------------------------------------------------ its flags
+# ------------------------------------------------------------------------------------------------ flags
 def flag(default, **marks):
-    """A field of a game's Options with marks, which recipes.py and infer.py read:
+    """A field of a game's Options with marks. recipes.py and infer.py read the marks, so that they need not
+    know any flag of a game by name:
 
-    agent="reply" | "classify": names an agent, which infer.py opens. With it go: words=(...), values that
-        name none; max_new=16; endpoint={"model" | "workers" | "price": name of the flag that says so};
-        plays="eval" | "collect": what it names plays there instead of, or beside, --run or --model
+    agent="reply" | "classify": the flag names an agent, which infer.py opens. More marks of such a flag are
+        words=(...), values that name no agent; max_new=16; endpoint={"model" | "workers" | "price": the flag
+        that holds it}; and plays="eval" | "collect": in this verb the agent plays instead of, or beside, the
+        model of --run or --model
     as_trained=True: a run is played and evaluated with the value that it was trained with
-    cosmetic=True: changes no result, so a killed evaluation may go on with another value
-    share=True: a share, between 0 and 1"""
+    cosmetic=True: does not change the result, so a killed evaluation may go on with another value
+    share=True: a number from 0 to 1"""
     return field(default=default, metadata=marks)
 
 
 # ------------------------------------------------------------------------------------------------ contract
-PHRASES = r"\n|[^\n:]*: |[^\n:]+|:"  # pre-tokens: text is cut at line ends and after ": " only
+PHRASES = r"\n|[^\n:]*: |[^\n:]+|:"  # pre-tokens that end only at line breaks and after ": "
 
 
 class Task:
-    """A game, made for one kind of item. The first ones below are what a new game gives; the others have
-    defaults for games of one prompt and one reply."""
+    """A game, made for one kind of item. A new game overrides the methods that raise NotImplementedError; the
+    defaults of the others suit a game with one prompt and one reply."""
 
     loss = "sft"  # the objective of train.py without --loss
     evaluation = Evaluation()
-    pre_tokens = PHRASES  # regex: the merges of a new tokenizer never cross these pieces
+    pre_tokens = PHRASES  # regex of pre-tokens: the merges of a new tokenizer never cross them
 
     @dataclass
     class Options:
         """The game's own command-line flags."""
 
     def __init__(self, options=None, seed=0, kind=Chat):
-        self.options, self.seed = options or self.Options(), seed
-        self.kind = kind  # the items that the loss at hand learns from; None where it learns from games
-        self.dropped = Counter()  # reason -> rows of the user's data that were left out
+        self.options = options or self.Options()
+        self.seed = seed
+        self.kind = kind  # the kind of item that the loss learns from; None where it learns from games
+        self.dropped = Counter()  # reason -> how many rows of the user's data were left out
 
-    def examples(self, split):
-        """The examples of "train", "valid" or "test", in the same order every time: list of dicts."""
+    def examples(self, split: str) -> list:
+        """The examples (dicts) of "train", "valid" or "test", in the same order every time."""
         raise NotImplementedError
 
-    def items(self, example, rng):
-        """What an example teaches this time, a list of items of self.kind. Augmentation uses `rng`."""
+    def items(self, example: dict, rng) -> list:
+        """The items of self.kind that an example teaches this time. Random augmentation uses `rng` only."""
         raise NotImplementedError
 
-    def prompt(self, example):
-        """The conversation that asks for an answer; it never depends on the gold answer."""
+    def prompt(self, example: dict) -> list:
+        """The conversation that asks for an answer. It must not depend on the gold answer."""
         raise NotImplementedError
 
-    def score(self, example, reply):
-        """{"score": 0..1, ...} of a reply's text: the metric and the reward."""
+    def score(self, example: dict, reply: str) -> dict:
+        """{"score": 0..1, ...} for the text of a reply. It is both the metric and the reward."""
         raise NotImplementedError
 
-    def texts(self):
-        """What a new tokenizer for this game is trained on: list of str. A text must stand there twice to
-        become tokens of its own."""
+    def texts(self) -> list:
+        """The texts that train a new tokenizer for this game. A phrase must occur in it at least twice to
+        become a token."""
         rng = np.random.default_rng(0)
-        items = [item for example in self.examples("train") for item in self.items(example, rng)]
-        return sorted({message["content"] for item in items for message in item.messages})
+        texts = set()
+        for example in self.examples("train"):
+            for item in self.items(example, rng):
+                texts |= {message["content"] for message in item.messages}
+        return sorted(texts)
 
-    def play(self, examples, player):
-        """One prompt, one reply: list of Episodes. Reinforcement learns from them too."""
+    def play(self, examples: list, player) -> list:
+        """Play one prompt and one reply for each example, and return the Episodes. Reinforcement learning
+        learns from them too."""
         replies = player.reply([self.prompt(example) for example in examples])
         episodes = []
         for example, (reply, *_) in zip(examples, replies):
@@ -196,9 +205,9 @@ class Task:
             episodes.append(Episode(example, turns, [reply], result["score"], result))
         return episodes
 
-    def evaluate(self, examples, players):
-        """{"n", "metrics", "intervals", "baselines", "records"} of players.player on examples; the first
-        metric is the main one."""
+    def evaluate(self, examples: list, players: Players) -> dict:
+        """Evaluate players.player: {"n", "metrics", "intervals", "baselines", "records"}. The first metric is
+        the main one: it decides which checkpoint is the best."""
         episodes = self.play(examples, players.player)
         score = float(np.mean([episode.reward for episode in episodes]))
         return {
@@ -210,141 +219,149 @@ class Task:
         }
 
 
-# ------------------------------------------------------------------------------------------------ for some
+# ------------------------------------------------------------------------------------------------ abilities
+# A game inherits from the classes whose methods it has; a verb of infer.py asks isinstance.
 class Rollouts:
-    """Reinforcement learns from other games than those of `play`."""
+    """Reinforcement learning plays games of its own, not those of `play`."""
 
-    def rollout(self, examples, player):
-        """One game about each example, every reply sampled by the player: list of Episodes."""
+    def rollout(self, examples: list, player) -> list:
+        """Play one game about each example, where the player samples every reply. Returns the Episodes."""
         raise NotImplementedError
 
 
 class Classifies:
     """Learns from Labels."""
 
-    labels = 2  # classes
+    labels = 2  # number of classes
 
 
 class HasBank:
-    """Learns from Contrasts whose labels are known beforehand (--bank)."""
+    """Learns from Contrasts whose labels are all known beforehand (--bank)."""
 
-    def bank(self):
-        """The texts of all labels, by label_id."""
+    def bank(self) -> list:
+        """The texts of all labels; label_id is the index into it."""
         raise NotImplementedError
 
 
 class TracksTraining:
-    """Trains on data that others evaluate on: what a model saw is kept beside it, as ids of examples."""
+    """Trains on data that others evaluate on. A checkpoint therefore keeps the ids of the examples that its
+    model has seen."""
 
-    def trained_on(self):
+    def trained_on(self) -> list:
         """The ids of the training examples."""
         raise NotImplementedError
 
-    def tests_for(self, n, trained_on):
-        """The first n test examples, 0 takes all, for a model that was trained on some ids. ValueError where
-        it was trained on one of them."""
-        return refuse_seen(first(self.examples("test"), n), trained_on)
+    def tests_for(self, n: int, trained_on) -> list:
+        """The first n test examples (n = 0: all), or ValueError if the model was trained on one of them."""
+        examples = first(self.examples("test"), n)
+        seen = [example["id"] for example in examples if example.get("id") in trained_on]
+        if seen:
+            raise ValueError(
+                f"{len(seen):,} of {len(examples):,} examples are among those that the model was trained on "
+                f"({seen[0]}), so a result on them says nothing: take others, or a model that never saw them"
+            )
+        return examples
 
 
 class HasAgents:
-    """Has players of its own, which flags that name agents may name."""
+    """Has agents of its own, which a flag may name."""
 
-    def agent_named(self, name, open_agent):
-        """The game's own agent of this name, or None; open_agent(name) opens another that is a part of it."""
+    def agent_named(self, name: str, open_agent):
+        """The game's own agent of this name, or None. open_agent(name) opens another agent that it needs."""
         raise NotImplementedError
 
 
 class Interactive:
-    """Can be played by a person in the terminal."""
+    """A person can play it in the terminal."""
 
-    seats = ("asker", "answerer")  # the model's seats, the usual one first
+    seats = ("asker", "answerer")  # the seats that the model can take, the usual one first
 
-    def needs_model(self):
+    def needs_model(self) -> bool:
         """Whether infer.py must open a model for this play."""
         return True
 
     def interact(self, players, read, show, seat, seed):
-        """Play: read() gives the line typed, or None at the end, and is None itself where nobody is there;
-        show(line) prints (painted=True: the line has colours of our own). Returns the games played, as rows,
-        or None."""
+        """Play with a person. read() returns the next line, or None at the end of input; read itself is None
+        where no person is there. show(line) prints; painted=True says that the line has our own colours.
+        Returns the games as rows, or None."""
         raise NotImplementedError
 
 
 class Attempts:
-    """Makes a record of each example, so that long work goes on after a kill."""
+    """Makes one record for each example, so that long work can go on after a kill."""
 
-    def attempt(self, examples, players):
-        """Yield (place, record) of each example as it ends."""
+    def attempt(self, examples: list, players: Players):
+        """Yield (index of the example, its record) as soon as an example is finished."""
         raise NotImplementedError
 
-    def lines(self, record):
-        """What eval shows of a record as it ends: list of str."""
+    def lines(self, record: dict) -> list:
+        """The lines that eval --verbose prints for a finished record."""
         return []
 
 
 class EvaluatesRecords(Attempts):
-    """Is evaluated by the records of its attempts."""
+    """Its evaluation is a summary of the records of its attempts."""
 
-    def summary(self, records, players):
-        """What `evaluate` returns, from all records."""
+    def summary(self, records: list, players: Players) -> dict:
+        """The result of `evaluate`, from all records."""
         raise NotImplementedError
 
-    def files(self, records):
-        """What eval writes beside its report: {ending of the name: what json can write}."""
+    def files(self, records: list) -> dict:
+        """The files that eval writes beside its report: {ending of the file name: content for json}."""
         return {}
 
-    def evaluate(self, examples, players):
+    def evaluate(self, examples: list, players: Players) -> dict:
         records = [record for _, record in self.attempt(examples, players)]
         return self.summary(records, players)
 
 
 class LearnsAtTestTime(EvaluatesRecords):
-    """Can train on what its test tasks show (ttt.py)."""
+    """Can train on the demonstrations of its test tasks (ttt.py)."""
 
     def attempt(self, examples, players, records=None):
-        """As in Attempts; with records there are, players.n more replies go into these."""
+        """As in Attempts. Given records, it adds players.n more replies to them."""
         raise NotImplementedError
 
-    def lessons(self, examples, records):
-        """Examples to learn from before a test is answered, given the records so far; no output of a test."""
+    def lessons(self, examples: list, records: list) -> list:
+        """Training examples made from test tasks and the records so far, but never from a test's output."""
         raise NotImplementedError
 
 
 class Collects(Attempts):
-    """Its replies teach something: `infer.py collect`."""
+    """Its replies become training data: `infer.py collect`."""
 
-    collect_split = "train"  # the split whose examples are collected from
+    collect_split = "train"  # the split of the examples to collect from
 
-    def collected(self, record):
-        """Rows for --data that a record of `attempt` makes."""
+    def collected(self, record: dict) -> list:
+        """The rows for --data that a record of `attempt` gives."""
         raise NotImplementedError
 
-    def tally(self, records):
-        """Lines that collect prints about all its records."""
+    def tally(self, records: list) -> list:
+        """The lines that collect prints about all its records."""
         return []
 
 
 class Mines:
-    """Collects rows in one go: hard negatives, or what a model says of the training examples."""
+    """Collects all rows at once: hard negatives, or a model's opinion of the training examples."""
 
-    def mined(self, players, limit):
-        """(rows for --data, rows with the texts of all labels or None) from the first `limit` examples."""
+    def mined(self, players: Players, limit: int) -> tuple:
+        """(rows for --data, rows with the texts of all labels or None), from the first `limit` examples."""
         raise NotImplementedError
 
 
 class SubmitsPredictions:
-    """Makes a submission from the predictions that eval wrote."""
+    """Its submission is made from the predictions that eval wrote."""
 
     def submit(self, path):
-        """What json can write, checked against --data."""
+        """The submission, as content for json, checked against --data."""
         raise NotImplementedError
 
 
 class SubmitsRows:
-    """Makes a submission that is a CSV file from a model."""
+    """Its submission is a CSV file that a model fills."""
 
-    def submission(self, players):
-        """The rows, dicts of cells, for the test rows of --data, checked."""
+    def submission(self, players: Players) -> list:
+        """One dict of cells for each test row of --data, checked."""
         raise NotImplementedError
 
 
@@ -352,29 +369,19 @@ class SubmitsProgram:
     """Its submission is a program that plays with the model."""
 
     def package(self, out, folder, format, settings):
-        """Write the program with the model of `folder` to `out`; settings: agents.Model's keywords."""
+        """Write the program and the model in `folder` to `out`. settings: keyword arguments of
+        agents.Model."""
         raise NotImplementedError
 
 
-# ------------------------------------------------------------------------------------------------ shared help
-def first(examples, n):
-    """The first n of a list, all for n = 0."""
+# ------------------------------------------------------------------------------------------------ helpers
+def first(examples: list, n: int) -> list:
+    """The first n examples; n = 0 means all."""
     return examples[:n] if n else examples
 
 
-def refuse_seen(examples, trained_on):
-    """The examples; ValueError where a model was trained on some of them."""
-    both = [example["id"] for example in examples if example.get("id") in trained_on]
-    if both:
-        raise ValueError(
-            f"{len(both):,} of {len(examples):,} examples are among those that the model was trained on "
-            f"({both[0]}), so a result on them says nothing: take others, or a model that never saw them"
-        )
-    return examples
-
-
-def tests_for(task, n, trained_on=frozenset()):
-    """The test examples that a model is evaluated on: the first n, those it was trained on left alone."""
+def tests_for(task: Task, n: int, trained_on=frozenset()) -> list:
+    """The first n test examples, checked against the ids that the model was trained on."""
     if isinstance(task, TracksTraining):
         return task.tests_for(n, trained_on)
     return first(task.examples("test"), n)

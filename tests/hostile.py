@@ -1,9 +1,9 @@
-"""Hostile and faulty programs for the sandbox: HOSTILE, of (name, source, kinds that may come out).
+"""Hostile and faulty programs for the sandbox: HOSTILE, a list of (name, source, kinds of result allowed).
 
-Each defines solve(grid); numpy is np. "ok" among the kinds allows any plain value except the expected one,
-which no program knows. In WRITTEN a program begins with its name and kinds; `@` marks those that take their
-whole time, `+` those that start with every loaded module at hand (REACH), for no import's refusal is a
-defence. MARK is in the name of every file that one tries to make, SECRET in the environment of the tests."""
+Each program defines solve(grid); numpy is np. The kind "ok" allows any plain value except the expected one,
+which no program knows. In WRITTEN a program begins with its name and kinds. `@` marks programs that use up
+their time, `+` programs that start with every loaded module at hand (REACH), since a refused import is no
+defence. MARK is in the name of every file that a program tries to make, SECRET in the tests' environment."""
 
 MARK, SECRET = "parlor-hostile", "PARLOR_SECRET"
 REACH = """import warnings

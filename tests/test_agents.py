@@ -146,13 +146,13 @@ def test_replies_that_a_journal_keeps_are_not_asked_again(tmp_path):
     """Equal requests of one part are told apart, and so are those of two parts; what was paid is known."""
     path, texts = tmp_path / "replies.part", ["a", "a", "b"]
     with Endpoint() as end:
-        teacher = Teacher(end.url, "big", kept=Journal(path, {}))
+        teacher = Teacher(end.url, "big", journal=Journal(path, {}))
         groups = teacher.reply(asked(*texts))
         with open(path, "a") as file:
             file.write('{"row": "cut off by a')  # a kill
-        again = Teacher(end.url, "big", kept=Journal(path, {}))
+        again = Teacher(end.url, "big", journal=Journal(path, {}))
         assert again.reply(asked(*texts)) == groups and len(end.seen) == 3
-        assert again.before == again.tokens() == teacher.tokens() == [9, 6]
+        assert again.paid_before == again.tokens() == teacher.tokens() == [9, 6]
         again.start_part(1)
         again.reply(asked("a"))
         assert len(end.seen) == 4
@@ -177,8 +177,8 @@ def test_a_journal_goes_on_where_it_was_cut_off(tmp_path):
     [
         ('{"row": 0, "settings": {"n": 3}}\n', "made with n 3, now 2"),
         ('{"row": 0}\n', "made with n None, now 2"),
-        ('{\n  "row": 0\n}\n', "not a file of ours"),
-        ("my notes", "not a file of ours"),
+        ('{\n  "row": 0\n}\n', "not a journal"),
+        ("my notes", "not a journal"),
         ('{"row": 0, ]\n', "line 1: not valid JSON"),
     ],
 )

@@ -1,5 +1,7 @@
 """A session never reads a token twice, and replies from it are those of a fresh start."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -175,7 +177,25 @@ def test_a_window_that_still_holds_enough_is_used_again(tiny, monkeypatch):
     shapes = count(model)
     generate(model, [session.texts[0] + [3, 4]], 1, [], session=session)
     assert shapes == [(1, 2)]
-    assert not session.cache.reaches(0, 20)
+    assert not session.cache.can_continue(0, 20)
+
+
+def test_the_windows_of_the_example_in_cache(monkeypatch):
+    monkeypatch.setattr(cache, "SLACK", 3)
+    config = SimpleNamespace(reach=2, sliding=[True], layers=1, kv_heads=1, head_dim=1)
+    windows = KVCache(config, rows=2, slots=20, windows=True)
+    lengths = [0, 0]
+    for new in ([3, 1], [2, 1], [1, 1]):  # tokens that each row reads
+        windows.slide([(row, lengths[row], lengths[row] + new[row]) for row in range(2)])
+        positions = torch.tensor(lengths)[:, None] + torch.arange(max(new))
+        windows.open(positions)
+        held = torch.where(torch.arange(max(new)) < torch.tensor(new)[:, None], positions, -1)  # -1: padding
+        windows.append(0, held[:, None, :, None].float(), held[:, None, :, None].float())
+        lengths = [n + more for n, more in zip(lengths, new)]
+        if new == [2, 1]:
+            assert windows.keys[0][:, 0, :, 0].tolist() == [[0, 1, 2, 3, 4, 0], [0, 1, -1, 0, 0, 0]]
+    assert windows.bases == [3, 0]
+    assert windows.keys[0][:, 0, :, 0].tolist() == [[3, 4, 5, 3, 4, 0], [0, 1, 2, 0, 0, 0]]
 
 
 # ------------------------------------------------------------------------------------------------ speed

@@ -1,4 +1,4 @@
-"""One way to open what there is: names of runs, folders, the Hub; adapters; heads; and the way back."""
+"""Opening and saving checkpoints: names of runs, folders and the Hub; adapters; heads."""
 
 import json
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def test_an_adapter_is_put_on_its_base(saved, tiny):
     opened = open_model(str(saved / "adapter"))
     assert opened.base == (str(saved / "base"), None)
     assert torch.equal(outputs(opened), outputs(adapted(tiny())))
-    assert opened.folder == saved / "base"  # or else where the adapter's own tokenizer lies
+    assert opened.folder == saved / "base"  # unless the adapter has its own tokenizer, as below
     (saved / "adapter" / "tokenizer.json").write_text("{}")
     assert open_model(str(saved / "adapter")).folder == saved / "adapter"
 

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 import data
 import losses
+import terminal
 from data import (
     Row,
     Tokenizer,
@@ -120,16 +121,27 @@ def test_a_folder_without_a_tokenizer_says_what_is_missing(tmp_path, file, conte
         load_tokenizer(tmp_path)
 
 
-def test_coloured_shows_learned_text_in_green_and_the_rest_dim():
+def test_the_masks_of_the_example_in_render():
+    tokenizer = chat_tokenizer("plain")
+    texts = ["Hi", "No", "So?", "Ok"]
+    chat = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+    ids = [257, 39, 72, 256, 45, 78, 258, 50, 78, 30, 256, 46, 74, 258]
+    assert tokenizer.render(chat) == (ids, [0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1])
+    assert tokenizer.render(chat, "last") == (ids, [0] * 11 + [1, 1, 1])
+    assert tokenizer.render(chat, "all") == (ids, [0] + [1] * 13)
+
+
+def test_colour_shows_learned_text_in_green_and_the_rest_dim(monkeypatch):
+    monkeypatch.setattr(terminal, "shows_colours", lambda: True)
     tokenizer = chat_tokenizer("plain")
     ids, mask = tokenizer.render(
         [{"role": "user", "content": "Q\x07"}, {"role": "assistant", "content": "No"}]
     )
     green, dim, off = "\x1b[32m", "\x1b[2m", "\x1b[0m"
-    assert tokenizer.coloured(ids, mask) == f"{dim}<|begin|>Q\\x07<|assistant|>{off}{green}No<|end|>{off}"
+    assert tokenizer.colour(ids, mask) == f"{dim}<|begin|>Q\\x07<|assistant|>{off}{green}No<|end|>{off}"
 
 
-def test_fitted_shares_the_room_keeps_heads_and_tails_and_is_blind_to_order():
+def test_fit_prompt_shares_the_room_keeps_heads_and_tails_and_is_blind_to_order():
     """The level is the same for all parts, by their share; what a short part does not need goes to the
     others."""
     inner = encoder_tokenizer("[CLS]", "[SEP]", "[SEP]")
@@ -139,9 +151,9 @@ def test_fitted_shares_the_room_keeps_heads_and_tails_and_is_blind_to_order():
         sizes = torch.randint(0, 120, (3,), generator=rng).tolist()
         texts = ["".join(chr(97 + i % 26) for i in range(size)) for size in sizes]
         most = int(torch.randint(30, 200, (1,), generator=rng))
-        ids, cut = tokenizer.fitted(parts(*texts), most)
+        ids, cut = tokenizer.fit_prompt(parts(*texts), most)
         assert len(ids) <= most and cut == (sum(sizes) + 4 > most)
-        mirrored, _ = tokenizer.fitted(parts(texts[0], texts[2], texts[1]), most)
+        mirrored, _ = tokenizer.fit_prompt(parts(texts[0], texts[2], texts[1]), most)
         pieces = [re.split(r"\[SEP\]|\[CLS\]", spell(tokenizer, one))[1:4] for one in (ids, mirrored)]
         assert [pieces[1][i] for i in (0, 2, 1)] == pieces[0]
         for text, piece in zip(texts, pieces[0]):
@@ -149,11 +161,11 @@ def test_fitted_shares_the_room_keeps_heads_and_tails_and_is_blind_to_order():
             assert (text.startswith(head) and text.endswith(tail)) if mark else text.startswith(piece)
             assert not mark or len(tail) <= len(head)
     long, short = "a" * 300, "b" * 10
-    ids, _ = tokenizer.fitted([*parts(long, share=1), *parts(long, share=2), *parts(short, share=2)], 114)
+    ids, _ = tokenizer.fit_prompt([*parts(long, share=1), *parts(long, share=2), *parts(short, share=2)], 114)
     first, second, third = re.split(r"\[SEP\]|\[CLS\]", spell(tokenizer, ids))[1:4]
     assert third == short and 2 * len(first) == pytest.approx(len(second), abs=8) and len(ids) > 100
     with pytest.raises(UsageError, match="--max-tokens 2: too few"):
-        tokenizer.fitted(parts(long, long), 2)
+        tokenizer.fit_prompt(parts(long, long), 2)
 
 
 # ------------------------------------------------------------------------------------------------ rows
@@ -210,6 +222,14 @@ def test_a_tree_has_one_slot_for_each_distinct_prefix_in_whatever_order_its_samp
     assert len(row.target) == len(row.source) == sum(sum(mask) for _, mask in BRANCHES)
     assert [BRANCHES[::-1][sample] for sample in turned.owner] == [BRANCHES[sample] for sample in row.owner]
     assert replace(turned, owner=row.owner) == row
+
+
+def test_the_tree_of_the_example_in_share_prefixes():
+    row = share_prefixes(
+        [([5, 6, 7, 8, 9], [0, 0, 0, 1, 1]), ([5, 6, 7, 2], [0, 0, 0, 1]), ([5, 6, 3, 4], [0, 0, 1, 1])]
+    )
+    assert (row.ids, row.positions, row.end) == ([5, 6, 3, 7, 8], [0, 1, 2, 2, 3], [5, 5, 3, 5, 5])
+    assert (row.source, row.target, row.owner) == ([1, 2, 3, 3, 4], [3, 4, 2, 8, 9], [2, 2, 1, 0, 0])
 
 
 @pytest.mark.parametrize("max_tokens", [1, 4, 5, 7, 8])

@@ -9,13 +9,13 @@ from conftest import tiny_model
 from tokenizers import normalizers, pre_tokenizers, processors
 
 from agents import Encoder
-from embed import padded, save_embedder
+from embed import pad_batch, save_embedder
 from model import save
 from tests.embedders import CLS, PROMPTS, SEP, TEXTS, WORDS, dense, modules, near, open_embedder, words, write
 
 
 def pieces(text):
-    """A tokenizer whose special tokens are pieces of its vocabulary as well, and which unifies characters."""
+    """A tokenizer that normalises characters and has its special tokens in the vocabulary as well."""
     vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0), ("▁", -2.0)]
     inner = tokenizers.Tokenizer(tokenizers.models.Unigram(vocab + [(char, -5.0) for char in text], unk_id=3))
     inner.normalizer, inner.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
@@ -27,7 +27,7 @@ def pieces(text):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function that writes a sentence-transformers folder and gives its path."""
+    """A function that writes a sentence-transformers folder and returns its path."""
 
     def make(
         kinds=("Transformer", "Pooling"),
@@ -76,13 +76,13 @@ def test_a_batch_gives_what_its_texts_give_alone_in_their_order(folder, family, 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3"])
 def test_many_texts_give_what_each_gives_alone_and_leave_the_model_as_it_was(folder, family):
-    """More than 2,048 tokens are worth other copies of the weights."""
+    """Above 2,048 tokens, copies of the weights are used."""
     embedder = open_embedder(folder(("Transformer", "Pooling", "Dense", "Normalize"), family=family))
     texts = [" ".join("abcdefgh"[(i + j) % 8] for j in range(1 + i % 40)) for i in range(120)]
     together = embedder.embed(texts)
     near(together, torch.cat([embedder.embed([text]) for text in texts]))
     assert not any("forward" in vars(module) for module in embedder.model.modules())
-    embedder.vectors(*padded(embedder.tokens(texts[:3]), "cpu"))[:, 0].sum().backward()
+    embedder.vectors(*pad_batch(embedder.tokens(texts[:3]), "cpu"))[:, 0].sum().backward()
     assert embedder.model.layers[0].attn.q_proj.weight.grad.abs().max() > 0
     assert embedder.dense[0].linear.weight.grad.abs().max() > 0
 
@@ -165,7 +165,7 @@ def test_the_length_is_that_of_the_settings_else_of_tokenizer_and_model(folder):
 
 
 def test_a_length_beyond_the_learned_positions_is_cut(folder):
-    """Stored as 514 in folders whose first two positions are padding's."""
+    """Folders whose first two positions are for padding state 514."""
     embedder = open_embedder(folder(family="xlm-roberta", settings={"max_seq_length": 256}))
     assert embedder.max_length == 254
     embedder.embed(["a " * 300])
@@ -182,8 +182,8 @@ def test_a_spelled_special_token_is_text(folder, text, lower):
 
 @pytest.mark.parametrize("text", ["a </s> a", "<s>", "a＜/s＞a", "</s></s>"])
 def test_a_special_token_that_is_a_piece_as_well_cannot_be_spelled(folder, text):
-    """The vocabulary of such tokenizers holds "</s>" as a piece of the best score; the third spells it in
-    wide characters, which become plain ones."""
+    """Such tokenizers have "</s>" in their vocabulary, with the best score. The third text spells it in wide
+    characters, which become plain ones."""
     embedder = open_embedder(folder(inner=pieces("as</>")))
     (encoding,) = embedder.encodings([text])
     assert [i for i in encoding.ids if i < 3] == [0, 2] and "s" in encoding.tokens
@@ -265,7 +265,7 @@ def test_a_default_prompt_that_the_folder_lacks_is_named(folder):
 
 
 def test_a_prompt_that_spells_a_special_token_is_refused(folder):
-    """Elsewhere it would be one."""
+    """In sentence-transformers it would become that token."""
     with pytest.raises(ValueError, match=r"prompt '\[CLS\] a' holds \[CLS\]"):
         open_embedder(folder()).embed(["a"], prompt="[CLS] a")
 

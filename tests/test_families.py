@@ -1,5 +1,5 @@
-"""Every family against golden files (made by make_golden.py with transformers), and the mistakes that those
-files would show; then how config.json and tensor names are read and written."""
+"""Every family against golden files (made by make_golden.py with transformers), and mistakes that those
+files would reveal; then reading and writing of config.json and tensor names."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ def no_gradients():
 
 @functools.cache
 def checkpoint(name):
-    """config.json and tensors of a golden file."""
+    """The config.json and the tensors of a golden file."""
     return GOLDEN[name]["config"], tensors(GOLDEN[name])
 
 
@@ -49,7 +49,7 @@ def opened(tmp_path_factory):
 
 
 def outputs(model, rows, left=False, cached=False):
-    """Logits (hidden states of a bare model) of the texts of a padded batch, padding left out: one vector."""
+    """Logits (hidden states for a bare model) of a padded batch without its padding, as one vector."""
     T = max(map(len, rows))
     padding = [[0] * (T - len(row)) for row in rows]
     ids = torch.tensor([pad + row if left else row + pad for row, pad in zip(rows, padding)])
@@ -83,7 +83,7 @@ def test_a_padded_batch_gives_what_transformers_gives_for_each_row(opened, name,
 @goldens
 def test_one_token_at_a_time_gives_the_same(opened, name, left):
     model = opened(name)
-    if model.config.causal and model.config.rope["rope_type"] != "dynamic":  # which changes as a text grows
+    if model.config.causal and model.config.rope["rope_type"] != "dynamic":  # its base grows with the text
         assert_close(outputs(model, GOLDEN[name]["ids"], left, cached=True), expected(name), **CLOSE)
 
 
@@ -126,7 +126,7 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize("shard_bytes", [models.SHARD_BYTES, 20_000], ids=["single", "sharded"])
 @goldens
 def test_saving_writes_the_tensors_that_were_read(opened, tmp_path, monkeypatch, name, shard_bytes):
-    """Of a family that equals another, as that one's file has them; of a bare model without the pooler."""
+    """If a family equals another, with the names of that one; for a bare model, without the pooler."""
     monkeypatch.setattr(models, "SHARD_BYTES", shard_bytes)
     config, state = checkpoint(name)
     save(opened(name), tmp_path)
@@ -198,7 +198,7 @@ def test_a_bare_models_file_reads_the_same(opened, tmp_path, name):
 
 
 def test_a_head_in_a_first_file_of_its_own_is_read(opened, tmp_path):
-    """Such a file was taken for a bare model's, and the names in the others with it."""
+    """The file was once taken for a bare model's, and so were the other files."""
     config, state = checkpoint("llama")
     save_file({"lm_head.weight": state["lm_head.weight"]}, tmp_path / "1.safetensors")
     write(tmp_path, config, {k: tensor for k, tensor in state.items() if k != "lm_head.weight"})
@@ -264,7 +264,7 @@ LINEAR = {"rope_type": "linear", "factor": 8.0}
 
 
 def rotary(full, sliding=None):
-    """transformers 5's words for a base, or a base and scaling, of full and sliding layers."""
+    """How transformers 5 states a base, or a base and scaling, for full and sliding layers."""
     full, sliding = (rope if isinstance(rope, dict) else {"rope_theta": rope} for rope in (full, sliding))
     full, sliding = ({"rope_type": "default"} | rope for rope in (full, sliding))
     if sliding["rope_theta"] is None:
@@ -276,7 +276,7 @@ def kinds(letters):
     return {"layer_types": [{"f": "full_attention", "s": "sliding_attention"}[letter] for letter in letters]}
 
 
-DIALECTS = [  # family, older words, newer words
+DIALECTS = [  # family, older keys, newer keys
     ("llama", dict(), rotary(1e4)),
     ("llama", dict(rope_theta=5e5, rope_scaling=LLAMA3), rotary(LLAMA3 | {"rope_theta": 5e5})),
     ("llama", dict(rope_scaling={"type": "linear", "factor": 8.0}), rotary(LINEAR | {"rope_theta": 1e4})),
@@ -320,7 +320,7 @@ DIALECTS = [  # family, older words, newer words
 
 
 def geometry(family, vocab=300, dim=32, mlp=48, layers=6, heads=4, kv_heads=None, **more):
-    """A config.json that states little more than sizes."""
+    """A config.json with little more than sizes."""
     hf = dict(model_type=family, vocab_size=vocab, hidden_size=dim, intermediate_size=mlp)
     hf |= dict(num_hidden_layers=layers, num_attention_heads=heads, max_position_embeddings=64)
     return hf | ({"num_key_value_heads": kv_heads} if kv_heads else {}) | more
@@ -333,7 +333,7 @@ def test_older_and_newer_words_mean_the_same(family, older, newer):
 
 
 def test_a_file_that_states_little_has_the_familys_defaults():
-    """Such a Gemma 3 file was read as one whose local layers turn at the global base."""
+    """Local layers of such a Gemma 3 file once got the global rotary base."""
     text = dict(
         model_type="gemma3_text",
         hidden_size=2560,
@@ -352,7 +352,7 @@ def test_a_file_that_states_little_has_the_familys_defaults():
     assert (config.embed_scale, config.activation, config.eps) == (True, "gelu_pytorch_tanh", 1e-6)
 
 
-PUBLISHED = {  # parameters; of an encoder without pooler and head
+PUBLISHED = {  # parameters; for encoders, without pooler and head
     "Llama-3.2-1B": (1_235_814_400, "llama", 128_256, 2048, 8192, 16, 32, 8, dict(tie_word_embeddings=True)),
     "Qwen2.5-0.5B": (494_032_768, "qwen2", 151_936, 896, 4864, 24, 14, 2, dict(tie_word_embeddings=True)),
     "gemma-2b": (2_506_172_416, "gemma", 256_000, 2048, 16_384, 18, 8, 1, {}),
@@ -392,7 +392,7 @@ def test_published_models_have_as_many_parameters_as_published(name):
         ("gemma3_text", dict(use_bidirectional_attention=True), "use_bidirectional_attention True"),
         ("modernbert", dict(vocab_size=None), "vocab_size missing; every modernbert config.json states"),
         ("llama", dict(model_type="gpt2"), "'gpt2' is not supported; supported are llama, mistral, qwen2"),
-        ("llama", dict(num_key_value_heads=3), "4 heads are no multiple of 3"),
+        ("llama", dict(num_key_value_heads=3), "4 heads are not a multiple of 3"),
         ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor 0.5 is not supported"),
         ("llama", dict(quantization_config={"bits": 4}), "quantization_config .* is not supported"),
         ("llama", dict(hidden_act="relu6"), "activation 'relu6' is not one of silu, gelu"),

@@ -26,7 +26,7 @@ def fresh_kernels():
 def run(model, inputs, monkeypatch, way):
     """Hidden states and gradients of weights, each of norm 1 unless it is small, as one vector."""
     with monkeypatch.context() as patch:
-        patch.setattr(attention, "flexible", lambda config, positions: way == "flexed")
+        patch.setattr(attention, "use_flex", lambda config, positions: way == "flexed")
         patch.setattr(attention, "band", attention.band if way == "banded" else lambda *args: None)
         hidden = model(*inputs).float() * (inputs[2] > 0)[:, :, None]
         weights = list(model_body(model).parameters())
@@ -80,7 +80,7 @@ def test_long_packed_rows_take_the_kernel_by_themselves(tiny, monkeypatch):
 def test_lengths_and_batches_that_vary_compile_few_kernels(tiny, monkeypatch):
     """As in training, where hardly two steps have the same shape."""
     model = on_gpu(tiny, "mistral")
-    monkeypatch.setattr(attention, "flexible", lambda config, positions: True)
+    monkeypatch.setattr(attention, "use_flex", lambda config, positions: True)
     torch._dynamo.utils.counters.clear()
     for B, T in ((2, 300), (2, 301), (3, 512), (1, 640), (4, 1000), (2, 257), (3, 1024), (1, 777)):
         ids = torch.randint(1, 300, (B, T), device="cuda")

@@ -54,7 +54,8 @@ def logits(model, ids):
 # ------------------------------------------------------------------------------------------- eval
 def test_eval_prints_every_figure_of_its_report(flags, tmp_path, capsys):
     out = tmp_path / "eval.json"
-    assert infer.main(["eval", *flags, "--limit", "3", "--noise", "0,0.2", "--out", str(out)]) == 0
+    more = ["--limit", "3", "--noise", "0,0.2", "--verbose"]
+    assert infer.main(["eval", *flags, *more, "--out", str(out)]) == 0
     shown, metrics = capsys.readouterr().out, read_json(out)["metrics"]
     assert {"win_rate@0", "win_rate@0.2", "win_rate_greedy@0", "answerer_balanced"} <= set(metrics)
     for name, value in metrics.items():
@@ -232,7 +233,7 @@ def test_merge_writes_a_model_with_the_outputs_of_the_adapter(all_runs, world_fi
     assert not (out / "adapter_config.json").exists()
     more = ["--model", str(out), "--lora", f"{adapter}/model", "--out", str(tmp_path / "twice")]
     assert infer.main([*call, *more]) == 1 and not (tmp_path / "twice").exists()
-    assert "is merged into it already" in capsys.readouterr().err
+    assert "is already merged into it" in capsys.readouterr().err
 
 
 def test_merge_refuses_an_empty_folder_too(all_runs, world_file, tmp_path, capsys):

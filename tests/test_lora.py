@@ -25,7 +25,7 @@ def outputs(model):
 
 
 def shake(model, seed=0):
-    """Random A and B, at a size that changes the outputs plainly. Returns the model."""
+    """Set random A and B, large enough to change the outputs clearly. Returns the model."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, layer in adapters(model):
@@ -148,7 +148,7 @@ def test_load_lora_gives_back_what_was_saved(tiny, tmp_path, family, settings):
     model = shake(add_lora(tiny(family), rank=2, **settings))
     save_lora(model, tmp_path / "new" / "folder", "somewhere")
     again = load_lora(tiny(family), tmp_path / "new" / "folder")
-    if FAMILIES[family].fused:  # one layer there: the same update, its ranks summed
+    if FAMILIES[family].fused:  # fused into one layer there: the same update with the summed rank
         return assert_close(outputs(again), outputs(model), atol=2e-5, rtol=2e-5)
     assert torch.equal(outputs(again), outputs(model))
     ours, theirs = dict(adapters(model)), dict(adapters(again))
@@ -217,7 +217,7 @@ def test_a_trained_classifier_travels_with_its_adapter(tiny, tmp_path, family):
 
 @pytest.mark.parametrize("gone", ["bert.pooler.dense.weight", "classifier.weight", ""])
 def test_a_classifier_that_is_missing_is_never_made_up(tiny, tmp_path, gone):
-    """Neither a part of it nor, without a name, all that is no update."""
+    """Neither a part of it nor, with an empty name, everything that is not an update."""
     models.save(tiny("bert"), tmp_path / "base")
     model = add_lora(models.load(tmp_path / "base", head=3, seed=1), rank=2)
     save_lora(model, tmp_path / "adapter", tmp_path / "base")

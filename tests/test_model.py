@@ -1,4 +1,4 @@
-"""The Transformer, its cache and mask, and reading and writing of checkpoints."""
+"""The Transformer, its cache and mask, and loading and saving checkpoints."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ def test_chunks_of_a_text_through_a_cache_equal_no_cache(tiny, family):
 
 
 def test_visible_by_hand():
-    """Two documents of one row, the second with a dead end at slot 3, and padding; then in an encoder."""
+    """A row of two documents, the second with a dead end at slot 3, and padding; then an encoder."""
     end = torch.tensor([[2, 2, 6, 4, 6, 6, 0]])
     expected = torch.tensor(
         [
@@ -102,7 +102,7 @@ def test_a_fresh_model_adds_nothing_to_its_embedding():
 
 # ------------------------------------------------------------------------------------------------ saving
 def tensors(folder):
-    """All tensors of a saved folder: dict."""
+    """All tensors of a saved folder, as a dict."""
     return {k: v for path in sorted(folder.glob("*.safetensors")) for k, v in load_file(path).items()}
 
 

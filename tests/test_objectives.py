@@ -5,6 +5,7 @@ import copy
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -294,6 +295,22 @@ def test_cached_gradients_are_those_of_the_whole_step(embeds, bank):
             assert_close(a, b, atol=1e-5 * float(b.abs().max()) + 1e-7, rtol=1e-4)
 
 
+def test_the_numbers_of_the_example_of_the_gradient_cache():
+    w = torch.tensor(2.0, requires_grad=True)
+    before, loss = objectives.whole_step_functions(
+        lambda learner, batch: w * batch.ids,
+        lambda learner: 1,
+        lambda learner, o, step: [torch.cat([o.prod()[None], torch.zeros(2)])],
+    )
+    learner = SimpleNamespace(model=SimpleNamespace(device="cpu"))
+    step = objectives.WholeStep([data.text_row([x], [i]) for i, x in enumerate((1, 3, 2))])
+    before(learner, step, batches, lambda tensor: None)
+    assert step.slope.flatten().tolist() == [24, 8, 12]
+    parts = [loss(learner, batch, step)[0] for batch in batches(step.rows)]
+    assert sum(parts).item() == 48
+    assert [torch.autograd.grad(part, w)[0].item() for part in parts] == [48, 24]
+
+
 def test_both_passes_of_the_gradient_cache_see_the_same_dropout(embeds):
     """A pass that dropped other numbers than the one before would learn from gradients of other vectors."""
     learner = embeds()
@@ -324,7 +341,7 @@ def test_each_text_is_embedded_once_and_equal_labels_are_masked(embeds):
     step = step_of("contrastive", learner, items, items[:1])
     assert len(step.rows) == 4 + 4 + 1 + 4  # queries, positives, "stone", positives with a question mark
     assert step.weight == 5
-    assert step.own.tolist() == [0, 1, 2, 3, 0] and step.query_label.tolist() == [0, 0, 1, 2, 0]
+    assert step.positive.tolist() == [0, 1, 2, 3, 0] and step.query_label.tolist() == [0, 0, 1, 2, 0]
     labels = step.candidate_label.tolist()
     assert labels[:4] == [0, 0, 1, 2] and len(set(labels[4:])) == 5
     assert step.report["masked"] == pytest.approx(3 / (5 * 8))  # each question about trees has one twin
@@ -340,7 +357,7 @@ def test_against_the_bank_the_candidates_are_all_labels(embeds):
     tokens = [ids for ids, _ in learner.embedder.tokens(bank)]
     candidates = [texts[n] for n in step.candidate.tolist()]
     assert sorted(candidates) == sorted(tokens[:4])  # two labels with the same text are one candidate
-    own = [candidates[i] for i in step.own.tolist()]
+    own = [candidates[i] for i in step.positive.tolist()]
     assert own == [tokens[item.label_id] for item in contrasts()]
 
 

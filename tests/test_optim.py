@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from optim import SCHEDULES, Muon, optimizers_of, orthogonal, schedule
+from optim import SCHEDULES, Muon, optimizers_of, orthogonalise, schedule
 
 SHAPES = [(24, 16), (16, 24), (16, 16), (24, 16)]
 
@@ -19,7 +19,7 @@ def matrices(seed):
 @pytest.mark.parametrize("shape", [(3, 24, 16), (2, 16, 24), (1, 16, 16)])
 def test_orthogonal_keeps_the_singular_vectors_and_evens_out_the_values(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found = orthogonal(x)
+    found = orthogonalise(x)
     assert torch.linalg.svdvals(found).amin() > 0.4 and torch.linalg.svdvals(found).amax() < 1.3
     U, _, V = torch.linalg.svd(x, full_matrices=False)
     cosine = torch.nn.functional.cosine_similarity(found.flatten(1), (U @ V).flatten(1))
@@ -28,7 +28,7 @@ def test_orthogonal_keeps_the_singular_vectors_and_evens_out_the_values(shape):
 
 def test_matrices_of_one_shape_do_not_touch_each_other():
     x = torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(0))
-    together, alone = orthogonal(x), torch.cat([orthogonal(one[None]) for one in x])
+    together, alone = orthogonalise(x), torch.cat([orthogonalise(one[None]) for one in x])
     assert torch.allclose(together, alone, atol=1e-5)
 
 

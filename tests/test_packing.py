@@ -71,7 +71,7 @@ def same_as_by_all_scores(model, inputs, monkeypatch):
     found = []
     for plain in (False, True):
         if plain:
-            monkeypatch.setattr(attention, "flexible", lambda config, positions: False)
+            monkeypatch.setattr(attention, "use_flex", lambda config, positions: False)
             monkeypatch.setattr(attention, "band", lambda *args: None)
             monkeypatch.setattr(attention, "texts_of", lambda end: None)
         hidden = model(*inputs) * real
@@ -168,6 +168,13 @@ def test_the_band_equals_all_scores_under_a_mask(case, causal, reach, heads, gro
         found.append([x, *torch.autograd.grad((x * weight).sum(), (q, k, v))])
     for actual, expected in zip(*found):
         assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+def test_the_picture_in_band(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 2)
+    mask = band(torch.arange(8)[None], None, 2, True)  # (1, n, 1, w, S)
+    inner = [[1, 1, 1, 0], [0, 1, 1, 1]]
+    assert mask[0, :, 0].int().tolist() == [[[0, 0, 1, 0], [0, 0, 1, 1]], inner, inner, inner]
 
 
 @pytest.mark.parametrize("case", CROOKED)
@@ -279,7 +286,7 @@ def test_no_mask_of_all_scores_is_made_where_none_is_needed(tiny, monkeypatch, f
 def flex(monkeypatch):
     """A GPU's way on a CPU: the same functions, uncompiled, which is slow and correct. torch refuses
     gradients there, though its reference computes them."""
-    monkeypatch.setattr(attention, "flexible", lambda config, positions: True)
+    monkeypatch.setattr(attention, "use_flex", lambda config, positions: True)
     monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)  # which is for this
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *args: None)
 
@@ -312,7 +319,7 @@ def test_plain_rows_need_the_kernel_for_windows_and_caps_only(tiny, flex, calls,
         hidden = model(ids)
         layers, capped = model.config.layers, model.config.softcap is not None
         assert calls["flexed"] == (layers if capped else sum(model.config.sliding))
-        monkeypatch.setattr(attention, "flexible", lambda config, positions: False)
+        monkeypatch.setattr(attention, "use_flex", lambda config, positions: False)
         assert_close(hidden, model(ids), atol=1e-5, rtol=1e-5)
 
 

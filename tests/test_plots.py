@@ -23,9 +23,9 @@ def run(tmp_path):
 
 
 def test_a_run_is_read_with_the_evaluations_at_its_ends(run):
-    steps, evaluations = plots.read_run(run)
-    assert len(steps) == 30
-    assert [(row["step"], row["win_rate"]) for row in evaluations] == [(0, 0.0), (10, 0.5), (30, 0.9)]
+    read = plots.read_run(run)
+    assert len(read.steps) == 30
+    assert [(row["step"], row["win_rate"]) for row in read.evaluations] == [(0, 0.0), (10, 0.5), (30, 0.9)]
 
 
 def test_smoothing_by_hand():

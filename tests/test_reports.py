@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports import check_enough, table
+from reports import TABLE_LINES, check_enough, table
 
 
 def test_a_filter_that_leaves_almost_nothing_is_an_error():
@@ -70,3 +70,45 @@ def test_a_table_of_one_evaluation_has_one_column_of_figures():
     assert "before" not in lines[0]
     won = next(line for line in lines if line.startswith("won"))
     assert won.split() == ["won", "0.500", "[0.375,", "0.625]", "1.000"]
+
+
+def wide(metrics):
+    """An evaluation with many metrics: the last one has an interval, and the one before it a baseline."""
+    names = [f"metric {i}" for i in range(metrics)]
+    intervals = {names[-1]: (0.1, 0.4)}
+    return AFTER | {
+        "metrics": dict.fromkeys(names, 0.25),
+        "intervals": intervals,
+        "baselines": {names[-2]: 0.5},
+        "notes": [],
+    }
+
+
+@pytest.mark.parametrize("metrics", [1, 22, 23, 60])
+@pytest.mark.parametrize("notes", [0, 1, 40])
+@pytest.mark.parametrize("before", [BEFORE, None])
+def test_a_table_fits_a_screen_and_counts_the_lines_that_do_not(metrics, notes, before):
+    after = wide(max(metrics, 2)) | {"notes": [f"note {i}" for i in range(notes)]}
+    lines = table(after, before, file="eval.json")
+    everything = table(after, before, verbose=True, file="eval.json")
+    assert len(lines) <= TABLE_LINES == 25
+    assert {f"metric {i}" for i in range(max(metrics, 2))} <= {line[:10].strip() for line in everything}
+    if len(everything) <= 24:
+        assert lines == everything
+    else:
+        left_out = len(everything) - (len(lines) - 1)
+        assert lines[-1] == f"lines left out: {left_out} (--verbose prints them; eval.json holds all figures)"
+        assert lines[-2] == everything[-1] and set(lines[:-1]) <= set(everything)
+
+
+def test_metrics_with_an_interval_or_a_baseline_are_printed_before_others():
+    names = [line[:10].strip() for line in table(wide(60))]
+    assert names[1:5] == ["metric 0", "metric 59", "metric 58", "metric 1"]  # the main one stays first
+    assert [line[:10].strip() for line in table(wide(5))][1:6] == [f"metric {i}" for i in range(5)]
+
+
+def test_lines_of_groups_are_printed_with_verbose_only():
+    after = AFTER | {"groups": {"birds": 0.1}}
+    assert "birds were hard" not in table(after, BEFORE)
+    assert table(after, BEFORE)[-1] == "lines left out: 1 (--verbose prints them)"
+    assert "birds were hard" in table(after, BEFORE, verbose=True)

@@ -39,7 +39,7 @@ def update(weights, optimizers, seed):
 
 
 def writer(value):
-    """write_model of a model whose only weight is `value`."""
+    """A write_model for a model whose only weight is `value`."""
 
     def write(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def test_a_save_that_fails_leaves_the_last_checkpoint(run, monkeypatch, stage):
             run.save(2, half if stage == "weights" else writer(2), optimizers_over(parameters()), {})
     message = str(error.value)
     assert "saving step 2 failed" in message and "No space left" in message
-    assert "step-1 is whole" in message and f"--resume {run.folder}" in message
+    assert "step-1 is complete" in message and f"--resume {run.folder}" in message
     assert stored(run) == (1, 1)
     assert list(run.folder.rglob("*.partial")) == []
     run.save(3, writer(3), [], {})
@@ -211,7 +211,7 @@ def test_a_packed_state_put_back_goes_on_exactly(tmp_path):
         update(weights, optimizers, seed)
         update(copies, fresh, seed)
     assert all(torch.equal(a, b) for a, b in zip(weights, copies))
-    fresh = optimizers_over(copies)  # the test could fail: without the state, the next step differs
+    fresh = optimizers_over(copies)  # a check of this test: without the state, the next step differs
     update(weights, optimizers, 5)
     update(copies, fresh, 5)
     assert not any(torch.equal(a, b) for a, b in zip(weights, copies))

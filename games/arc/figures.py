@@ -1,6 +1,6 @@
 """The figures of an evaluation on ARC, from the records that Arc.attempt makes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 
@@ -10,87 +10,120 @@ from games.stats import pass_at, wilson
 
 
 def summary(records, trained_on):
-    """The figures of records whose answers are known: means over the tests of a task, then over tasks
-    (grids.scores); solved@k, the chance that of k replies one is right in every test of the task; precision,
-    the share of answers that are right; and what became of the replies."""
-    known = [record for record in records if all("output" in pair for pair in record["test"])]
-    report = {"n": len(known), "metrics": {}, "intervals": {}, "baselines": {}, "curve": {}, "notes": []}
+    """The figures of the records whose answers are known.
+
+    They are the metrics of grids.scores, as means over the tests of a task and then over tasks; solved@k, the
+    chance that one of k replies is right in every test of the task; precision, the share of answers that are
+    right; and the share of each verdict."""
+    known = []
+    for record in records:
+        if all("output" in pair for pair in record["test"]):
+            known.append(record)
+    report = {
+        "n": len(known),
+        "metrics": {},
+        "intervals": {},
+        "baselines": {},
+        "curve": {},
+        "notes": [],
+    }
     if known:
         add_solved(report, known)
         add_grids(report, known)
-        add_replies(report, known)
+        add_verdicts(report, known)
     shown = sum(f"shown:{record['id']}" in trained_on for record in records)
     if shown:
-        what = "the model learned from what they show, no output of a test"
-        report["notes"].append(f"test-time training: of {shown} tasks {what}")
+        report["notes"].append(
+            f"test-time training: the model learned from what {shown} tasks show, from no output of a test"
+        )
     return report
 
 
 def add_solved(report, known):
-    """solved@k of each kind of task, beside it what programs drawn blindly solve; and the curve over k."""
-    n = min(len(answers(record, 0)) for record in known)
+    """Add solved@k of each kind of task, with programs drawn blindly as baseline, and the curve over k."""
+    n = min(len(answers(record, 0)) for record in known)  # no k can be larger
     for split in sorted({record["split"] for record in known}):
         part = [record for record in known if record["split"] == split]
+        # The largest k first: the first metric of a report is the main one.
         for k in sorted({1, 8, 32, n} & {*range(n + 1)}, reverse=True):
-            name, solved = f"solved@{k}{split}", mean(solved_at(record, k) for record in part)
+            name = f"solved@{k}{split}"
+            solved = mean_solved(part, k)
             report["metrics"][name] = solved
-            report["intervals"][name] = wilson(solved * len(part), len(part))
+            report["intervals"][name] = wilson(
+                solved * len(part), len(part)
+            )  # tasks are the sample, not replies
             if all("blind" in record for record in part):
-                report["baselines"][name] = mean(pass_at(n, min(n, record["blind"]), k) for record in part)
-    sizes = {n} | {1 << i for i in range(n.bit_length())}
-    report["curve"] = {k: mean(solved_at(record, k) for record in known) for k in sorted(sizes)}
+                chances = [pass_at(n, min(n, record["blind"]), k) for record in part]
+                report["baselines"][name] = mean(chances)
+    sizes = {n} | {1 << i for i in range(n.bit_length())}  # the powers of two up to n, and n
+    report["curve"] = {k: mean_solved(known, k) for k in sorted(sizes)}
 
 
 def add_grids(report, known):
-    """The means of what is measured of each test grid."""
+    """Add the means of the metrics of test grids, and put these metrics into the records."""
     for record in known:
         record["grids"] = [grid_figures(record, test) for test in tests_of(record)]
     for name in known[0]["grids"][0]:
-        means = [mean(grid[name] for grid in record["grids"]) for record in known]
+        means = []
+        for record in known:
+            means.append(mean([grid[name] for grid in record["grids"]]))
         report["metrics"][name] = mean(means)
 
 
 def grid_figures(record, test):
-    """The metrics of one test grid of a task."""
+    """The metrics of one test grid of a task. vote_m, untied_m, judge_m: whether the right grid is among the
+    first m of the vote, of the vote with its ties broken by a judge, and of the judge's order."""
     truth = record["test"][test]["output"]
-    ranks = {"vote": ranked(record, test)}
-    if "order" in record:  # ties of the vote by it, and it alone
+    rankings = {"vote": ranked(record, test)}
+    if "order" in record:
         order = record["order"][test]
-        ranks |= {"untied": ranked(record, test, order), "judge": order}
+        rankings["untied"] = ranked(record, test, order)
+        rankings["judge"] = order
     figures = scores(answers(record, test), truth)
-    for name, rank in ranks.items():
+    for name, ranking in rankings.items():
         for m in (1, 2):
-            figures[f"{name}_{m}"] = float(truth in rank[:m])
+            figures[f"{name}_{m}"] = float(truth in ranking[:m])
     return figures
 
 
-def add_replies(report, known):
-    """precision, and the share of each verdict."""
-    replies = [(record, reply) for record in known for reply in record["replies"]]
-    right = [is_right(record, reply) for record, reply in replies if reply["answers"]]
+def add_verdicts(report, known):
+    """Add precision and the share of each verdict."""
+    verdicts = Counter()
+    right = []  # whether each reply with an answer is right
+    for record in known:
+        for reply in record["replies"]:
+            verdicts[reply["verdict"]] += 1
+            if reply["answers"]:
+                right.append(is_right(record, reply))
     if right:
         report["metrics"]["precision"] = mean(right)
         report["intervals"]["precision"] = wilson(sum(right), len(right))
-    verdicts = Counter(reply["verdict"] for _, reply in replies)
     for kind, count in verdicts.most_common():
-        report["metrics"][f"verdict_{kind}"] = count / len(replies)
+        report["metrics"][f"verdict_{kind}"] = count / verdicts.total()
 
 
 def mean(values):
-    return float(np.mean(list(values)))
+    return float(np.mean(values))
+
+
+def mean_solved(records, k):
+    return mean([solved_at(record, k) for record in records])
 
 
 def is_right(record, reply):
-    """Whether a reply gives what it must: every test of its task, or the one it was asked about."""
-    asked = tests_of(record) if reply["test"] is None else (reply["test"],)
-    return bool(reply["answers"]) and all(reply["answers"][t] == record["test"][t]["output"] for t in asked)
+    """Whether a reply gives the right grid for every test that it answers: all of its task, or one."""
+    if not reply["answers"]:
+        return False
+    tests = tests_of(record) if reply["test"] is None else (reply["test"],)
+    return all(reply["answers"][test] == record["test"][test]["output"] for test in tests)
 
 
 def solved_at(record, k):
-    """The chance that k replies (to each test, where they differ by test) solve the task."""
+    """The chance that k replies solve the task; k replies to each test, if a reply answers only one."""
+    right = defaultdict(list)  # test, or None for all -> whether each reply is right
+    for reply in record["replies"]:
+        right[reply["test"]].append(is_right(record, reply))
     chance = 1.0
-    for test in {reply["test"] for reply in record["replies"]}:
-        part = [reply for reply in record["replies"] if reply["test"] == test]
-        right = sum(is_right(record, reply) for reply in part)
-        chance *= pass_at(len(part), right, k)
+    for replies in right.values():
+        chance *= pass_at(len(replies), sum(replies), k)
     return chance

@@ -1,8 +1,8 @@
 """ARC's files: tasks in, predictions and submissions out.
 
-Tasks are read in three layouts: Kaggle's challenges file, with its solutions file beside it where there is
-one; one file of several sets, {"train": {id: task}, "eval": {id: task}}; a folder with a file ID.json for
-each task, or with one of the above. A task is {"train": [{"input", "output"}], "test": [{"input"}]}, with
+Tasks are read in three layouts: Kaggle's challenges file, with its solutions file beside it if there is one;
+one file of several sets, {"train": {id: task}, "eval": {id: task}}; a folder with a file ID.json for each
+task, or with one of the files above. A task is {"train": [{"input", "output"}], "test": [{"input"}]}, with
 "output" in the tests where it is known."""
 
 from pathlib import Path
@@ -10,28 +10,37 @@ from pathlib import Path
 from files import read_json
 from games.arc.grids import legal, vote
 
-SETS = {"train": ("train", "training"), "test": ("eval", "evaluation", "test")}  # split -> how files name it
+# split -> names that files give it
+SETS = {"train": ("train", "training"), "test": ("eval", "evaluation", "test")}
 
 
 # ------------------------------------------------------------------------------------------------ tasks
 def read_tasks(source, split):
-    """{id: task} of a source, FILE:SET for one set of several; `split` says which set where none is named.
-    Raises ValueError or FileNotFoundError naming file, task and pair."""
-    name, _, part = (str(source), "", "") if Path(source).exists() else str(source).rpartition(":")
-    path = Path(name or source)
+    """{id: task} of a source. FILE:SET names one set of several; without a name, `split` chooses it. Raises
+    ValueError or FileNotFoundError naming file, task and pair."""
+    path = Path(source)
+    part = ""
+    if not path.exists() and ":" in str(source):  # the name of a file may hold a colon too
+        name, _, part = str(source).rpartition(":")
+        path = Path(name or source)
     if path.is_dir():
         return read_folder(path, split)
     if not path.is_file():
         raise FileNotFoundError(f"{source}: no such file or folder of tasks")
     tasks = read_object(path)
+
+    # A set is an object of tasks. An object that has "train" itself is a task, whose id is one of the words.
     words = SETS["train"] + SETS["test"]
     sets = [word for word in words if isinstance(tasks.get(word), dict) and "train" not in tasks[word]]
     if sets or part:
-        wanted = [word for word in ([part] if part else SETS[split]) if word in sets]
+        words = [part] if part else SETS[split]
+        wanted = [word for word in words if word in sets]
         if not wanted:
-            raise ValueError(f"{path}: no set {part or split!r}; it has {', '.join(sets) or 'one only'}")
+            raise ValueError(f"{path}: no set {part or split!r}; it has {', '.join(sets) or 'one set only'}")
         tasks = tasks[wanted[0]]
-    tasks = {key: checked_task(task, f"{path}, task {key}") for key, task in tasks.items()}
+
+    tasks = checked_tasks(tasks, path)
+    # Kaggle: arc-agi_evaluation_challenges.json, arc-agi_evaluation_solutions.json
     solutions = path.with_name(path.name.replace("challenges", "solutions"))
     if solutions != path and solutions.exists():
         return with_solutions(tasks, solutions)
@@ -39,13 +48,14 @@ def read_tasks(source, split):
 
 
 def read_folder(folder, split):
-    """The tasks of a folder: those of the set's own folder or file in it, or a task a file."""
+    """The tasks of a folder: from the set's folder or file in it, else from one file for each task."""
     for word in SETS[split]:
-        if (folder / word).is_dir():
+        if (folder / word).is_dir():  # as in the ARC repository: data/training, data/evaluation
             return read_tasks(folder / word, split)
     files = [file for file in sorted(folder.glob("*.json")) if "solutions" not in file.name]
     if not files:
         raise FileNotFoundError(f"{folder}: no .json file in this folder")
+    # A file of the set by its name, or the only file; else each file is a task.
     sets = [file for file in files if {*SETS[split]}.intersection(file.stem.split("_"))]
     if sets or len(files) == 1:
         return read_tasks((sets or files)[0], split)
@@ -56,10 +66,10 @@ def with_solutions(tasks, path):
     """The tasks with the outputs of their tests, from a file {id: [grid of each test]}."""
     for key, grids in read_object(path).items():
         if key not in tasks or not isinstance(grids, list) or len(tasks[key]["test"]) != len(grids):
-            raise ValueError(f"{path}: task {key} is not one of the challenges")
+            raise ValueError(f"{path}: task {key} needs one grid for each of its tests in the challenges")
         for pair, grid in zip(tasks[key]["test"], grids):
             pair["output"] = grid
-    return {key: checked_task(task, f"{path}, task {key}") for key, task in tasks.items()}
+    return checked_tasks(tasks, path)
 
 
 def read_object(path):
@@ -69,29 +79,36 @@ def read_object(path):
     return value
 
 
+def checked_tasks(tasks, path):
+    return {key: checked_task(task, f"{path}, task {key}") for key, task in tasks.items()}
+
+
 def checked_task(task, where):
-    """The task with its pairs and nothing else. Raises ValueError where it is none."""
+    """The task with its pairs and nothing else. Raises ValueError if it is not a task."""
     checked = {"train": [], "test": []}
-    for part, kept in checked.items():
+    for part, checked_pairs in checked.items():
         pairs = task.get(part) if isinstance(task, dict) else None
         if not isinstance(pairs, list) or not pairs:
             raise ValueError(f"{where}: {part!r} must be a list of pairs")
         for i, pair in enumerate(pairs):
-            given = pair if isinstance(pair, dict) else {}
-            needed = ("input",) if part == "test" and "output" not in given else ("input", "output")
-            for side in needed:
-                if not legal(given.get(side)):
-                    what = "must be rows of equal length, 1 to 30, of 0 to 9"
-                    raise ValueError(f"{where}, {part} pair {i}: {side!r} {what}")
-            kept.append({side: given[side] for side in needed})
+            if not isinstance(pair, dict):
+                pair = {}
+            sides = ["input", "output"]
+            if part == "test" and "output" not in pair:  # as in Kaggle's challenges
+                sides.pop()
+            for side in sides:
+                if not legal(pair.get(side)):
+                    rule = "must be rows of equal length, 1 to 30, of integers from 0 to 9"
+                    raise ValueError(f"{where}, {part} pair {i}: {side!r} {rule}")
+            checked_pairs.append({side: pair[side] for side in sides})
     return checked
 
 
 # ------------------------------------------------------------------------------------------------ answers
-# of records, {"id", "train", "test", "replies": [{"test": its number or None for all,
-# "answers": None or [grid or None of each test], "logp", "tokens", ...}]} (games.arc.task.Arc.attempt)
+# From records, as Arc.attempt makes them: {"id", "train", "test", "replies": [{"test": the index of its test,
+# or None for all tests, "answers": None or [a grid or None for each test], "logp", "tokens", ...}]}
 def answer(reply, test):
-    """The grid that a reply gives for a test, [] for none."""
+    """A reply's grid for a test, or []."""
     return (reply["answers"][test] if reply["answers"] else None) or []
 
 
@@ -106,6 +123,7 @@ def answers(record, test):
 
 def ranked(record, test, order=()):
     """The two answers to a test that have most votes; `order` breaks ties."""
+    # By token, because the log-probability of a reply falls with its length.
     logps = [reply["logp"] / max(1, reply["tokens"]) for reply in replies_to(record, test)]
     return vote(answers(record, test), logps, order)[:2]
 
@@ -121,10 +139,10 @@ def tests_of(task):
 
 def predictions(records):
     """{id: [{"attempt_1": grid, ...} for each test]}; an empty list is no answer."""
-    found = {}
+    tests = {}
     for record in records:
-        found[record["id"]] = [attempts(answers(record, test)) for test in tests_of(record)]
-    return found
+        tests[record["id"]] = [attempts(answers(record, test)) for test in tests_of(record)]
+    return tests
 
 
 def attempts(grids):
@@ -132,48 +150,53 @@ def attempts(grids):
 
 
 def task_results(records):
-    """A row of each reply and test: what was made in which frame, and how likely it was."""
-    return [
-        {
-            "task_id": record["id"],
-            "idx": test,
-            "data_augmentation": reply["frame"],
-            "response": reply["source"],
-            "verdict": reply["verdict"],
-            "message": reply["message"],
-            "grid": answer(reply, test),
-            "cumulative_logprob": reply["logp"],
-            "n_tokens": reply["tokens"],
-        }
-        for record in records
-        for reply in record["replies"]
-        for test in tests_of(record)
-        if reply["test"] in (None, test)
-    ]
+    """A row for each reply and test: what the model wrote in which frame, and how likely it was."""
+    rows = []
+    for record in records:
+        for reply in record["replies"]:
+            for test in tests_of(record) if reply["test"] is None else (reply["test"],):
+                rows.append(
+                    {
+                        "task_id": record["id"],
+                        "idx": test,
+                        "data_augmentation": reply["frame"],
+                        "response": reply["source"],
+                        "verdict": reply["verdict"],
+                        "message": reply["message"],
+                        "grid": answer(reply, test),
+                        "cumulative_logprob": reply["logp"],
+                        "n_tokens": reply["tokens"],
+                    }
+                )
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------ submissions
 def submission(records):
     """{id: [{"attempt_1", "attempt_2"} for each test]}: the two best of the vote, [] where there is none."""
-    found = {}
+    tests = {}
     for record in records:
+        # A judge's order of the answers is there with --ties only.
         orders = record.get("order") or [()] * len(record["test"])
-        found[record["id"]] = [two(ranked(record, test, order)) for test, order in enumerate(orders)]
-    return found
+        tests[record["id"]] = [two(ranked(record, test, order)) for test, order in enumerate(orders)]
+    return tests
 
 
 def combine(groups, tasks):
-    """The submission that predictions, or submissions, make together, a list of groups of them: the attempts
-    of a group vote as those of one, and what it leaves open is filled by the next."""
-    found = {}
+    """The submission made from groups of predictions or submissions: the attempts of one group vote together,
+    and the next group fills what the vote leaves open."""
+    combined = {}
     for key, task in tasks.items():
-        found[key] = []
+        combined[key] = []
         for test in tests_of(task):
             best = []
-            for parts in groups:
-                best += vote([grid for part in parts for grid in part[key][test].values()])
-            found[key].append(two(distinct(best)))
-    return found
+            for group in groups:
+                grids = []
+                for prediction in group:
+                    grids += prediction[key][test].values()
+                best += vote(grids)
+            combined[key].append(two(distinct(best)))
+    return combined
 
 
 def two(grids):
@@ -181,14 +204,17 @@ def two(grids):
 
 
 def read_predictions(path, tasks):
-    """The predictions in a file, every task and test with its attempts, however many. ValueError says what is
-    not so."""
-    found = read_object(path)
-    missing, unknown = tasks.keys() - found.keys(), found.keys() - tasks.keys()
+    """The predictions in a file: every task and test with its attempts, however many. Raises ValueError
+    naming what is wrong."""
+    predicted = read_object(path)
+    missing = tasks.keys() - predicted.keys()
+    unknown = predicted.keys() - tasks.keys()
     if missing or unknown:
-        what = f"{len(missing)} tasks are missing" if missing else f"{len(unknown)} tasks are not in the data"
-        raise ValueError(f"{path}: {what}, {min(missing or unknown)} among them")
-    for key, tests in found.items():
+        fault = (
+            f"{len(missing)} tasks are missing" if missing else f"{len(unknown)} tasks are not in the data"
+        )
+        raise ValueError(f"{path}: {fault}, {min(missing or unknown)} among them")
+    for key, tests in predicted.items():
         if not isinstance(tests, list) or len(tests) != len(tasks[key]["test"]):
             raise ValueError(f"{path}, task {key}: must be a list of {len(tasks[key]['test'])} tests")
         for t, attempts in enumerate(tests):
@@ -197,9 +223,9 @@ def read_predictions(path, tasks):
             for name, grid in attempts.items():
                 if grid != [] and not legal(grid):
                     raise ValueError(f"{path}, task {key}, test {t}: {name} is neither a grid nor []")
-    return found
+    return predicted
 
 
 def distinct(grids):
-    """The different grids, in order; [] is none."""
+    """The different grids in their order, without []."""
     return list({str(grid): grid for grid in grids if grid}.values())

@@ -1,10 +1,12 @@
-"""ARC, learning from its own programs: relabelled in hindsight.
+"""Learning from the model's own ARC programs, relabelled in hindsight.
 
-Every program that runs is the right answer of the task that it computes. `collected` makes rows of what a
-model wrote for a task, with the outputs that each program gives for the shown inputs and for other views of
-them; `lesson` makes of a row, and of its siblings for the same task, what a version of the prompt teaches: to
-write the program, to refine a sibling into it, to give its output, to tell that from a sibling's. Such rows
-know of a task what it shows, and nothing of its tests."""
+Every program that runs is the right answer to the task that it computes. `collected` turns the programs that
+a model wrote for a task into rows, with the outputs of each program for the shown inputs and for other views
+of them. `lesson` turns a row, and its siblings for the same task, into what a version of the prompt teaches:
+to write the program, to refine a sibling into it, to give its output, or to tell its output from a sibling's.
+Such rows hold what a task shows and nothing about its tests."""
+
+from collections import defaultdict
 
 from games.arc.files import answers, distinct
 from games.arc.grids import VIEWS, Frame, legal
@@ -12,18 +14,17 @@ from games.arc.judging import memorised
 from games.rows import read_rows
 from terminal import UsageError
 
-INPUTS = 4  # the shown inputs as they are, and in so many views less one, to run programs on
-KEPT = 25  # best programs of a task to learn from, by shown pairs that they give, and as many worst (SOAR,
-# arXiv 2507.14172)
+INPUTS = 4  # sets of inputs that each program runs on: the shown inputs, and three other views of them
+KEPT = 25  # so many of the best programs of a task, by right shown pairs, and of the worst (arXiv 2507.14172)
 
 
 # ------------------------------------------------------------------------------------------------ collecting
 def collected(task, record):
-    """Rows of what the replies to one example teach; what teaches nothing is counted by reason.
+    """The rows from the replies to one example. Replies that teach nothing are counted in task.dropped.
 
-    Of programs: {"id", "source", "verdict", "right": shown pairs that it gives, "views": for each of several
-    views of the inputs a list of pairs with the program's own outputs, or None}. Of grids, which need the
-    test's output: {"id", "task", "wrong": grids}."""
+    The row of a program: {"id", "source", "verdict", "right": number of right shown pairs, "views": for each
+    view of the inputs a list of pairs with the program's own outputs, or None}. The row of wrong grids, which
+    needs the test's output: {"id", "task", "wrong": grids}."""
     if task.versions[0].asks != "code":
         return wrong_answers(task, record)
     replies = {}
@@ -34,121 +35,168 @@ def collected(task, record):
             task.dropped[f"programs: {reply['verdict']}"] += 1
         else:
             replies[reply["source"]] = reply
-    frames = [Frame.draw(record, task.rng_of(record, 11, j), j % VIEWS) for j in range(1, INPUTS)]
-    views = [frame.task(record)["train"] for frame in [Frame(), *frames]]
-    outputs = iter(task.runner.outputs([(source, view) for source in replies for view in views]))
-    rows = {}
+
+    views = [record["train"]]
+    for j in range(1, INPUTS):
+        frame = Frame.draw(record, task.rng_of(record, 11, j), j % VIEWS)
+        views.append(frame.task(record)["train"])
+    jobs = [(source, view) for source in replies for view in views]
+    outputs = iter(task.runner.outputs(jobs))  # all programs together: the sandbox runs many at a time
+
+    rows = {}  # text of the relabelled views -> row: a program that computes the same makes no other row
     for source, reply in replies.items():
-        told = [relabelled(view, grids) for view, (_, _, grids) in zip(views, outputs)]
-        if not any(told):
-            task.dropped["programs that change nothing, or all into one"] += 1
-        elif str(told) in rows:
-            task.dropped["programs that compute what another does"] += 1
-        elif any(memorised(source, pairs) for pairs in told if pairs):
+        relabelled = [relabel(view, grids) for view, (_, _, grids) in zip(views, outputs)]
+        key = str(relabelled)
+        if not any(relabelled):
+            task.dropped["programs without an effect, or with one output for all inputs"] += 1
+        elif key in rows:
+            task.dropped["programs that compute the same as another"] += 1
+        elif any(memorised(source, pairs) for pairs in relabelled if pairs):
             task.dropped["programs: memorised"] += 1
         else:
-            about = {name: reply[name] for name in ("source", "verdict", "right")}
-            rows[str(told)] = {"id": record["id"], **about, "views": told}
+            rows[key] = {
+                "id": record["id"],
+                "source": source,
+                "verdict": reply["verdict"],
+                "right": reply["right"],
+                "views": relabelled,
+            }
     return list(rows.values())
 
 
-def relabelled(pairs, grids):
-    """The pairs with a program's own outputs; None where there are none, or nothing to learn from them."""
+def relabel(pairs, grids):
+    """The pairs with a program's own outputs. None if there are no outputs, if all of them are equal, or if
+    each equals its input: these teach nothing."""
     if grids is None or len(grids) > 1 and all(grid == grids[0] for grid in grids):
         return None
-    changed = [{"input": pair["input"], "output": grid} for pair, grid in zip(pairs, grids)]
-    return changed if any(pair["input"] != pair["output"] for pair in changed) else None
+    pairs = [{"input": pair["input"], "output": grid} for pair, grid in zip(pairs, grids)]
+    return pairs if any(pair["input"] != pair["output"] for pair in pairs) else None
 
 
 def wrong_answers(task, record):
-    """A row for each test whose output is known and to which there are wrong grids."""
+    """A row for each test with wrong answers. Raises UsageError if the output of a test is not known."""
     rows = []
     for test, pair in enumerate(record["test"]):
         if task.options.collect_from != "train" or "output" not in pair:
             raise UsageError(
-                f"--collect-from: wrong grids need the outputs of the tests, and {record['id']} is not to "
-                "train on; programs need none"
+                "--collect-from: wrong grids need training tasks with the outputs of their tests, and "
+                f"{record['id']} is none; versions of the prompt that ask for programs do not need them"
             )
         wrong = [grid for grid in distinct(answers(record, test)) if grid != pair["output"]]
         if wrong:
-            about = {"train": record["train"], "test": [pair]}
-            rows.append({"id": record["id"], "task": about, "wrong": wrong})
+            shown = {"train": record["train"], "test": [pair]}
+            rows.append({"id": record["id"], "task": shown, "wrong": wrong})
         else:
             task.dropped["tests without a wrong answer"] += 1
     return rows
 
 
 def read(task, paths):
-    """The examples that files of rows make, those of one task together and chosen. Raises ValueError naming
-    file and line."""
-    groups = {}
+    """The examples from files of rows: the rows of each task together, as `choose` takes them. Raises
+    ValueError naming file and line."""
+    groups = defaultdict(list)  # id of a task -> its rows, from all files
     for path in paths:
         for where, row in read_rows(path):
             try:
-                views = row["views"] if "source" in row else [row["task"]["train"] + row["task"]["test"]]
-                grids = [grid for pairs in views if pairs for pair in pairs for grid in pair.values()]
-                if not all(map(legal, [*grids, *row.get("wrong", [])])) or not grids:
-                    raise ValueError("no grids")
-                groups.setdefault(str(row["id"]), []).append(row)
+                check_grids(row)
+                groups[str(row["id"])].append(row)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise ValueError(f"{where}: not a row that collect wrote ({error!r})") from error
-    return [row for rows in groups.values() for row in choose(task, rows)]
+    examples = []
+    for rows in groups.values():
+        examples += choose(task, rows)
+    return examples
+
+
+def check_grids(row):
+    """Raise an error where a row from a file has no grids, or where one of them is not legal."""
+    views = row["views"] if "source" in row else [row["task"]["train"] + row["task"]["test"]]
+    grids = []
+    for pairs in filter(None, views):
+        for pair in pairs:
+            grids += pair.values()
+    if not grids or not all(map(legal, [*grids, *row.get("wrong", [])])):
+        raise ValueError("no grids")
 
 
 def choose(task, rows):
-    """Of the programs for one task, equal ones once, those that give most of the shown pairs and those that
-    give fewest; each knows the others. Other rows are all taken. "knows": how trained.json calls the task of
-    a row, by its name alone where a test's output was learned from."""
+    """The rows of one task to learn from, each with the others as its "siblings".
+
+    Equal rows are taken once. Of the programs, the KEPT that give most of the shown pairs and the KEPT that
+    give fewest are taken; rows of wrong grids are all taken. "knows" is the name of the task in
+    trained.json: its id alone if a row holds a test's output, else with "shown:" before it."""
+    # Programs differ by their text, other rows by their wrong grids.
     different = {str(row.get("source", row.get("wrong"))): row for row in rows}
-    order = sorted(different.values(), key=lambda row: -row.get("right", 0))
-    between = len(order) - 2 * KEPT
-    if between > 0 and "source" in order[0]:
+    ranking = sorted(different.values(), key=lambda row: -row.get("right", 0))
+    between = len(ranking) - 2 * KEPT
+    if between > 0 and "source" in ranking[0]:
         task.dropped["programs between the best and the worst of their task"] += between
-        order = order[:KEPT] + order[-KEPT:]
-    shown = lambda row: "shown:" if "source" in row else ""
-    return [{**row, "siblings": order, "knows": f"{shown(row)}{row['id']}"} for row in order]
+        ranking = ranking[:KEPT] + ranking[-KEPT:]
+    examples = []
+    for row in ranking:
+        knows = ("shown:" if "source" in row else "") + str(row["id"])
+        examples.append({**row, "siblings": ranking, "knows": knows})
+    return examples
 
 
 # ------------------------------------------------------------------------------------------------ teaching
 def items(task, row, rng):
-    """The Chats of one version of the prompt, of those for which the row is good."""
+    """The Chats of a random version of the prompt, among those that the row can teach."""
     for i in rng.permutation(len(task.versions)):
-        taught = lesson(row, task.versions[i], rng)
-        if taught:
-            return task.taught(task.versions[i], *taught, rng)
-    raise UsageError(f"--prompt-version: no version learns from a row of {row['id']}, as from {sorted(row)}")
+        version = task.versions[i]
+        content = lesson(row, version, rng)
+        if content:
+            return task.chats(version, *content, rng)
+    raise UsageError(
+        f"--prompt-version: no version learns from a row of {row['id']}, which has {sorted(row)}"
+    )
 
 
 def lesson(row, version, rng):
-    """(task, rival) that a row teaches in a version of the prompt: a view of its task, the last pair its
-    test, and what else was answered, {"source", "outputs" for all pairs}; None where it teaches nothing."""
+    """(task, rival) for a version of the prompt to teach from a row; None if the row teaches it nothing.
+
+    task: a random view of the row, whose last pair is the test; rival: another answer to it, {"source",
+    "outputs" for all pairs}, or None."""
     if "wrong" in row:
         if not version.test or version.asks == "code":
             return None
-        frame = Frame.draw(row["task"], rng)
+        frame = Frame.draw(row["task"], rng)  # the task has the truth, the rival is one of the wrong grids
         wrong = row["wrong"][rng.integers(len(row["wrong"]))]
         return frame.task(row["task"]), {"outputs": [frame.grid(wrong)]}
-    places = [place for place, pairs in enumerate(row["views"]) if pairs]
-    place = places[rng.integers(len(places))]
-    pairs, rival = row["views"][place], None
-    others = [other for other in row["siblings"] if other["views"][place] not in (None, pairs)]
+
+    views = [view for view, pairs in enumerate(row["views"]) if pairs]
+    view = views[rng.integers(len(views))]
+    pairs = row["views"][view]
+    rival = None
+    # Siblings with other outputs: not the row itself, nor a program that ran on other views only.
+    others = [other for other in row["siblings"] if other["views"][view] not in (None, pairs)]
     if others:
         other = others[rng.integers(len(others))]
-        theirs = other["views"][place]
-        differ = [i for i, pair in enumerate(pairs) if pair != theirs[i]]
-        last = differ[rng.integers(len(differ))]
-        to_end = lambda some: [*some[:last], *some[last + 1 :], some[last]]
+        # The test must be a pair for which the two programs differ: a rival's answer to it is wrong.
+        differing = [i for i, pair in enumerate(pairs) if pair != other["views"][view][i]]
+        last = differing[rng.integers(len(differing))]
+        to_end = lambda values: [*values[:last], *values[last + 1 :], values[last]]
         pairs = to_end(pairs)
-        rival = {"source": other["source"], "outputs": [pair["output"] for pair in to_end(theirs)]}
+        outputs = [pair["output"] for pair in to_end(other["views"][view])]
+        rival = {"source": other["source"], "outputs": outputs}
     elif version.needs_rival:
         return None
+
+    # A version that shows a test input must not show its output as well.
     shown = pairs[:-1] if version.test else pairs
-    return ({"train": shown, "test": pairs[-1:], "source": row["source"]}, rival) if shown else None
+    if not shown:
+        return None
+    return {"train": shown, "test": pairs[-1:], "source": row["source"]}, rival
 
 
 def lessons(task, examples, records):
-    """What test-time training learns from: of prompts for a grid the shown pairs, each as the test of the
-    others; of prompts for a program the programs of the records. The outputs of the tests are not in it."""
+    """The examples for test-time training; none of them holds the output of a test.
+
+    A prompt that asks for a grid learns from the shown pairs, each in turn as the test of the others; one
+    that asks for a program learns from the programs of the records."""
     if task.versions[0].asks == "output":
         return [{"id": example["id"], "train": example["train"], "test": []} for example in examples]
-    return [row for record in records for row in choose(task, task.collected(record))]
+    rows = []
+    for record in records:
+        rows += choose(task, task.collected(record))
+    return rows

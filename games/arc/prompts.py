@@ -1,8 +1,8 @@
-"""The prompts of ARC: what is asked, in which words, and what a reply looks like.
+"""The prompts of ARC: the questions, their words, and the form of a reply.
 
-A version is a line of PROMPTS below. All take the grid text of games.arc.grids.Writing. The names with -v0 to
--v3 follow the published system's; the words are our own. The short names are for a small model from scratch:
-nothing but grids and markers, and a program is a function's body."""
+A version of the prompt is one entry of PROMPTS below; it works with every grid format of games.arc.grids. The
+names with -v0 to -v3 follow those of the published system; the words are our own. The short names are for a
+small model trained from scratch: only grids and markers, and a program is the body of a function."""
 
 import textwrap
 from dataclasses import dataclass
@@ -40,30 +40,30 @@ VERIFY_TASK = "A rule turns each input grid into its output grid. Is the answer 
 Reply yes or no."
 SELECT_TASK = "A rule turns each input grid into its output grid. Which answer to the test is what it gives? \
 Reply 1 or 2."
-WORDS = {"verdict": ("yes", "no"), "choice": ("1", "2")}  # what asks -> the replies there are
+WORDS = {"verdict": ("yes", "no"), "choice": ("1", "2")}  # Prompt.asks -> the possible replies
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """asks: what the reply holds, "code", "output", "input", a "verdict" (yes or no) or a "choice" (1 or 2).
-    system, task: the words; name: what the program calls its grid; test: whether the test input is shown;
-    refines: whether a program is shown with what it got; tail: the end of the question; lead: what stands
-    before the reply's block."""
+    """One version of the prompt, in Markdown."""
 
-    asks: str
-    system: str = ""
-    task: str = ""
-    name: str = "grid"
-    test: bool = False
-    refines: bool = False
-    tail: str = ""
-    lead: str = ""
+    asks: str  # the reply holds code, an output, an input, a verdict (yes or no) or a choice (1 or 2)
+    system: str = ""  # the system message
+    task: str = ""  # the words before the pairs
+    name: str = "grid"  # the argument of the program
+    test: bool = False  # the question shows the test input
+    refines: bool = False  # the question shows a program and the outputs that it got
+    tail: str = ""  # the end of the question
+    lead: str = ""  # the start of the reply, before its block
 
     def question(self, task, writing, test=0, program="", got=(), answers=()):
-        """The messages about a task: its train pairs, of which the outputs may be missing, and, where the
-        version shows one, the test input of this number; program: a function that the version shows, got:
-        its outputs for the pairs; answers: grids to judge."""
-        parts = [self.task.format(name=self.name, program=program)] if self.task else []
+        """The messages about a task, whose outputs may be missing.
+
+        test: the index of the test input to show; program, got: the function to show and its outputs for the
+        train pairs; answers: the grids to judge. A version ignores what it does not show."""
+        parts = []
+        if self.task:
+            parts.append(self.task.format(name=self.name, program=program))
         for i, pair in enumerate(task["train"], 1):
             parts.append(f"## Example {i}\n\n### Input\n\n{writing.write(pair['input'])}")
             if "output" in pair:
@@ -72,70 +72,81 @@ class Prompt:
                 parts.append(f"### Got\n\n{writing.write(got[i - 1])}")
         if self.test:
             parts.append(f"## Test\n\n### Input\n\n{writing.write(task['test'][test]['input'])}")
-        parts += [f"## Answer {i}\n\n{writing.write(grid)}" for i, grid in enumerate(answers, 1)]
-        text = "\n\n".join(parts + [self.tail] * bool(self.tail))
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": text}]
+        for i, grid in enumerate(answers, 1):
+            parts.append(f"## Answer {i}\n\n{writing.write(grid)}")
+        if self.tail:
+            parts.append(self.tail)
+        question = {"role": "user", "content": "\n\n".join(parts)}
+        return [{"role": "system", "content": self.system}, question] if self.system else [question]
 
     @property
     def needs_rival(self):
-        """Whether the question shows an answer, to be improved or judged."""
+        """Whether the question shows another answer, to improve or to judge."""
         return self.refines or self.asks in WORDS
 
     def opening(self, writing):
-        """What a reply begins with."""
+        """The text that every reply begins with."""
         block = {"code": "```python\n", "verdict": "", "choice": ""}
         return self.lead + block.get(self.asks, writing.opening)
 
-    def reply(self, said, writing):
-        """The reply that gives a program, a grid or a word."""
+    def reply(self, answer, writing):
+        """The reply that gives an answer: a program, a grid or a word."""
         if self.asks == "code":
-            return f"{self.opening(writing)}{said}```"
-        return self.lead + (said if self.asks in WORDS else writing.write(said))
+            return f"{self.opening(writing)}{answer}```"
+        return self.lead + (answer if self.asks in WORDS else writing.write(answer))
 
     def program(self, text):
         """The program in a reply."""
         return text.partition("```python\n")[2].partition("```")[0]
 
     def chat(self, task, writing, rival=None, rng=None):
-        """The Chat that teaches this version for a task, which has a program where that is asked. rival:
-        another answer, {"source", "outputs" for the pairs and the test}, where the version shows one."""
+        """The Chat that teaches this version with a task.
+
+        A version that asks for code needs a task with a program. rival: the other answer, {"source",
+        "outputs" for the train pairs and the test}, for a version that shows one."""
         truth = task["test"][0].get("output")
-        first = "" if self.name == "grid" else f"grid = {self.name}\n"
-        program = task.get("source") or source(first + task.get("program", ""), self.name)
-        more = {"program": program}
+        rename = "" if self.name == "grid" else f"grid = {self.name}\n"  # programs of the world call it grid
+        program = task.get("source") or source(rename + task.get("program", ""), self.name)
+        shown = {"program": program}
         if self.asks == "code":
-            body = program
+            answer = program
             if self.refines:
-                more = {"program": rival["source"], "got": rival["outputs"]}
+                shown = {"program": rival["source"], "got": rival["outputs"]}
         elif self.asks == "input":
-            *shown, last = [{"input": pair["input"]} for pair in task["train"]]
-            task, body = {"train": shown}, last["input"]
+            # Pairs without outputs; the last input is the answer.
+            *inputs, last = [{"input": pair["input"]} for pair in task["train"]]
+            task = {"train": inputs}
+            answer = last["input"]
         elif self.asks == "output":
-            body = truth
-        else:  # the right answer and the rival's, one of them or both
-            answers, first = [truth, rival["outputs"][-1]], int(rng.integers(2))
-            body = WORDS[self.asks][first]
-            shown = [answers[first], answers[1 - first]]
-            more = {"answers": shown[:1] if self.asks == "verdict" else shown}
-        question = self.question(task, writing, **more)
-        reply = {"role": "assistant", "content": self.reply(body, writing)}
+            answer = truth
+        else:  # a verdict on one answer, or a choice between two
+            answers = [truth, rival["outputs"][-1]]
+            first = int(rng.integers(2))
+            answer = WORDS[self.asks][first]
+            if first:
+                answers.reverse()
+            shown = {"answers": answers[:1] if self.asks == "verdict" else answers}
+        question = self.question(task, writing, **shown)
+        reply = {"role": "assistant", "content": self.reply(answer, writing)}
         return Chat([*question, reply], learn="last")
 
 
 def source(body, name="grid"):
-    """The function with this body, of a grid called `name`."""
+    """The source of the function with this body, whose argument is called `name`."""
     return f"def task({name}):\n{textwrap.indent(body, '    ')}\n"
 
 
 class Bare(Prompt):
-    """Grids and markers only: > an output, < what a program got, ; the next, | another answer. A program is
-    the body of its function."""
+    """A version of grids and markers only: > before an output, < before the output that a program got, ;
+    before the next pair or the test, | before another answer. A program is the body of its function."""
 
     def question(self, task, writing, test=0, program="", got=(), answers=()):
         write = lambda grid: writing.write(grid) + "\n"
-        parts = [f"{write(pair['input'])}>\n{write(pair['output'])}" for pair in task["train"]]
-        parts = [part + "<\n" + write(grid) for part, grid in zip(parts, got)] or parts
+        parts = []
+        for i, pair in enumerate(task["train"]):
+            parts.append(f"{write(pair['input'])}>\n{write(pair['output'])}")
+            if got:
+                parts[i] += "<\n" + write(got[i])
         if self.refines:
             parts.append(self.body(program))
         if self.test:
@@ -145,14 +156,14 @@ class Bare(Prompt):
     def opening(self, writing):
         return ""
 
-    def reply(self, said, writing):
-        return self.body(said) if self.asks == "code" else super().reply(said, writing)
+    def reply(self, answer, writing):
+        return self.body(answer) if self.asks == "code" else super().reply(answer, writing)
 
     def program(self, text):
         return source(text)
 
     def body(self, source):
-        """The body of a function that is all of its source."""
+        """The body of a function: its source without the first line."""
         return textwrap.dedent(source.partition("\n")[2]).removesuffix("\n")
 
 

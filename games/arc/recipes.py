@@ -1,24 +1,24 @@
-"""Recipes of ARC: its own small models, a model of the Hub, and what was published."""
+"""Recipes of ARC: small models from scratch, a model from the Hub, and the published system's."""
 
 from games import SCRATCH
 
-# Sources: ironbar/arc24 at its last commit, what its notes and training script say of the three code models
-# (400 to 800 tasks drawn of its own programs, which are not published with it: here the world's).
+# Source: the notes and the training script of ironbar/arc24 at its last commit, for its three code models.
+# They learned from 400 to 800 tasks, drawn from programs that are not published; here from the world's tasks.
 SEED_ARC = dict(
     task="arc",
     model="Qwen/Qwen2.5-0.5B-Instruct",
     grid="full",  # shape and row numbers
-    lora_rank=128,  # of the second; not recorded of the others
+    lora_rank=128,  # recorded for the second model only
     lora_alpha=64.0,
     lora_dropout=0.1,
     lora_targets="q_proj,k_proj,v_proj,o_proj",
-    rslora=True,  # both were switched on by a stray comma: the scale is alpha / sqrt(rank) = 5.7, not 0.5
+    rslora=True,  # a stray comma switched on rslora and dora: the scale is alpha / sqrt(rank) = 5.7, not 0.5
     dora=True,
-    batch=32,  # one prompt a device, accumulated
+    batch=32,  # there one prompt a device, with accumulated gradients
     schedule="linear",
     warmup=0.05,
     clip=1.0,
-    beta2=0.999,  # transformers' default, of an optimizer with 8-bit state; ours has 32
+    beta2=0.999,  # the default of transformers; their optimizer had 8-bit state, ours has 32-bit
     max_tokens=8192,
     max_new=1100,
     save_every=50,
@@ -34,9 +34,9 @@ SMALL = SCRATCH | dict(
 )
 
 RECIPES = {
-    "arc": SMALL  # ten minutes on two shared cores with 400 tasks to evaluate
+    "arc": SMALL  # ten minutes on two shared cores, with 400 evaluation tasks
     | dict(dim=128, layers=4, steps=400, max_tokens=512, eval_few=40),
-    "arc-refine": SMALL  # nine minutes on half a core, with --init RUN: the prompt `refine` beside `code`
+    "arc-refine": SMALL  # with --init RUN: the prompt `refine` beside `code`, nine minutes on half a core
     | dict(
         prompt_version="code,refine",
         compositions=0.5,
@@ -46,7 +46,7 @@ RECIPES = {
         max_tokens=640,
         eval_few=1,
     ),
-    "arc-grpo": dict(  # with --init RUN; worth 1 is what gives every shown output and the hidden one
+    "arc-grpo": dict(  # with --init RUN; reward 1 for every shown output and the hidden one
         task="arc",
         loss="grpo",
         steps=40,
@@ -78,7 +78,7 @@ RECIPES = {
     ),
     "arc-seed-1": SEED_ARC | dict(prompt_version="code-from-examples-v0", lr=5e-5, steps=14_000),
     "arc-seed-2": SEED_ARC | dict(prompt_version="code-from-examples-v1", lr=1e-4, steps=7_000),
-    "arc-seed-3": SEED_ARC  # several tasks at once
+    "arc-seed-3": SEED_ARC  # four kinds of prompts at once
     | dict(
         prompt_version="code-from-examples-v2,output-from-examples-v1,output-from-code-v0,input-from-inputs-v0",
         lr=5e-5,

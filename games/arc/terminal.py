@@ -3,36 +3,46 @@
 import itertools
 
 from games.arc.files import answers, best_answer, tests_of
-from terminal import ask
+from terminal import ask, paint, shows_colours
 
-COLOURS = [16, 27, 160, 34, 226, 245, 201, 208, 51, 88]  # of a terminal's 256, near those of the ARC site
+COLOURS = [16, 27, 160, 34, 226, 245, 201, 208, 51, 88]  # of a terminal's 256, near the ARC site's
 HELP = "enter: the next task; a number or an id: that task; quit"
-SHOWN = 8  # different programs
+SHOWN = 8  # most different programs to show
 
 
 def side_by_side(grids):
-    """Lines that show grids side by side, two spaces on the colour of each cell; None is shown as ?."""
-    cell = "\x1b[48;5;{}m  \x1b[0m".format
-    blocks = [[[cell(COLOURS[c]) for c in row] for row in grid] if grid else [["? "]] for grid in grids]
+    """Lines that show grids side by side. A cell is two spaces on its colour, or its digit where the output
+    shows no colours; a grid of None is a question mark."""
+    cells = [f"{digit} " for digit in range(10)]
+    if shows_colours():
+        cells = [paint("  ", f"48;5;{colour}") for colour in COLOURS]
+    blocks = []
+    blanks = []  # below a grid with fewer rows than others
+    for grid in grids:
+        rows = []
+        for row in grid or ():
+            rows.append("".join(cells[c] for c in row))
+        blocks.append(rows or ["? "])
+        blanks.append("  " * len(grid[0]) if grid else "  ")
     lines = []
-    for rows in itertools.zip_longest(*blocks):
-        filled = [row or ["  "] * len(block[0]) for row, block in zip(rows, blocks)]
-        lines.append("    ".join("".join(row) for row in filled))
+    for rows in itertools.zip_longest(*blocks):  # row i of every grid, None below its last row
+        lines.append("    ".join(row or blank for row, blank in zip(rows, blanks)))
     return lines
 
 
 def interact(task, players, read, show, seat, seed):
-    """Go through the test tasks as a person asks for them, with the model's programs and the voted answer;
-    one task where nobody is there (read is None)."""
+    """Show the test tasks that a person asks for, with the model's programs and the voted answer; a single
+    task if nobody is there (read is None)."""
     examples = task.examples("test")
-    ids, at = [example["id"] for example in examples], seed % len(examples)
+    ids = [example["id"] for example in examples]
+    at = seed % len(examples)
     while at is not None:
         show_task(task, players, examples[at], show)
         at = choose(ids, at, read, show)
 
 
 def choose(ids, at, read, show):
-    """The number of the task that a person wants to see after number `at`, or None for no more."""
+    """The index of the task that a person wants to see after the one at index `at`, or None for no more."""
     while read and (typed := ask(read, show, HELP)) is not None:
         word = typed.strip()
         if not word:
@@ -41,12 +51,12 @@ def choose(ids, at, read, show):
             return ids.index(word)
         if word.isdigit() and int(word) < len(ids):
             return int(word)
-        show(f"no task {word}, there are {len(ids)}, from {ids[0]} on")
+        show(f"no task {word}: type a number below {len(ids)}, or an id such as {ids[0]}")
     return None
 
 
 def show_task(task, players, example, show):
-    """A task, what the model wrote for it, and the answer that the programs voted for."""
+    """Show a task, the model's programs for it, and the answer that they voted for."""
     show(f"\ntask {example['id']}")
     for part in ("train", "test"):
         for pair in example[part]:
@@ -61,7 +71,9 @@ def show_task(task, players, example, show):
             show("no answer: no program gives every shown output")
             continue
         truth = record["test"][test].get("output")
-        verdict = "" if not truth else ", right" if best == truth else ", wrong"
+        verdict = ""
+        if truth:
+            verdict = ", right" if best == truth else ", wrong"
         grids = answers(record, test)
         show(f"answer{verdict} ({grids.count(best)} of {len(grids)} replies):")
         show_grids([best], show)

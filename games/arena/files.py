@@ -1,16 +1,16 @@
 """The arena's files: battles in, submissions out.
 
-A battle is {"id", "turns": [[prompt, a, b], ...], "models": [a, b] or None, "target", "source"}; its target
-is 0 (A won), 1 (B won), 2 (a tie), a distribution over the three, or None where nobody voted. Forms of a row
-(as JSON lines, CSV, Parquet, a folder or a Hub data set: games/rows.py):
+A battle is {"id", "turns": [[prompt, a, b], ...], "models": [a, b] or None, "target", "source"}. Its target
+is 0 (A won), 1 (B won), 2 (a tie), a distribution over the three, or None where nobody voted. A row has one
+of two forms (JSON lines, CSV, Parquet, a folder or a Hub data set: games/rows.py):
 
-    the competition's   id, prompt, response_a, response_b, each text a JSON array of turns in a string; in
-                        train.csv also model_a, model_b, winner_model_a, winner_model_b, winner_tie
+    the competition's   id, prompt, response_a, response_b, each text a string that holds a JSON array of
+                        turns; in train.csv also model_a, model_b, winner_model_a, winner_model_b, winner_tie
     our own             {"prompt", "response_a", "response_b", "winner": "a" | "b" | "tie" | "both_bad"}, each
                         text a string or a list of turns; also "id", "model_a", "model_b"
 
-Both may have a "source", the name of a part of the data, and "p_a", "p_b", "p_tie", such as a larger model
-says: these then are the target."""
+Rows of both forms may have a "source", the name of a part of the data, and the probabilities "p_a", "p_b",
+"p_tie", for example from a larger model. These then are the target."""
 
 import json
 import zlib
@@ -20,36 +20,40 @@ from games.rows import read_rows
 TEXTS = ("prompt", "response_a", "response_b")
 WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
 SOFT = ("p_a", "p_b", "p_tie")
-WORDS = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}
-SWAP = [1, 0, 2]  # the classes once the answers have changed places
+WORDS = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}  # of two bad answers neither is better
+SWAP = [1, 0, 2]  # the classes after the answers have changed places
 
 
 # ------------------------------------------------------------------------------------------------ battles in
 def read_battles(source, rows, dropped, training=True):
-    """Yield the battles of a source. For training every row needs a target, and those that teach nothing are
-    counted in `dropped` (a Counter) by reason; otherwise all rows come, with or without target."""
+    """Yield the battles of a source. For training every row needs a target, and battles that teach nothing
+    are counted in `dropped` (a Counter) by reason. Otherwise every row is yielded, with or without a
+    target."""
     for where, row in read_rows(source, rows, TEXTS, "train" if training else "test"):
         try:
-            example = battle(row, where)
+            example = parse_battle(row, where)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        if training and example["target"] is None:
-            raise ValueError(f"{where}: nobody won; training needs {', '.join(WINNERS)}, or a winner")
-        reason = training and useless(example)
-        if reason:
-            dropped[reason] += 1
-        else:
-            yield example
+        if training:
+            if example["target"] is None:
+                raise ValueError(f"{where}: no winner; training needs {', '.join(WINNERS)}, or winner")
+            reason = why_useless(example)
+            if reason:
+                dropped[reason] += 1
+                continue
+        yield example
 
 
-def battle(row, where=""):
-    """The example of a row of either form; a row without id is called by its place."""
-    looks = str(row.get("prompt")).startswith(('["', "[null"))  # which tells where test.csv has no winners
-    arrays = WINNERS[0] in row or (looks and "winner" not in row)
+def parse_battle(row, where=""):
+    """The battle in a row of either form; a row without an id is named by its place in the file."""
+    # the competition's test.csv has no winners, so only the look of its prompt gives its form away
+    looks_like_array = str(row.get("prompt")).startswith(('["', "[null"))
+    arrays = WINNERS[0] in row or (looks_like_array and "winner" not in row)
     columns = {name: turns_of(name, row.get(name), arrays) for name in TEXTS}
-    if len({*map(len, columns.values())}) > 1 or not columns["prompt"]:
-        found = ", ".join(f"{len(texts)} in {name}" for name, texts in columns.items())
-        raise ValueError(f"prompt and responses must have as many turns as each other, found {found}")
+    sizes = [*map(len, columns.values())]
+    if len({*sizes}) > 1 or not sizes[0]:
+        counts = ", ".join(f"{size} in {name}" for size, name in zip(sizes, TEXTS))
+        raise ValueError(f"prompt and responses must have the same number of turns, found {counts}")
     models = [row.get("model_a"), row.get("model_b")]
     return {
         "id": where if row.get("id") in (None, "") else str(row["id"]),
@@ -61,11 +65,12 @@ def battle(row, where=""):
 
 
 def turns_of(name, value, arrays):
-    """The texts of a column; null is an empty one, half a surrogate pair, which no UTF-8 can hold, is a ?."""
+    """The turns in a column, a list of texts. null is an empty text; half of a surrogate pair, which UTF-8
+    cannot hold, becomes a ?."""
     if arrays and isinstance(value, str):
         try:
             value = json.loads(value)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # the latter from arrays nested without end
             raise ValueError(f"{name!r} must be a JSON array of turns ({error})") from error
     elif isinstance(value, str):
         value = [value]
@@ -75,22 +80,24 @@ def turns_of(name, value, arrays):
 
 
 def target_of(row):
-    """Soft labels before winner columns before the winner's word; None where a row has none of them."""
+    """The target: soft labels if the row has them, else its winner columns, else its "winner", else None."""
     for names in (SOFT, WINNERS):
-        cells = [row.get(name) for name in names]
+        cells = [*map(row.get, names)]
         if all(cell in (None, "") for cell in cells):
             continue
         try:
-            values = [float(cell) for cell in cells]
+            values = [*map(float, cells)]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{', '.join(names)} must be numbers, found {cells}") from error
         total = sum(values)
+        # in this form the check fails for a NaN too
         if not (min(values) >= 0 and abs(total - 1) <= 1e-3):
             raise ValueError(f"{', '.join(names)} must be shares that sum to 1, found {cells}")
         if names is SOFT:
+            # rounded shares sum to 1 only nearly
             return [value / total for value in values]
         if sorted(values) != [0, 0, 1]:
-            raise ValueError(f"{', '.join(names)} must be one 1 and two 0, found {cells}")
+            raise ValueError(f"{', '.join(names)} must be one 1 and two 0s, found {cells}")
         return values.index(1)
     word = row.get("winner")
     if word not in (None, "", *WORDS):
@@ -98,38 +105,45 @@ def target_of(row):
     return WORDS.get(word)
 
 
-def useless(example):
-    """Why a battle teaches nothing, or ""."""
-    a, b = ([turn[side].strip() for turn in example["turns"]] for side in (1, 2))
-    if not any(a + b):
+def why_useless(example):
+    """The reason why a battle teaches nothing, or ""."""
+    answers_a = [a.strip() for _, a, _ in example["turns"]]
+    answers_b = [b.strip() for _, _, b in example["turns"]]
+    # one empty answer is not useless: saying nothing should lose
+    if not any(answers_a + answers_b):
         return "with two empty answers"
-    return "with two equal answers" if a == b else ""
+    return "with two equal answers" if answers_a == answers_b else ""
 
 
 def split_of(prompt):
-    """ "test" for a tenth of all prompts, else "train": a function of the text, so that a prompt that comes
-    often is never on both sides. Of several turns give the first."""
-    return "test" if zlib.crc32(" ".join(prompt.casefold().split()).encode()) % 10 == 0 else "train"
+    """ "test" for a tenth of all prompts, else "train". The split depends on the text alone, so a prompt that
+    occurs often is never on both sides. For several turns pass the first prompt."""
+    # a prompt that differs only in case or spaces counts as the same
+    words = prompt.casefold().split()
+    return "test" if zlib.crc32(" ".join(words).encode()) % 10 == 0 else "train"
 
 
-def swapped(example):
+def swap_answers(example):
     """The same battle with A and B in each other's place."""
-    models, target = example["models"], example["target"]
+    target = example["target"]
     if isinstance(target, list):
         target = [target[k] for k in SWAP]
     elif target is not None:
         target = SWAP[target]
+    models = example["models"]
     turns = [[prompt, b, a] for prompt, a, b in example["turns"]]
     return example | {"turns": turns, "models": models and models[::-1], "target": target}
 
 
 # ------------------------------------------------------------------------------------------------ submissions
 def submission_rows(examples, probs):
-    """Rows of submission.csv, dicts, from probabilities (N, 3) in the order of the examples. ValueError where
-    a row is no distribution, as where a model diverged."""
+    """The rows of submission.csv, dicts, from probabilities (N, 3) in the order of the examples. ValueError
+    if a row is not a distribution, for example because the model diverged."""
     rows = []
-    for i, (example, row) in enumerate(zip(examples, probs, strict=True), 1):
-        if not (0 <= min(row) and abs(sum(row) - 1) <= 1e-6):
-            raise ValueError(f"row {i}, id {example['id']}: not probabilities that sum to 1: {[*row]}")
-        rows.append({"id": example["id"], **dict(zip(WINNERS, map(float, row)))})
+    for i, (example, chances) in enumerate(zip(examples, probs, strict=True), 1):
+        if not (0 <= min(chances) and abs(sum(chances) - 1) <= 1e-6):
+            raise ValueError(f"row {i}, id {example['id']}: not probabilities that sum to 1: {[*chances]}")
+        row = {"id": example["id"]}
+        row |= zip(WINNERS, map(float, chances))
+        rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""Pictures of the arena: what infer.py eval wrote (draw), and any file of battles (draw_battles)."""
+"""Pictures of the arena: `draw` takes what infer.py eval wrote, `draw_battles` any files of battles."""
 
 from collections import Counter
 
@@ -6,141 +6,162 @@ import numpy as np
 
 from games.arena.files import SWAP, read_battles
 from games.arena.stats import CENTRE, distributions, length_differences, ratings, win_rates
-from pictures import finish, pyplot
+from games.stats import wilson
+from pictures import draw_rows, finish, pyplot
 
-NAMES = ("A", "B", "tie")
+NAMES = ("A wins", "B wins", "tie")
 COLOURS = ("C0", "C1", "C7")
-MOST = 25  # models in the table of win rates, the best-rated ones
+MAX_MODELS = 25  # the best-rated ones in the table of win rates, the most frequent ones of an evaluation
 
 
 # ------------------------------------------------------------------------------------------------ battles
 def draw_battles(paths, out):
-    """Draw files of battles: the winners by the length of the answers, and where models have names their
+    """Draw files of battles: who wins by the length of the answers, and where models have names their
     ratings, which are printed too, and how often each beats each.
 
-    These are the questions that people bring to such a file: who is best and how surely, whom does that rest
-    on, and are votes only for length. Shares of winners, models used, punctuation and prompt lengths stood
-    beside them once and changed nothing that anyone did next."""
+    These are the questions that people bring to such a file: who is best and how surely, which battles that
+    rests on, and whether votes are only for length. More panels (shares of winners, models used, punctuation,
+    prompt lengths) were tried and changed no decision."""
     dropped = Counter()
-    battles = [battle for path in paths for battle in read_battles(str(path), "", dropped)]
+    battles = []
+    for path in paths:
+        battles += read_battles(str(path), "", dropped)
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items()) or "none"
     print(f"{len(battles):,} battles; dropped: {reasons}")
     groups = ratings(battles)
     print_ratings(groups)
     models = [row["model"] for group in groups for row in group]
-    size = (18, max(5, 0.3 * len(models) + 2))
-    figure, (lengths, rated, table) = pyplot().subplots(1, 3, figsize=size)
-    draw_lengths(lengths, battles)
+    columns = 3 if models else 1
+    size = 6 * columns, max(5, 0.3 * len(models) + 2)
+    figure, axes = pyplot().subplots(1, columns, figsize=size, squeeze=False)
+    draw_lengths(axes[0, 0], battles)
     if models:
-        draw_ratings(rated, groups)
-        draw_win_rates(table, battles, models[:MOST])
-    else:
-        rated.remove()
-        table.remove()
+        draw_ratings(axes[0, 1], groups)
+        draw_win_rates(axes[0, 2], battles, models[:MAX_MODELS])
     return [finish(figure, out)]
 
 
 def print_ratings(groups):
+    """Print a table for each group of models that battles connect."""
+    cell = "{:.0f} [{:.0f}, {:.0f}]"
     for group in groups:
         print(f"{'':28}{'battles':>8}{'Davidson':>24}{'Bradley-Terry':>24}   95 % intervals")
         for row in group:
-            cells = ["{:.0f} [{:.0f}, {:.0f}]".format(*row[name]) for name in ("davidson", "bradley_terry")]
-            print(f"{row['model']:28}{row['n']:8,}{cells[0]:>24}{cells[1]:>24}")
+            davidson = cell.format(*row["davidson"])
+            bradley_terry = cell.format(*row["bradley_terry"])
+            print(f"{row['model']:28}{row['n']:8,}{davidson:>24}{bradley_terry:>24}")
 
 
 def draw_lengths(axis, battles):
-    """Shares of the winners, by tenths of the battles in the order of how much longer A is."""
+    """Draw the shares of the winners, a bar for each tenth of the battles by how much longer A is."""
     winners = distributions([battle["target"] for battle in battles])  # (N, 3)
     order = np.argsort(length_differences(battles), kind="stable")
     tenths = np.array_split(order, min(10, len(battles)))
     shares = np.array([winners[tenth].mean(0) for tenth in tenths])  # (10, 3)
-    axis.stackplot(range(1, len(tenths) + 1), shares.T, labels=NAMES, colors=COLOURS)
-    axis.set(title="shares of the winners by length", xlabel="B much longer ... A much longer (tenths)")
-    axis.legend(fontsize=7)
+    places = np.arange(1, len(tenths) + 1)
+    below = np.zeros(len(tenths))
+    for name, colour, heights in zip(NAMES, COLOURS, shares.T):
+        axis.bar(places, heights, 0.9, below, color=colour, label=name)
+        below += heights
+    axis.set(title="who wins, by length", ylabel="share of battles", xticks=places, ylim=(0, 1.12))
+    axis.set_xlabel("tenths of the battles: B much longer ... A much longer")
+    axis.legend(fontsize=8, ncols=3, loc="upper center", framealpha=0.9)
 
 
 def draw_ratings(axis, groups):
-    """Davidson's ratings with 95 % intervals, a colour for each group of models that battles connect."""
-    labels = []
-    for number, group in enumerate(groups):
-        rows = np.arange(len(labels), len(labels) + len(group))
-        value, low, high = np.array([row["davidson"] for row in group]).T
-        axis.hlines(rows, low, high, color=f"C{number % 10}")
-        axis.plot(value, rows, "o", color=f"C{number % 10}", markersize=4)
-        labels += [f"{row['model'][:34]} ({row['n']:,})" for row in group]
-    axis.set_yticks(range(len(labels)), labels, fontsize=7)
+    """Draw Davidson's ratings with 95 % intervals, a colour for each group of models that battles connect."""
+    tables = []
+    sizes = {}
+    for group in groups:
+        tables.append({row["model"]: (row["davidson"][0], row["davidson"][1:]) for row in group})
+        sizes |= {row["model"]: row["n"] for row in group}
+    draw_rows(axis, tables, sizes)
     axis.axvline(CENTRE, color="black", linewidth=0.6)
-    axis.invert_yaxis()
-    axis.grid(alpha=0.3)
-    axis.set(title="ratings (battles); compare within a colour only", xlabel="400 points: odds of ten to one")
+    title = "ratings (battles)" + ("; only models of one colour compare" if len(groups) > 1 else "")
+    axis.set(title=title, xlabel="Davidson rating, 95 % intervals; 400 points: odds of ten to one")
 
 
 def draw_win_rates(axis, battles, models):
-    """How often the model of a row beats that of a column, and in how many battles."""
+    """Draw how often the model of a row beats that of a column, and in how many battles."""
     rates, fought = win_rates(battles, models)
     axis.imshow(rates, cmap="RdYlGn", vmin=0, vmax=1)
     for i, j in np.argwhere(fought):
-        text = f"{rates[i, j]:.2f}\n{fought[i, j]:.0f}"
+        text = f"{rates[i, j]:.2f}\n({fought[i, j]:.0f})"
         axis.text(j, i, text, ha="center", va="center", fontsize=6)
     labels = [name[:24] for name in models]
-    axis.set_xticks(range(len(models)), labels, rotation=60, ha="right", fontsize=7)
+    axis.set_xticks(range(len(models)), labels, rotation=60, ha="right", fontsize=7, rotation_mode="anchor")
     axis.set_yticks(range(len(models)), labels, fontsize=7)
-    axis.set_title("wins of the row over the column, ties half; battles")
+    axis.set_title("share of wins of the row over the column,\nties as half a win (battles)", fontsize=10)
 
 
 # ------------------------------------------------------------------------------------------------ evaluations
 def draw(reports, out):
-    """Draw how far to trust a model, a report a row: reliability, and its liking for places, lengths and
+    """Draw how far to trust a model, a report a line: reliability, and its bias for places, lengths and
     models."""
-    figure, axes = pyplot().subplots(len(reports), 4, figsize=(18, 4.4 * len(reports)), squeeze=False)
-    for row, (name, report) in zip(axes, reports.items()):
+    figure, axes = pyplot().subplots(len(reports), 4, figsize=(20, 4.6 * len(reports)), squeeze=False)
+    for line, (name, report) in zip(axes, reports.items()):
         records = [record for record in report["records"] if record["fair"]]
         probs = np.array([record["probs"] for record in records])
         back = np.array([record["swapped"] for record in records])[:, SWAP]
-        draw_reliability(row[0], report["reliability"], name)
-        draw_orders(row[1], probs, back)
-        draw_verbosity(row[2], report["bias"]["verbosity"]["parts"])
-        draw_models(row[3], report["bias"]["families"])
-        for axis in row[[0, 1, 3]]:  # the line on which what is said is so
-            axis.axline((0, 0), slope=1, color="black", linewidth=0.6)
+        draw_reliability(line[0], report["reliability"], name)
+        draw_orders(line[1], probs, back)
+        draw_verbosity(line[2], report["bias"]["verbosity"]["parts"])
+        draw_models(line[3], report["bias"]["families"])
+        for axis in line[:2]:  # on this line a prediction is exact, and the order changes nothing
+            middle = np.mean(axis.get_xlim())
+            axis.axline((middle, middle), slope=1, color="black", linewidth=0.6)
     return [finish(figure, out)]
 
 
 def draw_reliability(axis, tables, title):
+    """Draw the observed share against the predicted probability, a dot for each bin of predictions. Small
+    dots are bins of few battles and say little. Those of the likeliest class have 95 % intervals."""
+    labels = {"top": "likeliest class", "a": NAMES[0], "b": NAMES[1], "tie": NAMES[2]}
     for (name, bins), colour in zip(tables.items(), ("black", *COLOURS)):
-        x, y, n = (np.array([part[key] for part in bins]) for key in ("predicted", "observed", "n"))
-        axis.plot(x, y, color=colour, label="the likeliest" if name == "top" else name)
+        x, y, n = np.array([[part["predicted"], part["observed"], part["n"]] for part in bins]).T
+        axis.plot(x, y, color=colour, linewidth=1, label=labels[name])
         axis.scatter(x, y, s=5 + 200 * n / n.sum(), color=colour, alpha=0.5)
-    axis.set(title=title, xlabel="said", ylabel="observed share (reliability)")
-    axis.legend(fontsize=7)
+        if name == "top":
+            axis.vlines(x, *zip(*map(wilson, y * n, n)), color=colour, linewidth=1)
+    axis.set(title=f"{title}: reliability", xlabel="predicted probability (area of a dot: battles)")
+    axis.set_ylabel("observed share")
+    axis.legend(fontsize=8)
 
 
 def draw_orders(axis, probs, back):
-    axis.plot(probs[:, 0], back[:, 0], ".", markersize=2, alpha=0.5)
+    """Draw what is predicted of each battle in both orders of the answers."""
+    axis.plot(probs[:, 0], back[:, 0], ".", markersize=3, alpha=0.5)
     flips = (probs.argmax(1) != back.argmax(1)).mean()
     gap = (probs[:, 0] - probs[:, 1]).mean()
-    title = f"{flips:.0%} of verdicts flip, gap A - B {gap:+.3f}"
-    axis.set(title=title, xlabel="P(A better), A first", ylabel="P(A better), A second")
+    title = f"{flips:.0%} of verdicts flip; mean P(A) - P(B) {gap:+.3f}"
+    axis.set(title=title, xlabel="P(A better), A shown first", ylabel="P(A better), A shown second")
 
 
 def draw_verbosity(axis, parts):
+    """Draw how often the longer answer wins, is predicted to win, and how often the verdict is right."""
     lines = (
-        ("longer_wins", "longer wins, label", "ko-"),
-        ("longer_predicted", "said", "o--"),
-        ("accuracy", "accuracy", "s:"),
+        ("longer_wins", "longer answer wins", "black", "o-"),
+        ("longer_predicted", "longer answer predicted to win", "C0", "o--"),
+        ("accuracy", "verdict is right", "C2", "s:"),
     )
-    for key, label, style in lines:
-        shares = np.array([part[key] for part in parts], float)  # None, of no battle, is NaN
-        axis.plot(range(1, len(parts) + 1), shares, style, markersize=4, label=label)
-    axis.set(title="by how much longer A is", xlabel="B longer ... A longer (fifths)", ylim=(0, 1))
-    axis.legend(fontsize=7)
+    places = np.arange(1, len(parts) + 1)
+    n = np.array([part["n"] for part in parts])
+    for shift, (key, label, colour, style) in zip((-0.05, 0, 0.05), lines):  # or intervals would overlap
+        shares = np.array([part[key] for part in parts], float)  # None (no battle) becomes NaN
+        axis.plot(places + shift, shares, style, color=colour, markersize=4, label=label)
+        if key != "longer_predicted":  # a mean of probabilities, no count
+            axis.vlines(places + shift, *zip(*map(wilson, shares * n, n)), color=colour, linewidth=1)
+    axis.set(title="bias for length, 95 % intervals", ylabel="share of battles", ylim=(0, 1), xticks=places)
+    axis.set_xlabel("fifths of the battles: B longer ... A longer")
+    axis.legend(fontsize=8)
 
 
 def draw_models(axis, rows):
-    for row in rows:
-        x, y = row["observed"], row["predicted"]
-        low, high = row["interval"] or (y - x, y - x)
-        axis.vlines(x, x + low, x + high, color="C7", linewidth=1)
-        axis.plot(x, y, "o", color="C0", markersize=4)
-        axis.annotate(row["model"][:20], (x, y), fontsize=6)
-    axis.set(title="share of wins by model", xlabel="label", ylabel="said")
+    """Draw how much more often each model is predicted to win than it does, the most frequent models."""
+    rows = sorted(rows, key=lambda row: -row["n"])[:MAX_MODELS]
+    table = {row["model"]: (row["residual"], row["interval"]) for row in rows}
+    draw_rows(axis, [table], {row["model"]: row["n"] for row in rows})
+    axis.axvline(0, color="black", linewidth=0.6)
+    axis.set(
+        title="bias for models (battles)", xlabel="predicted less observed share of wins, 95 % intervals"
+    )

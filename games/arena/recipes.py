@@ -1,14 +1,14 @@
-"""Recipes of the arena: small judges from scratch, a checkpoint, and what was published."""
+"""Recipes of the arena: small judges from scratch, a judge from a checkpoint, and published judges."""
 
 from games import SCRATCH
 
-ARENA = SCRATCH | dict(  # five minutes on one core
+ARENA = SCRATCH | dict(  # takes five minutes on one core
     task="arena",
     dim=64,
     layers=3,
     mlp_dim=128,
     vocab=1000,
-    battles=32_000,  # each seen once: 4,000 of them ten times were learned by heart
+    battles=32_000,  # each is seen once; 4,000 battles, seen ten times, were learned by heart
     epochs=1.0,
     batch=32,
     max_tokens=512,
@@ -21,9 +21,11 @@ ARENA = SCRATCH | dict(  # five minutes on one core
 )
 RECIPES = {
     "arena": ARENA,
-    "arena-davidson": ARENA | dict(loss="davidson", micro_tokens=0),  # blind to the order by its form
+    # reads each side by itself, so it cannot see the order
+    "arena-davidson": ARENA | dict(loss="davidson", micro_tokens=0),
     # Source: VasilisMpletsos/LLM_Preference_Arena_Kaggle at its last commit, modern_bert.py and its notebook.
-    # Its schedule counted batches of 4 and moved once in 32, so the rate hardly fell; no clipping, one order.
+    # Its schedule was counted in batches of 4 but moved only once in 32 batches, so the learning rate hardly
+    # fell. It clipped no gradients and trained on one order of the answers.
     "arena-modernbert": dict(
         task="arena",
         model="answerdotai/ModernBERT-base",
@@ -35,14 +37,15 @@ RECIPES = {
         beta2=0.999,
         clip=0.0,
         batch=128,  # 4, accumulated 32 times
-        epochs=6.0,  # of up to 100; its best, 47.6 % of 5 % of the rows, came after about six
+        # the original ran up to 100; its best accuracy, 47.6 % on 5 % of the rows, came after about six
+        epochs=6.0,
         max_tokens=8192,
         dtype="bfloat16",
         eval_every=125,
         save_every=125,
     ),
-    # Source: shyoulala/LMSYS_BlackPearl, the student of the first place, without its teachers (--data of soft
-    # labels has p_a, p_b, p_tie).
+    # Source: shyoulala/LMSYS_BlackPearl, the student of the first place, without its teachers. Their soft
+    # labels would be columns p_a, p_b, p_tie of --data.
     "arena-decoder": dict(
         task="arena",
         model="google/gemma-2-9b-it",
@@ -52,14 +55,15 @@ RECIPES = {
         lr=5e-5,
         schedule="cosine",
         warmup=0.06,  # 100 of about 1,800 steps
-        batch=32,  # 64 rows, as both orders count
+        batch=32,  # 64 rows, as each battle comes in both orders
         epochs=2.0,
         max_tokens=1024,
         dtype="bfloat16",
         checkpointing=True,
         save_every=200,
     ),
-    "arena-model": dict(  # a checkpoint: what practice settled on for noisy votes
+    # for a checkpoint: the settings that practice arrived at for noisy votes
+    "arena-model": dict(
         task="arena",
         lr=5e-5,
         batch=32,

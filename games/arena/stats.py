@@ -1,11 +1,11 @@
 """The arena's statistics: scores of predictions, a model of six hand-made features, biases, ratings.
 
-Probabilities and targets are (N, 3) in the order A, B, tie; `distributions` makes targets of class indices.
+Probabilities and targets are (N, 3) in the order A, B, tie; `distributions` turns class indices into targets.
 Every model here is a softmax over logits that are linear in its parameters (games.stats.newton fits them):
 
-    Davidson            logits (d / 2, -d / 2, c), d the difference of two strengths, c the pull of ties
-    Bradley and Terry   the first two of them, a tie counting as half a win for either
-    features            Davidson's, whose d is a weighted sum of differences of features
+    Davidson            logits (d / 2, -d / 2, c): d is the difference of two strengths, c the pull of ties
+    Bradley and Terry   the first two of these logits; a tie counts as half a win for each side
+    features            Davidson's, where d is a weighted sum of differences of features
 
 (Davidson 1970: P(tie) = nu sqrt(P(A) P(B)), from which the logits follow with c = ln nu.)"""
 
@@ -19,14 +19,21 @@ from games.stats import SCALE, log_softmax, mean_interval, newton
 
 CENTRE = 1000  # mean rating
 RIDGE = 1e-3  # on strengths: gives a model that never lost a finite rating
-STYLE_RIDGE = 1.0  # on what features count
-BINS = 15  # of equal width, in tables of reliability
+STYLE_RIDGE = 1.0  # on the weights of features
+BINS = 15  # of equal width, in reliability tables
 
 
 # ------------------------------------------------------------------------------------------------ scores
 def distributions(targets):
-    """Targets of either kind as (N, 3)."""
-    return np.array([np.eye(3)[t] if np.ndim(t) == 0 else t for t in targets], float).reshape(-1, 3)
+    """Targets as (N, 3); each of them is a class index or a distribution."""
+    rows = [np.eye(3)[target] if np.ndim(target) == 0 else target for target in targets]
+    # the shape matters where there are no targets
+    return np.array(rows, float).reshape(-1, 3)
+
+
+def targets_of(examples):
+    """The targets of battles as (N, 3)."""
+    return distributions([example["target"] for example in examples])
 
 
 def losses(probs, targets):
@@ -40,15 +47,26 @@ def hits(probs, targets):
 
 
 def reliability(predicted, observed):
-    """The BINS that are not empty: [{"n", "predicted", "observed"}], means of both (N,)."""
-    which = np.minimum((predicted * BINS).astype(int), BINS - 1)
-    parts = [(predicted[which == k], observed[which == k]) for k in np.unique(which)]
-    return [{"n": len(p), "predicted": float(p.mean()), "observed": float(y.mean())} for p, y in parts]
+    """A row for each bin that is not empty: [{"n", "predicted", "observed"}], the means of both (N,)."""
+    # a probability of 1 belongs to the last bin
+    bins = np.minimum((predicted * BINS).astype(int), BINS - 1)
+    rows = []
+    for k in np.unique(bins):
+        inside = bins == k
+        rows.append(
+            {
+                "n": int(inside.sum()),
+                "predicted": float(predicted[inside].mean()),
+                "observed": float(observed[inside].mean()),
+            }
+        )
+    return rows
 
 
 def calibration(probs, targets):
     """{"ece", "brier", "reliability": {"top", "a", "b", "tie"}}: the expected calibration error of the
-    likeliest class (arXiv 1706.04599), Brier's score summed over the classes, from 0 to 2, and tables."""
+    likeliest class (arXiv 1706.04599), the Brier score summed over the classes, from 0 to 2, and the
+    reliability tables of the likeliest and of each class."""
     probs = probs.astype(float)
     tables = {"top": reliability(probs.max(1), hits(probs, targets))}
     for k, name in enumerate(("a", "b", "tie")):
@@ -63,8 +81,8 @@ words_of = lambda text: {*re.findall(r"\w+", text.lower())}
 
 
 def style(text, prompt):
-    """What is counted of an answer, (6,): length, lines, bullets, punctuation, code and bold, as logarithms,
-    and the share of the prompt's words that it has."""
+    """The style of an answer, (6,): its length and its numbers of lines, bullets, punctuation marks, and code
+    and bold marks, all as logarithms, then the share of the prompt's words that it contains."""
     counts = [
         len(text),
         text.count("\n"),
@@ -78,26 +96,26 @@ def style(text, prompt):
 
 
 def texts_of(example):
-    """[prompt, a, b] with all turns in one text each."""
-    return ["\n".join(parts) for parts in zip(*example["turns"])]
+    """[prompt, a, b], the turns of each joined into one text."""
+    return ["\n".join(turns) for turns in zip(*example["turns"])]
 
 
 def length_differences(examples):
     """The log length of A minus that of B, (N,)."""
-    lengths = [[len(text) for text in texts_of(example)[1:]] for example in examples]
+    lengths = [(len(a), len(b)) for _, a, b in map(texts_of, examples)]
     return np.subtract(*np.log1p(lengths).T)
 
 
 def features(example):
-    """Differences A - B in style, (6,): swapping turns their sign."""
+    """The style of A minus that of B, (6,); a swap changes its sign."""
     prompt, a, b = texts_of(example)
     return style(a, prompt) - style(b, prompt)
 
 
-def davidson(differences, ties=None):
-    """The design (N, 3, P + 1 + Q) of logits (d / 2, -d / 2, c + ties @ v): the parameters are the weights of
-    the differences (N, P) in d, then c, then v, the weights of what else makes ties (N, Q)."""
-    ties = np.ones((len(differences), 1)) if ties is None else np.insert(ties, 0, 1, axis=1)
+def davidson_design(differences, *causes):
+    """The design (N, 3, P + 1 + Q) of the logits (d / 2, -d / 2, c + causes @ v). The parameters are the
+    weights of the differences (N, P) in d, then c, then v, the weights of other causes of ties (N, Q)."""
+    ties = np.hstack([np.ones((len(differences), 1)), *causes])
     half = differences / 2
     first = np.hstack([half, 0 * ties])
     neither = np.hstack([0 * half, ties])
@@ -105,41 +123,50 @@ def davidson(differences, ties=None):
 
 
 def fit_style(X, targets):
-    """What style alone tells of battles: fitted to features (N, 6), a function from features to
-    probabilities, which for -X are the same with A and B exchanged."""
-    scale = np.sqrt((X**2).mean(0)) + 1e-9  # but no mean is taken off: that would favour a side
-    # what differs in style is also no tie
-    design = lambda X: davidson(X / scale, np.minimum(np.abs(X / scale), 1))  # (N, 3, 13)
+    """Fit a model of style to features X (N, 6); return a function from features to probabilities. For -X it
+    returns the probabilities for X with A and B exchanged."""
+    # scaled but not centred: subtracting a mean would favour one side
+    scale = np.sqrt((X**2).mean(0)) + 1e-9
+
+    def design(X):  # (N, 3, 13)
+        # answers that differ in style are tied less often, up to a limit
+        return davidson_design(X / scale, np.minimum(np.abs(X / scale), 1))
+
     parameters = newton(design(X), targets, STYLE_RIDGE)
     return lambda X: np.exp(log_softmax(design(X) @ parameters))
 
 
 # ------------------------------------------------------------------------------------------------ biases
 def position(probs, back, targets):
-    """What the order of the answers does. back (N, 3) is what was said of the swapped battles, turned back.
-    "gap" is mean P(A) - P(B), to be compared with that of the labels; "flips" the share of the verdicts that
-    change; "asymmetry" how much of the probability moves; "both_first" and "both_second" count the verdicts
-    for a place whoever stands in it."""
+    """The effect of the order of the answers. `back` (N, 3) holds the predictions for the swapped battles,
+    with A and B exchanged again.
+
+    "gap" is the mean of P(A) - P(B), to compare with "gap_of_labels"; "flips" is the share of verdicts that
+    change with the order; "asymmetry" is the mean share of the probability that moves; "both_first" and
+    "both_second" count the battles where both verdicts are for the same place, whichever answer is there."""
     verdict = probs.argmax(1)
-    again = back.argmax(1)
+    swapped_verdict = back.argmax(1)
     gap = lambda shares: float((shares[:, 0] - shares[:, 1]).mean())
     return {
         "gap": gap(probs),
         "gap_of_labels": gap(targets),
-        "flips": float((verdict != again).mean()),
+        "flips": float((verdict != swapped_verdict).mean()),
         "asymmetry": float(np.abs(probs - back).sum(1).mean() / 2),
-        "both_first": int(((verdict == 0) & (again == 1)).sum()),
-        "both_second": int(((verdict == 1) & (again == 0)).sum()),
+        "both_first": int(((verdict == 0) & (swapped_verdict == 1)).sum()),
+        "both_second": int(((verdict == 1) & (swapped_verdict == 0)).sum()),
     }
 
 
 def verbosity(probs, examples, targets):
-    """What the length of the answers does: {"all": row, "parts": [row]}, fifths of the battles by the log
-    length of A minus that of B. In a row "longer_wins" is the share of labels for the longer answer,
-    "longer_predicted" its mean probability, "longer_verdicts" the share where it is the likeliest class."""
+    """The effect of the length of the answers: {"all": row, "parts": [row]}, where the parts are fifths of
+    the battles by the log length of A minus that of B.
+
+    In a row "longer_wins" is the share of labels for the longer answer, "longer_predicted" its mean
+    probability, "longer_verdicts" the share of battles where it is the likeliest class."""
     difference = length_differences(examples)
 
-    def row(chosen):
+    def summarise(chosen):
+        # battles of equal length have no longer answer
         uneven = chosen[difference[chosen] != 0]
         longer = (difference[uneven] < 0).astype(int)
         mean = lambda values: float(values.mean()) if len(values) else None
@@ -154,48 +181,49 @@ def verbosity(probs, examples, targets):
         }
 
     order = np.argsort(difference, kind="stable")
-    return {"all": row(order), "parts": [row(part) for part in np.array_split(order, 5)]}
+    return {"all": summarise(order), "parts": [*map(summarise, np.array_split(order, 5))]}
 
 
 def families(probs, examples, targets):
-    """Whom the predictions favour: of each model, where names are known, the mean predicted and the observed
-    share of wins, and their difference with its 95 % interval."""
+    """Which models the predictions favour. For each model whose name is known: its mean predicted and its
+    observed share of wins, and their difference with its 95 % interval."""
     shares = defaultdict(list)  # model -> (predicted, observed) of each of its battles
-    for row, example, truth in zip(probs, examples, targets):
+    for predicted, example, observed in zip(probs, examples, targets):
         for side, name in enumerate(example["models"] or ()):
-            shares[name].append((row[side], truth[side]))
+            shares[name].append((predicted[side], observed[side]))
     rows = []
     for name, pairs in sorted(shares.items()):
         predicted, observed = np.mean(pairs, 0).tolist()
-        row = {
-            "model": name,
-            "n": len(pairs),
-            "predicted": predicted,
-            "observed": observed,
-            "residual": predicted - observed,
-            "interval": mean_interval([p - y for p, y in pairs]),
-        }
-        rows.append(row)
+        rows.append(
+            {
+                "model": name,
+                "n": len(pairs),
+                "predicted": predicted,
+                "observed": observed,
+                "residual": predicted - observed,
+                "interval": mean_interval([p - y for p, y in pairs]),
+            }
+        )
     return rows
 
 
 # ------------------------------------------------------------------------------------------------ ratings
-def met(battles):
+def count_outcomes(battles):
     """{(model, other): counts (3,) of wins, losses and ties}, each pair once, its names in order."""
     counts = defaultdict(lambda: np.zeros(3))
     for example in battles:
         a, b = example["models"] or ("", "")
         if a != b and example["target"] is not None:
-            (truth,) = distributions([example["target"]])
+            (truth,) = targets_of([example])
             counts[min(a, b), max(a, b)] += truth if a < b else truth[SWAP]
     return counts
 
 
 def win_rates(battles, names):
-    """(rate (M, M), n (M, M)) of the models named: how often the model of a row beat that of a column, ties
-    half and NaN where they never met, and in how many battles."""
+    """(rate (M, M), n (M, M)): how often the model of a row beat the model of a column, and in how many
+    battles they met. A tie is half a win; the rate is NaN where they never met."""
     won = np.zeros((len(names), len(names)))
-    for pair, (wins, losses, ties) in met(battles).items():
+    for pair, (wins, losses, ties) in count_outcomes(battles).items():
         if {*pair} <= {*names}:
             i, j = map(names.index, pair)
             won[i, j] = wins + ties / 2
@@ -205,49 +233,56 @@ def win_rates(battles, names):
         return won / n, n
 
 
-def connected(pairs):
-    """The groups of models that battles join, directly or through others, the largest first."""
+def connected_groups(pairs):
+    """The groups of models that are connected by battles, directly or through others, largest first."""
     groups = []
     for pair in pairs:
+        # a pair joins the groups that it touches, at most two, into one
         touched = [group for group in groups if group & {*pair}]
-        groups = [group for group in groups if group not in touched] + [set().union(pair, *touched)]
+        groups = [group for group in groups if group not in touched]
+        groups.append({*pair}.union(*touched))
     return sorted(map(sorted, groups), key=lambda group: (-len(group), group))
 
 
 def ratings(battles, bootstraps=200, seed=0):
-    """The models by strength: a list for each group that battles connect, of rows, the best first. Between
-    groups ratings say nothing, as each has its own mean of 1000. A row has "model", "n", "bradley_terry" and
-    "davidson", these two as [rating, low, high] with the 95 % interval of a bootstrap over battles. Half wins
-    draw Bradley and Terry's ratings together, the more the more ties."""
-    outcomes = met(battles)
+    """The models by strength: for each group that battles connect a list of rows, best first. Ratings of
+    different groups cannot be compared, as each group has its own mean of 1000.
+
+    A row has "model", "n", "bradley_terry" and "davidson", these two as [rating, low, high] with the 95 %
+    interval of a bootstrap over battles. As ties are half wins for Bradley and Terry, their ratings lie
+    closer together the more ties there are."""
+    outcomes = count_outcomes(battles)
     rng = np.random.default_rng(seed)
     groups = []
-    for names in connected(outcomes):
+    for names in connected_groups(outcomes):
         pairs = [pair for pair in outcomes if pair[0] in names]
         counts = np.array([outcomes[pair] for pair in pairs])  # (P, 3)
         differences = np.zeros((len(pairs), len(names)))
-        for row, (a, b) in zip(differences, pairs):
-            row[names.index(a)] = 1
-            row[names.index(b)] = -1
+        for i, (a, b) in enumerate(pairs):
+            differences[i, names.index(a)] = 1
+            differences[i, names.index(b)] = -1
+
+        # the counts as they are, then those of each bootstrap
         draws = rng.multinomial(round(counts.sum()), counts.ravel() / counts.sum(), bootstraps)
         samples = np.concatenate([counts[None], draws.reshape(-1, *counts.shape)])  # (1 + bootstraps, P, 3)
-        design = davidson(differences)  # (P, 3, M + 1)
-        halves = samples[..., :2] + samples[..., 2:] / 2
-        columns = {
-            "model": names,
-            "n": [round(n) for n in np.abs(differences).T @ counts.sum(1)],
-            "bradley_terry": rate(design[:, :2, :-1], halves, len(names)),
-            "davidson": rate(design, samples, len(names)),
-        }
-        rows = [dict(zip(columns, cells)) for cells in zip(*columns.values())]
+
+        design = davidson_design(differences)  # (P, 3, M + 1)
+        half_wins = samples[..., :2] + samples[..., 2:] / 2
+        # without the row and the column of ties the design is Bradley and Terry's
+        bradley_terry = fit_ratings(design[:, :2, :-1], half_wins, len(names))
+        davidson = fit_ratings(design, samples, len(names))
+        sizes = map(round, np.abs(differences).T @ counts.sum(1))
+        columns = ("model", "n", "bradley_terry", "davidson")
+        rows = [dict(zip(columns, cells)) for cells in zip(names, sizes, bradley_terry, davidson)]
         groups.append(sorted(rows, key=lambda row: -row["davidson"][0]))
     return groups
 
 
-def rate(design, samples, n):
-    """[rating, low, high] of each of n models, fitted to the first of samples (S, P, K) with the interval of
-    the others."""
+def fit_ratings(design, samples, n):
+    """[rating, low, high] of each of n models: the rating is fitted to the first of the samples (S, P, K),
+    the interval to the others."""
     best = newton(design, samples[0], RIDGE)
+    # each bootstrap starts from the fit to all battles, which is near its own
     fits = [best, *(newton(design, counts, RIDGE, best) for counts in samples[1:])]
     strengths = np.array(fits)[:, :n]
     points = CENTRE + SCALE * (strengths - strengths.mean(1, keepdims=True))

@@ -1,9 +1,10 @@
 """Arena: which of two answers do people prefer, A, B or neither?
 
-A battle is read as one text of parts (prompt, A, B, of every turn), or with --loss davidson as two, each side
-by itself, which no order can sway. Read `items` for what is learned, `chances` for what a model says of both
-orders, `evaluate` for what counts: log loss beside what needs no model, and the biases. games/arena/files.py
-reads the files, games/arena/stats.py has the figures, games/arena/world.py the embedded battles."""
+The model reads a battle as one text of parts (the prompt, A and B of every turn), or with --loss davidson as
+two texts, one for each side, so that the order of the answers cannot matter. Read `items` for the training
+targets, `chances` for the predictions in both orders, `evaluate` for the metrics: log loss beside controls
+that need no model, and the biases. games/arena/files.py reads the files, games/arena/stats.py computes the
+statistics, games/arena/world.py makes the embedded battles."""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +14,17 @@ from typing import Literal
 import numpy as np
 
 from games.arena import stats, world
-from games.arena.files import SOFT, SWAP, TEXTS, battle, read_battles, split_of, submission_rows, swapped
-from games.arena.stats import distributions
+from games.arena.files import (
+    SOFT,
+    SWAP,
+    TEXTS,
+    parse_battle,
+    read_battles,
+    split_of,
+    submission_rows,
+    swap_answers,
+)
+from games.arena.stats import targets_of
 from games.stats import davidson_logits, log_softmax, mean_interval, wilson
 from games.task import (
     Classifies,
@@ -31,22 +41,22 @@ from terminal import UsageError, ask
 
 NAMES = ("A is better", "B is better", "a tie")
 HEADS = ("Prompt: ", "A: ", "B: ")
-SHARES = (1, 2, 2)  # how the room is shared by a prompt and its answers, where a battle is too long
+SHARES = (1, 2, 2)  # how a prompt and its two answers share the room if a battle is too long
 
 
 @dataclass
 class Options:
     # battles | train eval play collect submit rows
-    data: str = ""  # battles, the competition's or your own (games/arena/files.py); by default the world's
-    rows: str = ""  # a slice of --data such as 0:1000
-    source: str = ""  # only battles of these sources of --data (its column source), divided by commas
-    test_data: str = ""  # battles to evaluate on, instead of a tenth of the prompts of --data
-    test_source: str = ""  # evaluate on the battles of these sources of --data, which are never trained on
+    data: str = ""  # battles, the competition's or your own (games/arena/files.py); else the world's
+    rows: str = ""  # slice of --data, such as 0:1000
+    source: str = ""  # use only battles of these sources (column "source" of --data), separated by commas
+    test_data: str = ""  # battles to evaluate on; else a tenth of the prompts of --data
+    test_source: str = ""  # evaluate on battles of these sources of --data and never train on them
     # the order of the answers | train
-    swap: Literal["none", "random", "both"] = "both"  # orders of the answers; none: as they stand
+    swap: Literal["none", "random", "both"] = "both"  # orders to train on; none: only the order of the data
     # the world | train eval play collect
-    battles: int = 4000  # training battles, decided by a judge who prefers what stands first
-    tests: int = 2000  # test battles, half of them decided by a judge who does not
+    battles: int = 4000  # training battles; their judge prefers the first answer
+    tests: int = 2000  # test battles; the judge of half of them ignores the order
 
 
 class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
@@ -54,50 +64,62 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
     loss = "classify"
     labels = 3
     evaluation = Evaluation(lower_is_better=True)
+    # a word with the space before it, or any other character by itself
     pre_tokens = r" ?[A-Za-z]+|\s|[^\sA-Za-z]"
     seats = ("model", "person")
 
     # -------------------------------------------------------------------------------------------- examples
     @cached_property
     def splits(self):
-        """{split: battles}: the world's, or of the user's data, no prompt in both."""
-        o = self.options
-        if not o.data:
-            # half of the test battles are decided by a fair judge, half by the judge of the training
-            half = o.tests // 2
-            rows = world.battles(self.seed, half, bias=0.0, stream=1)
-            rows += world.battles(self.seed, o.tests - half, stream=2)
-            tests = [battle(row) | {"probs": row["probs"], "fair": i < half} for i, row in enumerate(rows)]
-            return {"train": [battle(row) for row in world.battles(self.seed, o.battles)], "test": tests}
+        """{split: battles} of the world or of the user's data; no prompt is in both splits."""
+        if not self.options.data:
+            return self.make_splits()
         train, tests = self.read_splits()
-        prompts = {first_prompt(example) for example in tests}
-        kept = [example for example in train if first_prompt(example) not in prompts]
-        if len(kept) < len(train):
-            self.dropped["with a prompt of the test battles"] += len(train) - len(kept)
-        return {"train": kept, "test": tests}
+        test_prompts = {first_prompt(example) for example in tests}
+        unseen = [example for example in train if first_prompt(example) not in test_prompts]
+        if len(unseen) < len(train):
+            self.dropped["with a prompt of the test battles"] += len(train) - len(unseen)
+        return {"train": unseen, "test": tests}
+
+    def make_splits(self):
+        """The world's battles. A fair judge decides half of the test battles, which measure what the model
+        learnt; the biased judge of the training battles decides the other half."""
+        half = self.options.tests // 2
+        rows = world.battles(self.seed, half, bias=0.0, stream=1)
+        rows += world.battles(self.seed, self.options.tests - half, stream=2)
+        tests = []
+        for i, row in enumerate(rows):
+            tests.append(parse_battle(row) | {"probs": row["probs"], "fair": i < half})
+        train = [parse_battle(row) for row in world.battles(self.seed, self.options.battles)]
+        return {"train": train, "test": tests}
 
     def read_splits(self):
-        """(battles to train on, battles to test on) of the user's data."""
-        o = self.options
-        sources, test_sources = (set(filter(None, names.split(","))) for names in (o.source, o.test_source))
-        train, tests, known = [], [], set()
-        for example in read_battles(o.data, o.rows, self.dropped):
+        """(training battles, test battles) of the user's data."""
+        options = self.options
+        sources = {*filter(None, options.source.split(","))}
+        test_sources = {*filter(None, options.test_source.split(","))}
+        train = []
+        tests = []
+        known = set()
+        for example in read_battles(options.data, options.rows, self.dropped):
             source = example["source"]
             known.add(source)
-            if test_sources or o.test_data:
+            # --source leaves out all other sources, but not those of --test-source
+            if sources and source not in sources | test_sources:
+                continue
+            if test_sources or options.test_data:
                 is_test = source in test_sources
             else:
                 is_test = split_of(first_prompt(example)) == "test"
-            if not sources or source in sources | test_sources:
-                (tests if is_test else train).append(example)
+            (tests if is_test else train).append(example)
         for name in (sources | test_sources) - known:
-            raise UsageError(f"--source {name}: no battle of it (there are: {', '.join(map(str, known))})")
-        if o.test_data:
-            tests = [
-                example
-                for example in read_battles(o.test_data, "", self.dropped)
-                if not test_sources or example["source"] in test_sources
-            ]
+            raise UsageError(f"--source {name}: no battle has it (there are: {', '.join(map(str, known))})")
+        if options.test_data:
+            # then all test battles come from this file; those of --test-source in --data are left out
+            tests = []
+            for example in read_battles(options.test_data, "", self.dropped):
+                if not test_sources or example["source"] in test_sources:
+                    tests.append(example)
         return train, tests
 
     def examples(self, split):
@@ -105,10 +127,11 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
 
     @cached_property
     def soft(self):
-        """Whether some targets are distributions, so that all have to be."""
+        """Whether any target is a distribution; then all of them have to be."""
         return any(isinstance(example["target"], list) for example in self.examples("train"))
 
     def texts(self):
+        # some thousand battles are enough for a tokenizer
         return [part["content"] for example in self.examples("train")[:4000] for part in self.prompt(example)]
 
     def trained_on(self):
@@ -116,37 +139,45 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- training
     def prompt(self, example):
-        """The parts of one text, all turns in order."""
-        return parts(example["turns"], HEADS)
+        """The parts of the one text, all turns in order."""
+        return text_parts(example["turns"], HEADS)
 
     def sides(self, example):
-        """The parts of the two texts in which each answer stands by itself."""
-        first = [(prompt, a) for prompt, a, _ in example["turns"]]
-        second = [(prompt, b) for prompt, _, b in example["turns"]]
-        return [parts(turns, (HEADS[0], "")) for turns in (first, second)]
+        """The parts of the two texts, each with the prompts and the answers of one side."""
+        texts = []
+        for side in (1, 2):
+            turns = [(turn[0], turn[side]) for turn in example["turns"]]
+            # without "A: " or "B: ", which would tell the sides apart
+            texts.append(text_parts(turns, (HEADS[0], "")))
+        return texts
 
     def items(self, example, rng):
         """A Duel, or a Label for each order of the answers that --swap asks for."""
         if self.soft:
-            example = example | {"target": distributions([example["target"]])[0].tolist()}
+            example = example | {"target": targets_of([example])[0].tolist()}
         if self.kind is Duel:
             return [Duel(*self.sides(example), example["target"])]
-        orders = [example, swapped(example)]
+        orders = [example, swap_answers(example)]
         if self.options.swap != "both":
-            turned = self.options.swap == "random" and rng.random() < 0.5
-            orders = [orders[turned]]
+            swap = self.options.swap == "random" and rng.random() < 0.5
+            orders = [orders[swap]]
         return [Label(self.prompt(order), order["target"]) for order in orders]
 
     # -------------------------------------------------------------------------------------------- play
     def chances(self, examples, player):
-        """(probabilities of A, B and a tie (N, 3); the same of the swapped battles, turned back)."""
-        if player.classes == 2:  # worth and inclination to tie of each side
+        """Probabilities of A, B and a tie, and the same predicted for the swapped battles, with A and B
+        exchanged again: two (N, 3), to be compared row by row."""
+        if player.classes == 2:
+            # two scores of each side: its worth and its pull towards a tie; the order has no effect
             sides = [side for example in examples for side in self.sides(example)]
             scores = player.scores(sides).numpy()
             probs = np.exp(log_softmax(davidson_logits(scores[::2], scores[1::2])))
             return probs, probs
-        orders = [order for example in examples for order in (example, swapped(example))]
-        probs = player.classify([self.prompt(order) for order in orders])
+        prompts = []
+        for example in examples:
+            prompts.append(self.prompt(example))
+            prompts.append(self.prompt(swap_answers(example)))
+        probs = player.classify(prompts)
         return probs[::2], probs[1::2, SWAP]
 
     def mean_chances(self, examples, player):
@@ -155,32 +186,38 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, players):
-        """Log loss and accuracy as the battles stand and by the mean of both orders, calibration, biases; and
-        the log loss of what knows less (one chance for all, the shares of the labels, six features of style)
-        or all there is to know (the world's own chances)."""
+        """Log loss in the given order and for the mean of both orders, accuracy and calibration of that mean,
+        and biases. The log loss stands beside controls that know less (equal chances, the shares of the
+        labels, six features of style) or all there is to know (the world's own chances)."""
         if not examples:
-            raise UsageError("--data: no battle to test on; --test-data FILE brings some")
+            raise UsageError("--data: no battle to test on; add some with --test-data FILE")
         probs, back = self.chances(examples, players.player)
         mean = (probs + back) / 2
-        targets = distributions([example["target"] for example in examples])
+        targets = targets_of(examples)
+        # the user's battles have no known judge and all count as fair
         fair = np.array([example.get("fair", True) for example in examples])
-        guesses = {"log_loss": probs, "log_loss, both orders": mean}
-        guesses |= self.controls(examples, targets, fair)
-        losses = {name: stats.losses(guess, targets) for name, guess in guesses.items()}
+
+        controls = self.controls(examples, targets, fair)
+        predictions = {"log_loss": probs, "log_loss, both orders": mean} | controls
+        losses = {name: stats.losses(predicted, targets) for name, predicted in predictions.items()}
         hits = stats.hits(mean, targets)
         result = {"n": len(examples), "metrics": {}, "intervals": {}, "baselines": {}}
-        for prefix, part in (("", fair), ("biased battles ", ~fair)):
-            if part.any():
-                of_part = {name: values[part] for name, values in losses.items()}
-                add_scores(result, prefix, of_part, hits[part])
-                result["baselines"][f"{prefix}accuracy"] = float(targets[part].mean(0).max())
+        for prefix, chosen in (("", fair), ("biased battles ", ~fair)):
+            if chosen.any():
+                add_scores(result, prefix, losses, hits, chosen)
+                # the accuracy of always naming the most frequent class
+                result["baselines"][f"{prefix}accuracy"] = float(targets[chosen].mean(0).max())
 
-        of_fair = probs[fair], [examples[i] for i in np.flatnonzero(fair)], targets[fair]
-        position = stats.position(probs[fair], back[fair], targets[fair])
-        verbosity = stats.verbosity(*of_fair)
-        bias = {"position": position, "verbosity": verbosity, "families": stats.families(*of_fair)}
+        # biases and calibration are measured where the judge is fair
+        fair_examples = [examples[i] for i in np.flatnonzero(fair)]
+        fair_probs = probs[fair]
+        fair_targets = targets[fair]
+        position = stats.position(fair_probs, back[fair], fair_targets)
+        verbosity = stats.verbosity(fair_probs, fair_examples, fair_targets)
+        bias = {"position": position, "verbosity": verbosity}
+        bias["families"] = stats.families(fair_probs, fair_examples, fair_targets)
         length = verbosity["all"]
-        calibration = stats.calibration(mean[fair], targets[fair])
+        calibration = stats.calibration(mean[fair], fair_targets)
         result["metrics"] |= {
             "gap A - B": position["gap"],
             "flips": position["flips"],
@@ -189,29 +226,28 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
             "calibration error": calibration["ece"],
             "Brier": calibration["brier"],
         }
-        result["intervals"]["flips"] = wilson(round(position["flips"] * fair.sum()), int(fair.sum()))
-        result["baselines"] |= {
-            "gap A - B": position["gap_of_labels"],
-            "longer is said to win": length["longer_wins"],
-        }
+        n = len(fair_examples)
+        result["intervals"]["flips"] = wilson(round(position["flips"] * n), n)
+        result["baselines"]["gap A - B"] = position["gap_of_labels"]
+        result["baselines"]["longer is said to win"] = length["longer_wins"]
         return result | {
             "bias": bias,
             "reliability": calibration["reliability"],
-            "notes": notes(bias),
-            "records": [record(*row) for row in zip(examples, targets, fair, probs, back)],
+            "notes": bias_tables(bias),
+            "records": [*map(make_record, examples, targets, fair, probs, back)],
         }
 
     def controls(self, examples, targets, fair):
-        """{name: chances (N, 3)} as they are without a model: by style alone, fitted to the battles of the
-        training, by the shares of the labels, and, of the world, as they truly are."""
+        """{name: chances (N, 3)} without a model: from style alone, fitted to the training battles, from the
+        shares of the labels, and for the world the true chances."""
         chances = {}
         train = self.examples("train")
         if train:
-            X, others = (
-                np.array([stats.features(example) for example in some]) for some in (train, examples)
-            )
-            predict = stats.fit_style(X, distributions([example["target"] for example in train]))
-            chances["log_loss, features"] = predict(others)
+            train_features = np.array([*map(stats.features, train)])
+            test_features = np.array([*map(stats.features, examples)])
+            predict = stats.fit_style(train_features, targets_of(train))
+            chances["log_loss, features"] = predict(test_features)
+        # fair and biased battles have labels with different shares
         shares = np.empty_like(targets)
         for kind in np.unique(fair):
             shares[fair == kind] = targets[fair == kind].mean(0)
@@ -222,20 +258,21 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- use
     def mined(self, players, limit):
-        """(the training battles with what the model says of them as their target, for a smaller one to learn
-        from; without a limit also those of --data to test on, with their own; no pool)."""
-        o = self.options
-        train = self.examples("train")[: limit or None]
-        tests = self.examples("test") if o.data and not (o.test_data or limit) else []
-        targets = [*self.mean_chances(train, players.player)]
-        targets += [*distributions([example["target"] for example in tests])]
+        """(the training battles with the model's predictions as targets, for a smaller model to learn from;
+        no pool). Without a limit the test battles of --data follow with their own targets: the rows are split
+        by prompt again, and without them nothing would be left to test on."""
+        options = self.options
+        train = self.examples("train")[: limit or None]  # a limit of 0 is none
+        tests = self.examples("test") if options.data and not (options.test_data or limit) else []
+        targets = [*self.mean_chances(train, players.player), *targets_of(tests)]
         rows = []
         for example, probs in zip(train + tests, targets):
             row = {"id": example["id"]}
             row |= zip(TEXTS, map(list, zip(*example["turns"])))
             row |= zip(("model_a", "model_b"), example["models"] or ())
             row["source"] = example["source"]
-            row |= zip(SOFT, (round(float(p), 6) for p in probs))
+            for name, p in zip(SOFT, probs):
+                row[name] = round(float(p), 6)
             rows.append(row)
         return rows, None
 
@@ -245,8 +282,8 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         return submission_rows(examples, self.mean_chances(examples, players.player).astype(float))
 
     def interact(self, players, read, show, seat, seed):
-        """The model judges answers that a person types, or (seat person) a person judges battles of the tests
-        and sees whether the model agrees; where nobody is there (read is None) it judges one of the tests."""
+        """The model judges answers that a person types. On the seat "person" the person judges test battles
+        and sees whether the model agrees. With nobody there (read is None) the model judges one of them."""
         if read and seat == "model":
             while example := ask_battle(read, show):
                 self.show_chances(example, players.player, show)
@@ -255,7 +292,7 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         agreements = []
         for place in np.random.default_rng(seed).permutation(len(tests)):
             example = tests[place]
-            label = NAMES[distributions([example["target"]]).argmax()]
+            label = NAMES[targets_of([example]).argmax()]
             for part in self.prompt(example):
                 show(part["content"])
             line = read and ask(read, show, "Which is better, a, b, or t for a tie? (quit ends)")
@@ -265,18 +302,20 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
             if not read:
                 show(f"the label: {label}")
                 return
-            mine = "abt".find(line.strip().lower()[:1] or "?")
-            if mine >= 0:
-                agreements.append(mine == verdict)
-                counts = f"{sum(agreements)} of {len(agreements)}"
-                show(f"you and the model agree on {counts}; the label was: {label}")
+            # any other line skips the battle
+            choice = "abt".find(line.strip().lower()[:1] or "?")
+            if choice >= 0:
+                agreements.append(choice == verdict)
+                show(f"you and the model agree on {sum(agreements)} of {len(agreements)}; the label: {label}")
 
     def show_chances(self, example, player, show):
-        """Show what the model says of both orders; the class that it takes for the likeliest is returned."""
+        """Show the predictions for each order and their mean; return the class that the mean makes
+        likeliest."""
         (probs,), (back,) = self.chances([example], player)
         mean = (probs + back) / 2
-        for name, row in (("as it stands", probs), ("swapped", back), ("both", mean)):
-            show(f"{name:13}" + "   ".join(f"{what} {p:.0%}" for what, p in zip(NAMES, row)))
+        for title, chances in (("as it stands", probs), ("swapped", back), ("both", mean)):
+            cells = [f"{name} {p:.0%}" for name, p in zip(NAMES, chances)]
+            show(f"{title:13}" + "   ".join(cells))
         return mean.argmax()
 
 
@@ -284,8 +323,8 @@ def first_prompt(example):
     return example["turns"][0][0]
 
 
-def parts(turns, heads):
-    """The messages of a text: for each turn its prompt and answers, each behind its head."""
+def text_parts(turns, heads):
+    """The messages of a text: for each turn its prompt and its answers, each behind its head."""
     return [
         {"role": "user", "content": head + text, "share": share}
         for turn in turns
@@ -294,7 +333,7 @@ def parts(turns, heads):
 
 
 def ask_battle(read, show):
-    """The battle that a person types, or None."""
+    """The battle that a person types, or None at the end."""
     texts = []
     for question in ("Prompt (quit ends)", "Answer A", "Answer B"):
         line = ask(read, show, question)
@@ -305,26 +344,33 @@ def ask_battle(read, show):
 
 
 # ------------------------------------------------------------------------------------------------ reports
-def add_scores(result, prefix, losses, hits):
-    """Put into a result of evaluate() what the losses (N,) of guesses by name, and whether the verdicts are
-    right (N,), come to."""
+def add_scores(result, prefix, losses, hits, chosen):
+    """Add the scores of some battles to the result of evaluate(): `losses` maps the name of a prediction to
+    the loss of each battle (N,), `hits` (N,) says which verdicts are right, `chosen` (N,) which battles
+    count."""
     metrics = {}
     for name, values in losses.items():
-        metrics[name] = float(values.mean())
-        result["intervals"][prefix + name] = mean_interval(values)
+        metrics[name] = float(values[chosen].mean())
+        result["intervals"][prefix + name] = mean_interval(values[chosen])
+        # the loss of equal chances for A, B and a tie
         result["baselines"][prefix + name] = math.log(3)
     if "log_loss, best possible" in metrics:
-        prior, best = metrics["log_loss, shares"], metrics["log_loss, best possible"]
+        prior = metrics["log_loss, shares"]
+        best = metrics["log_loss, best possible"]
+        # 0 for a model that knows only the shares of the labels, 1 for one that knows the judge
         for order in ("", ", both orders"):
             gained = prior - metrics[f"log_loss{order}"]
             metrics[f"share of the way{order}"] = gained / (prior - best)
-    metrics["accuracy"] = float(hits.mean())
-    result["metrics"] |= {prefix + name: value for name, value in metrics.items()}
-    result["intervals"][f"{prefix}accuracy"] = wilson(hits.sum(), len(hits))
+    chosen_hits = hits[chosen]
+    metrics["accuracy"] = float(chosen_hits.mean())
+    for name, value in metrics.items():
+        result["metrics"][prefix + name] = value
+    result["intervals"][f"{prefix}accuracy"] = wilson(chosen_hits.sum(), len(chosen_hits))
 
 
-def record(example, target, fair, probs, back):
-    """What is kept of one battle."""
+def make_record(example, target, fair, probs, back):
+    """One battle and the predictions for it, as eval.json keeps them. "swapped" holds the predictions for the
+    swapped battle as the model made them."""
     return {name: example[name] for name in ("id", "turns", "models", "source")} | {
         "target": target.tolist(),
         "fair": bool(fair),
@@ -333,10 +379,10 @@ def record(example, target, fair, probs, back):
     }
 
 
-def notes(bias):
-    """The tables of biases as lines."""
+def bias_tables(bias):
+    """The tables of biases as lines of text."""
     lines = [
-        "fifths by how much longer A is: battles, accuracy, log loss, longer wins, longer is said to win"
+        "fifths by how much longer A is: battles, accuracy, log loss, longer wins, longer predicted to win"
     ]
     for part in bias["verbosity"]["parts"]:
         line = f"  {part['n']:6,}"
@@ -345,10 +391,11 @@ def notes(bias):
         lines.append(line)
     place = bias["position"]
     lines.append(
-        f"for A in both orders {place['both_first']:,}, for B in both orders {place['both_second']:,}"
+        "verdicts for the same place in both orders: "
+        f"first {place['both_first']:,}, second {place['both_second']:,}"
     )
     if bias["families"]:
-        lines.append("models: battles, share of wins said and true, difference with 95 % interval")
+        lines.append("models: battles, predicted and true share of wins, difference with 95 % interval")
     for row in bias["families"]:
         low, high = row["interval"] or (math.nan, math.nan)
         shares = f"{row['predicted']:.3f} {row['observed']:.3f} {row['residual']:+.3f}"

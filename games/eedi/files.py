@@ -1,44 +1,47 @@
-"""Eedi's files: questions and labels in, mined negatives in, submissions out.
+"""Eedi's files: reads questions, labels and mined negatives, and writes submissions.
 
-`read` tells four sources apart and gives the texts of all labels, in the order of their numbers, and the
-examples: {"id", "label": its place among the labels or None, "split": train, test or None} with either
-{"question", "construct", "subject", "text", "right", "wrong", "construct_id", "subject_id"} or, where others
-wrote the query, {"query", "neg"}.
+`read` accepts three sources. It returns the texts of all labels and the examples. An example has "id",
+"label" (the index of its text, or None), "split" (train, test or None), and either
+{"question", "construct", "subject", "text", "right", "wrong", "construct_id", "subject_id"} or, if somebody
+else wrote the query, {"query", "neg"}.
 
-    a folder with train.csv and misconception_mapping.csv    the competition's files, as Kaggle has them
-    {"query", "pos", "neg"}            FlagEmbedding's rows, and what infer.py collect writes
-    {"Question", "Incorrect Answer", "Correct Answer", "Misconception", "Topic"}   Math Misconceptions"""
+    a folder with train.csv and misconception_mapping.csv: the competition's files, as Kaggle has them
+    rows {"query", "pos", "neg"}: FlagEmbedding's form, which infer.py collect writes as well
+    rows {"Question", "Incorrect Answer", "Correct Answer", "Misconception", "Topic"}: Math Misconceptions"""
 
 import re
 from pathlib import Path
 
 from games.rows import check_columns, read_rows
 
-LETTERS = ("A", "B", "C", "D")
+LETTERS = tuple("ABCD")  # no str, which would also contain "" and "AB"
 MAPPING = "misconception_mapping.csv"
-PLACES = 25  # labels for each question of a submission
+PLACES = 25  # labels for each answer in a submission
 COLUMNS = ["QuestionId", "ConstructId", "ConstructName", "SubjectId", "SubjectName", "CorrectAnswer"]
 COLUMNS += ["QuestionText", *(f"Answer{letter}Text" for letter in LETTERS)]
-LABEL_COLUMNS = [f"Misconception{letter}Id" for letter in LETTERS]  # not in test.csv
+LABEL_COLUMNS = [f"Misconception{letter}Id" for letter in LETTERS]  # missing in test.csv
 ITEM_COLUMNS = ("Question", "Incorrect Answer", "Correct Answer", "Misconception")
 
 
 def read(source, pool="", split="train"):
-    """(labels, examples) of a source. pool: rows of more labels, each with a "text" or "MisconceptionName".
-    split: which file of a folder, train or test."""
+    """(labels, examples) of a source. pool: a file with rows of more labels, each with a "text" or
+    "MisconceptionName". split: which file of the competition's folder to read, train or test."""
+    examples = []
     mapping = Path(source, MAPPING)
     if mapping.is_file():
         names = read_labels(mapping)
-        places = {number: place for place, number in enumerate(names)} if split == "train" else None
-        columns = COLUMNS if places is None else COLUMNS + LABEL_COLUMNS
-        examples = []
+        columns = COLUMNS
+        places = None  # test.csv has no labels
+        if split == "train":
+            columns = COLUMNS + LABEL_COLUMNS
+            places = {label_id: place for place, label_id in enumerate(names)}
         for where, row in read_rows(Path(source, f"{split}.csv"), columns=columns):
             examples += question_examples(row, places, where)
         return list(names.values()), examples
+
     if Path(source).is_dir() and not any(Path(source).glob("*.json*")):
         raise FileNotFoundError(f"{source}: no {MAPPING} in this folder")
     labels = read_pool(source, pool)
-    examples = []
     for number, (where, row) in enumerate(read_rows(source)):
         if "query" in row:
             examples += mined_examples(where, number, row, labels)
@@ -48,12 +51,14 @@ def read(source, pool="", split="train"):
 
 
 def read_pool(source, pool):
-    """{text: place} of the labels in a pool, by default SOURCE_pool.jsonl where there is one."""
+    """{text: index} of the labels in a pool. Without --pool this is SOURCE_pool.jsonl, if it exists."""
     beside = Path(source).with_name(f"{Path(source).stem}_pool.jsonl")
     if not pool and beside.exists():
         pool = str(beside)
     labels = {}
-    for where, row in read_rows(pool) if pool else ():
+    if not pool:
+        return labels
+    for where, row in read_rows(pool):
         name = row.get("text", row.get("MisconceptionName"))
         if not isinstance(name, str):
             raise ValueError(f'{where}: a row of --pool needs a "text" or a "MisconceptionName"')
@@ -61,31 +66,31 @@ def read_pool(source, pool):
     return labels
 
 
-# ---------------------------------------------------------------------------------------- the competition's
+# -------------------------------------------------------------------------------------- the competition
 def whole_number(text, where, name):
-    """The number in a cell, which the competition's files write as 1672.0."""
+    """The integer in a cell; the competition's files write 1672 as 1672.0."""
     if not re.fullmatch(r"-?\d+(\.0*)?", str(text).strip()):
         raise ValueError(f"{where}: {name} {text!r} is not a whole number")
     return int(float(text))
 
 
 def read_labels(path):
-    """{id: name} of the mapping, in its order."""
+    """{id: text} of the labels, in the order of the mapping."""
     names = {}
     for where, row in read_rows(path, columns=("MisconceptionId", "MisconceptionName")):
-        number = whole_number(row["MisconceptionId"], where, "MisconceptionId")
-        if number in names:
-            raise ValueError(f"{where}: MisconceptionId {number} stands twice")
-        names[number] = row["MisconceptionName"].strip()
+        label_id = whole_number(row["MisconceptionId"], where, "MisconceptionId")
+        if label_id in names:
+            raise ValueError(f"{where}: MisconceptionId {label_id} stands twice")
+        names[label_id] = row["MisconceptionName"].strip()
     return names
 
 
 def question_examples(row, places, where=""):
-    """Yield an example of each wrong answer of a question that has a label, in the order of the letters.
-    places: label id -> its place; None where a file has no labels: then of every wrong answer."""
-    numbers = {
-        name: whole_number(row[name], where, name) for name in ("QuestionId", "ConstructId", "SubjectId")
-    }
+    """Yield an example for each wrong answer of a question that has a label, in the order of the letters.
+    places: {label id: index}, or None if the file has no labels; then every wrong answer is an example."""
+    ids = {}
+    for name in ("QuestionId", "ConstructId", "SubjectId"):
+        ids[name] = whole_number(row[name], where, name)
     right = row["CorrectAnswer"]
     if right not in LETTERS:
         raise ValueError(f"{where}: CorrectAnswer {right!r} is none of {', '.join(LETTERS)}")
@@ -98,10 +103,10 @@ def question_examples(row, places, where=""):
             if label is None:
                 raise ValueError(f"{where}: {name} {row[name]} is not in {MAPPING}")
         yield {
-            "id": f"{numbers['QuestionId']}_{letter}",
-            "question": numbers["QuestionId"],
-            "construct_id": numbers["ConstructId"],
-            "subject_id": numbers["SubjectId"],
+            "id": f"{ids['QuestionId']}_{letter}",
+            "question": ids["QuestionId"],
+            "construct_id": ids["ConstructId"],
+            "subject_id": ids["SubjectId"],
             "construct": row["ConstructName"],
             "subject": row["SubjectName"],
             "text": row["QuestionText"],
@@ -112,9 +117,10 @@ def question_examples(row, places, where=""):
         }
 
 
-# ---------------------------------------------------------------------------------------- rows of others
+# ---------------------------------------------------------------------------------------- rows
 def item_example(where, number, row, labels):
-    """The example of an item of Math Misconceptions; its topic is the subject."""
+    """The example of a Math Misconceptions row. Its topic serves as construct and as subject. labels
+    {text: index} grows by the texts that are new."""
     check_columns(where, ITEM_COLUMNS, row)
     for name in ITEM_COLUMNS:
         if not isinstance(row[name], str):
@@ -136,9 +142,10 @@ def item_example(where, number, row, labels):
 
 
 def mined_examples(where, number, row, labels):
-    """An example of each positive of a row in FlagEmbedding's form. What collect writes has more: an id, the
-    split, the candidates in their order, and the scores of positives and negatives."""
-    places = {}  # column -> the places of its labels
+    """Yield one example for each positive of a row in FlagEmbedding's form; labels as in item_example. Rows
+    from infer.py collect have more columns: an id, the split, the ranked candidates, and a reranker's scores
+    of positives and negatives."""
+    places = {}  # column -> the indices of its labels
     for column in ("pos", "neg", "candidates"):
         texts = row.get(column, [])
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -148,11 +155,11 @@ def mined_examples(where, number, row, labels):
             raise ValueError(f"{where}: {scores!r} must have a number for each text of {column!r}")
         places[column] = [labels.setdefault(text, len(labels)) for text in texts]
     if not isinstance(row["query"], str) or not places["pos"]:
-        raise ValueError(f'{where}: needs a "query", text, and a "pos" with one text at least')
-    examples = []
+        raise ValueError(f'{where}: needs a "query" that is text and a "pos" with at least one text')
     for i, place in enumerate(places["pos"]):
+        suffix = f"+{i}" if i else ""  # several positives of one query need different ids
         example = {
-            "id": f"{row.get('id', number)}" + (f"+{i}" if i else ""),
+            "id": f"{row.get('id', number)}{suffix}",
             "question": row["query"],
             "query": row["query"],
             "subject": str(row.get("subject", "")),
@@ -163,24 +170,24 @@ def mined_examples(where, number, row, labels):
         }
         if "pos_scores" in row:
             example["scores"] = [row["pos_scores"][i], *row.get("neg_scores", [])]
-        examples.append(example)
-    return examples
+        yield example
 
 
 # ------------------------------------------------------------------------------------------------ queries
-IMAGE = re.compile(r"!\[(.*?)\]\(.*?\)", re.S)  # an image in Markdown; its description is kept
-QUERIES = {  # the published formats, with their own separators, and ours
+IMAGE = re.compile(r"!\[(.*?)\]\(.*?\)", re.S)  # an image in Markdown; a query keeps its description
+# The published formats s1 to s4, with their own separators, and ours.
+QUERIES = {
     "s1": "{construct} ### {text} ### {wrong}",
     "s2": "Category: {construct}. Question: {text} Given Answer: {wrong}",
     "s3": "{subject} ### {construct} ### {text} ### {wrong}",
     "s4": "Subject: {subject} ### Construct: {construct} ### Question: {text} ### Student Answer: {wrong}",
     "full": "{subject}. {construct}. {text} Right answer: {right} Wrong answer: {wrong}",
-    "topic": "{subject}. {construct}.",  # a control: nothing of the question itself
+    "topic": "{subject}. {construct}.",  # a control that does not show the question itself
 }
 
 
 def seed_clean(text):
-    """The published clean-up: lower case, and every digit is deleted."""
+    """The published clean-up of a query: lower case, without any digit."""
     text = text.lower()
     for pattern in (r"@\w+", r"'\d+", r"\d+", r"http\S+"):
         text = re.sub(pattern, "", text)
@@ -189,18 +196,21 @@ def seed_clean(text):
 
 
 def query_of(example, form, clean=False):
-    """The query about an example; one that others wrote is taken as it is."""
+    """The query for an example. A query that the example already has is used as it is. form: a key of
+    QUERIES; clean: with the published clean-up."""
     if "query" in example:
         return example["query"]
-    parts = {name: example[name] for name in ("construct", "subject", "text", "right", "wrong")}
-    if clean:
-        return seed_clean(QUERIES[form].format(**parts))
-    return QUERIES[form].format(**{name: IMAGE.sub(r"\1", part).strip() for name, part in parts.items()})
+    parts = {}
+    for name in ("construct", "subject", "text", "right", "wrong"):
+        parts[name] = example[name] if clean else IMAGE.sub(r"\1", example[name]).strip()
+    query = QUERIES[form].format(**parts)
+    return seed_clean(query) if clean else query
 
 
 # ------------------------------------------------------------------------------------------------ submission
 def submission_rows(examples, order, ids):
-    """Rows of a submission. order (N, labels): the places of labels, best first; ids: the labels' ids."""
+    """The rows of a submission, one for each example. order (N, labels): indices of labels, best first; ids:
+    the competition's id of each label."""
     rows = []
     for example, places in zip(examples, order):
         labels = [str(ids[place]) for place in places[:PLACES]]

@@ -1,17 +1,20 @@
-"""Pictures of what infer.py eval wrote about Eedi."""
+"""Pictures of Eedi: `draw` takes what infer.py eval wrote; plots.py is the command."""
 
 from collections import Counter, defaultdict
 
 import numpy as np
 
 from games.eedi.files import PLACES
-from pictures import finish, pyplot
+from games.stats import mean_interval
+from pictures import draw_rows, finish, pyplot
+
+WORST, BEST = 20, 15  # subjects that are drawn
 
 
 def draw(reports, out):
-    """Draw evaluations {name: report}: how often each label comes, how similar labels are to their queries,
-    MAP@25 by subject."""
-    figure, axes = pyplot().subplots(1, 3, figsize=(18, 6))
+    """Draw evaluations {name: report}: how frequent each label is, how similar labels are to their queries,
+    MAP@25 by subject. A colour for each evaluation."""
+    figure, axes = pyplot().subplots(1, 3, figsize=(18, 6.5), width_ratios=(4, 5, 5))
     draw_labels(axes[0], reports)
     draw_similarities(axes[1], reports)
     draw_subjects(axes[2], reports)
@@ -21,39 +24,52 @@ def draw(reports, out):
 
 
 def draw_labels(axis, reports):
-    """How often each label is right, in the last report."""
-    last = [*reports.values()][-1]
-    labels = Counter(record["label"] for record in last["records"]).most_common()
-    axis.bar(range(1, len(labels) + 1), [n for _, n in labels], width=1.0)
-    axis.set(xlabel=f"labels, the most frequent first ({len(labels)})", ylabel="wrong answers")
+    """Draw how many wrong answers each label explains, in the last report."""
+    *_, (name, report) = reports.items()
+    labels = Counter(record["label"] for record in report["records"]).most_common()
+    axis.bar(range(1, len(labels) + 1), [n for _, n in labels], width=1.0, color="C7")
+    axis.set(xlabel=f"rank of the label ({len(labels)} labels)", ylabel="wrong answers with this label")
+    axis.set_title(f"frequency of labels in {name}", fontsize=10)
 
 
 def draw_similarities(axis, reports):
-    """Right labels and the hardest wrong ones."""
-    bins = np.linspace(-1, 1, 81)
-    for number, (name, report) in enumerate(reports.items()):
-        for kind, style, what in (("similarity", "-", "right label"), ("hardest", ":", "hardest wrong one")):
-            values = [record[kind] for record in report["records"]]
-            look = {"histtype": "step", "linestyle": style, "color": f"C{number}"}
-            axis.hist(values, bins, label=f"{name}, {what}", **look)
+    """Draw histograms of the similarity of the right label and of the most similar wrong one."""
+    kinds = (("similarity", "-", "right label"), ("hardest", ":", "most similar wrong label"))
+    values = {}  # (report, kind) -> a similarity for each query
+    for name, report in reports.items():
+        for kind, *_ in kinds:
+            values[name, kind] = [record[kind] for record in report["records"]]
+    everything = np.concatenate([*values.values()])
+    bins = np.linspace(everything.min(), everything.max() + 1e-6, 41)
+    for i, name in enumerate(reports):
+        for kind, style, label in kinds:
+            look = {"histtype": "step", "linestyle": style, "linewidth": 1.5, "color": f"C{i}"}
+            axis.hist(values[name, kind], bins, label=f"{name}, {label}", **look)
     axis.set(xlabel="similarity to the query", ylabel="queries")
-    axis.legend(fontsize=7, loc="upper left")
+    axis.set_title("right and wrong labels", fontsize=10)
+    axis.legend(fontsize=8, loc="upper left")
 
 
 def draw_subjects(axis, reports):
-    """The subjects that the last report is worst at, and the best, with all reports' MAP@25."""
-    scores = defaultdict(lambda: defaultdict(list))  # report -> subject -> a score of each query
+    """Draw MAP@25 of all reports with 95 % intervals, for the best and the worst subjects of the last one."""
+    scores = defaultdict(lambda: defaultdict(list))  # report -> subject -> a score for each query
     for name, report in reports.items():
         for record in report["records"]:
             score = 1 / record["rank"] if record["rank"] <= PLACES else 0.0
             scores[name][record["subject"]].append(score)
     last = scores[name]
-    subjects = sorted(last, key=lambda subject: (np.mean(last[subject]), subject))
-    subjects = subjects[:20] + subjects[max(20, len(subjects) - 15) :]
-    for number, (name, found) in enumerate(scores.items()):
-        means = [np.mean(found[subject] or [0.0]) for subject in subjects]
-        axis.plot(means, range(len(subjects)), "o", color=f"C{number}", markersize=4, label=name)
-    labels = [f"{subject[:38]} ({len(last[subject])})" for subject in subjects]
-    axis.set_yticks(range(len(subjects)), labels, fontsize=6)
-    axis.set(xlabel="MAP@25 by subject (number of queries)", xlim=(-0.02, 1.02))
-    axis.legend(fontsize=7)
+    subjects = sorted(last, key=lambda subject: (-np.mean(last[subject]), subject))
+    title = "MAP@25 by subject (queries)"
+    if len(subjects) > WORST + BEST:
+        title += f": the {BEST} best and the {WORST} worst of {len(subjects)}"
+        subjects = subjects[:BEST] + subjects[-WORST:]
+    tables = []
+    for i, (name, by_subject) in enumerate(scores.items()):
+        shown = [subject for subject in subjects if subject in by_subject]
+        tables.append({s: (np.mean(by_subject[s]), mean_interval(by_subject[s])) for s in shown})
+        axis.plot([], [], "o-", color=f"C{i}", label=name)  # its line in the legend
+    sizes = {subject: len(last[subject]) for subject in subjects}
+    draw_rows(axis, tables, sizes)
+    axis.set(xlabel="MAP@25, 95 % intervals", xlim=(-0.02, 1.02))
+    axis.set_title(title, fontsize=10)
+    axis.legend(fontsize=8)

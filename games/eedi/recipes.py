@@ -1,34 +1,36 @@
-"""Recipes of Eedi: a small encoder from scratch, checkpoints, a reranker, and what was published."""
+"""Recipes of Eedi: a small encoder from scratch, a checkpoint, a reranker, and the published recipe."""
 
 from games import SCRATCH
 
-# Sources: HaowenGuan/Kaggle-MathLLM at its last commit, scripts and notebooks, and FlagEmbedding 1.2.11,
-# which it ran. --data is Eedi's folder, then rows that collect made (--negatives 15, later 50).
+# The published recipe. Sources: the scripts and notebooks of HaowenGuan/Kaggle-MathLLM at its last commit,
+# and FlagEmbedding 1.2.11, which they ran. --data is first Eedi's folder, then rows from collect
+# (--negatives 15, later 50).
 SEED_EEDI = dict(
     task="eedi",
     model="BAAI/bge-large-en-v1.5",
     query="s3",
-    clean="seed",  # which deletes every digit
+    clean="seed",  # deletes every digit
     lr=1e-5,
-    schedule="linear",  # transformers' default, as are no warm-up, no weight decay and the clipping
+    schedule="linear",  # transformers' default, as are no warm-up, no weight decay, and the clipping
     warmup=0.0,
     clip=1.0,
     beta2=0.999,
     tau=0.03,
     batch=16,  # 8 on each of two cards
     epochs=3.0,
-    max_tokens=256,  # of queries; 64 of labels, which hardly any reaches
-    group_size=8,  # FlagEmbedding's default: 7 of the 15 or 50 negatives in a step
+    max_tokens=256,  # for queries; the source has 64 for labels, which hardly any label reaches
+    group_size=8,  # FlagEmbedding's default: a step sees 7 of the 15 or 50 negatives
     dtype="float16",
     eval_few=1000,
     eval_n=0,
     save_every=250,
 )
-# What checkpoints have in common, and ours beside the published recipe
+# What our two recipes for a checkpoint share. The published learning rates depend on the model's size.
 CHECKPOINT = dict(task="eedi", lr=5e-5, schedule="linear", warmup=0.1, weight_decay=0.01, eval_n=0)
 RECIPES = {
+    # A retriever from scratch: four to five minutes on one core.
     "eedi": SCRATCH
-    | dict(  # four to five minutes on one core
+    | dict(
         task="eedi",
         dim=128,
         layers=2,
@@ -36,15 +38,16 @@ RECIPES = {
         vocab=1200,
         bank=True,
         steps=900,
-        batch=32,  # questions, of three wrong answers each
+        batch=32,  # questions with three wrong answers each
         max_tokens=160,
         warmup=0.02,
         eval_few=300,
         eval_n=0,
         save_every=300,
     ),
+    # A retriever from --model, with an exact softmax over all labels of the training rows.
     "eedi-model": CHECKPOINT
-    | dict(  # ours: the published rates by size, exact softmax over all labels that training has
+    | dict(
         bank=True,
         tau=0.03,
         batch=64,
@@ -53,8 +56,9 @@ RECIPES = {
         eval_few=300,
         save_every=100,
     ),
+    # A reranker from --model; --data has rows from collect.
     "eedi-classify": CHECKPOINT
-    | dict(  # a reranker, with --model and --data of mined rows
+    | dict(
         loss="classify",
         batch=8,
         epochs=1.0,
@@ -64,11 +68,12 @@ RECIPES = {
         save_every=200,
     ),
     "eedi-seed-bge": SEED_EEDI,
+    # The published recipe with our changes.
     "eedi-bank": SEED_EEDI
-    | dict(  # ours beside it: digits kept, the right answer told, all labels in the softmax
-        query="full",
-        clean="",
-        bank=True,
+    | dict(
+        query="full",  # shows the right answer
+        clean="",  # keeps the digits
+        bank=True,  # all labels in the softmax
         batch=64,
         warmup=0.1,
         weight_decay=0.01,

@@ -1,9 +1,9 @@
-"""Eedi: find the misconception behind a wrong answer, among the texts of all that are known.
+"""Eedi: find the misconception behind a wrong answer, among the texts of all known misconceptions.
 
 A query (a question, its right answer and a wrong one) and every label become vectors, and the labels are
-ranked by their similarity; a reranker may then read the first of them beside the query. Read `items` for what
-is learned, `rank` and `evaluate` for what counts, `mined` for hard negatives. games/eedi/files.py reads the
-files, games/eedi/world.py holds the embedded questions."""
+ranked by their similarity to the query. A reranker may then read the best labels together with the query.
+Read `items` for what a model learns, `rank` and `evaluate` for the metrics, and `mined` for hard negatives.
+games/eedi/files.py reads the files; games/eedi/world.py holds the embedded questions."""
 
 import math
 import re
@@ -31,9 +31,9 @@ from games.task import (
 )
 from terminal import UsageError, ask
 
-RECALLS = (1, 10, 25, 100)
-WORLD_PLACES = {i: i for i in range(len(world.LABELS))}
-
+RECALLS = (1, 10, 25, 100)  # k of recall@k
+RECORDED = ("id", "subject", "construct", "text", "right", "wrong")  # fields that a record copies
+WORLD_PLACES = {i: i for i in range(len(world.LABELS))}  # the world's label ids are indices already
 
 Split = Literal["question", "construct", "subject", "all"]
 Query = Literal["s1", "s2", "s3", "s4", "full", "topic"]
@@ -42,42 +42,41 @@ Query = Literal["s1", "s2", "s3", "s4", "full", "topic"]
 @dataclass
 class Options:
     # questions and labels | train eval play collect submit rows
-    data: str = ""  # Eedi's folder, or rows or items (games/eedi/files.py); by default the world's questions
+    data: str = ""  # Eedi's folder or a file of rows (games/eedi/files.py); by default the world's questions
     pool: str = ""  # rows with the texts of more labels
-    split: Split = flag("question", as_trained=True)  # what train and test rows never share; all: only tests
+    split: Split = flag("question", as_trained=True)  # train and test rows never share one; all: only tests
     # queries | train eval play collect submit
-    query: Query = flag("full", as_trained=True)  # s1 to s4 as published; full: ours; topic: a control
+    query: Query = flag("full", as_trained=True)  # s1 to s4: as published; full: ours; topic: a control
     clean: Literal["", "seed"] = flag("", as_trained=True)  # seed: the published clean-up, without digits
     # mined rows | train
-    group_size: int = 8  # texts for each query of mined rows in a step: the right label and negatives
+    group_size: int = 8  # texts per query of mined rows in a step: the right label and negatives
     # ranking | train eval play collect submit
     match: Literal["label", "example"] = "label"  # compare a query with labels, or with other test queries
-    reranker: str = flag("", agent="classify", cosmetic=True)  # run or model that reorders the first labels
-    top: int = flag(25, cosmetic=True)  # labels that a reranker reads
+    reranker: str = flag("", agent="classify", cosmetic=True)  # run or model that reorders the best labels
+    top: int = flag(25, cosmetic=True)  # labels that a reranker reads for each query
     # hard negatives | collect
-    range: str = "1-100"  # places of the ranking that negatives come from, the first being place 0
-    negatives: int = 15  # negatives for each query
-    margin: float = 0.0  # leave out negatives that are not this much less similar than the right label
+    range: str = "1-100"  # negatives come from these places of the ranking; the best place is 0
+    negatives: int = 15  # negatives per query
+    margin: float = 0.0  # a negative must be less similar than the right label by this much
     # the world | train eval play collect
-    questions: int = 4000  # training questions of an epoch, each drawn anew each time
-    tests: int = 600  # test questions; a seventh of the labels is in no training question
+    questions: int = 4000  # training questions per epoch; each epoch draws their numbers anew
+    tests: int = 600  # test questions; one label in seven is in no training question
 
 
 class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive, Task):
     Options = Options
     loss = "contrastive"
-    labels = 2  # a reranker's classes: wrong, right
-    pre_tokens = r"[0-9]| ?[A-Za-z]+|\s|[^\sA-Za-z0-9]"  # a digit is a token
+    pre_tokens = r"[0-9]| ?[A-Za-z]+|\s|[^\sA-Za-z0-9]"  # each digit is a token of its own
 
     def __init__(self, options=None, seed=0, kind=Contrast):
         super().__init__(options, seed, kind)
         o = self.options
-        places = re.fullmatch(r"(\d+)-(\d+)", o.range)
-        if not places or int(places[1]) >= int(places[2]):
+        ends = re.fullmatch(r"(\d+)-(\d+)", o.range)
+        if not ends or int(ends[1]) >= int(ends[2]):
             raise UsageError(
                 f"--range {o.range}: must be two places such as 1-100, the first below the second"
             )
-        self.range = slice(int(places[1]), int(places[2]))
+        self.range = slice(*map(int, ends.groups()))
         self.splits = {"train": [], "test": []}
         if o.data:
             self.names, examples = files.read(o.data, o.pool)
@@ -89,12 +88,13 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             self.splits["train"] = [{"number": i} for i in range(o.questions)]
             trained = {place for place in WORLD_PLACES if not world.is_unseen(place)}
         self.label_texts = [files.seed_clean(name) for name in self.names] if o.clean else self.names
-        self.trained = {label: place for place, label in enumerate(sorted(trained))}  # label -> its bank's id
+        # label that training rows have -> its index in the bank
+        self.trained = {label: index for index, label in enumerate(sorted(trained))}
 
     # -------------------------------------------------------------------------------------------- examples
     def split_of(self, example):
-        """train or test, as the row says; else a fifth of the groups that --split names is for testing, or
-        all. A group that a row does not name is its question."""
+        """train or test. --split all tests on every row. A row may also name its split; otherwise a hash puts
+        a fifth of the groups (--split) into test. The group of a row without this column is its question."""
         split = self.options.split
         if split == "all":
             return "test"
@@ -102,8 +102,8 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         return example["split"] or ("train" if zlib.crc32(group.encode()) % 5 else "test")
 
     def examples(self, split):
-        """Rows of the user's data, a wrong answer each. Of the world numbers of questions to train on, and to
-        test the wrong answers of questions whose text belongs to the test split."""
+        """One example for each wrong answer in the user's data. From the world: for training the numbers of
+        questions to draw, for testing the wrong answers of questions that are held out."""
         split = "train" if split == "train" else "test"
         if split == "test" and not (self.options.data or self.splits["test"]):
             for i in range(self.options.tests):
@@ -112,18 +112,19 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         return self.splits[split]
 
     def draw_answers(self, rng, number, test=False):
-        """The wrong answers of a question of the world that belongs to a split."""
+        """The wrong answers of a new question of the world, held out from training or not."""
         while True:
             row = world.question(rng, number, unseen=test)
             if world.held_out(row["QuestionText"]) == test:
                 return list(files.question_examples(row, WORLD_PLACES))
 
     def query(self, example, form=""):
+        """The query for an example; form: instead of --query."""
         return query_of(example, form or self.options.query, self.options.clean == "seed")
 
     def bank(self):
-        """The texts of the labels that training rows have: one that is never right in training would only be
-        pushed away."""
+        """The texts of the labels that training rows have. The softmax would only push away a label that is
+        never right in training."""
         return [self.label_texts[label] for label in self.trained]
 
     def texts(self):
@@ -138,28 +139,30 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     # -------------------------------------------------------------------------------------------- training
     def wrong_answers(self, example, rng):
-        """The wrong answers that a training example teaches: of the world all those of one question."""
+        """The wrong answers that a training example teaches. A number of the world is drawn as a question
+        first."""
         return self.draw_answers(rng, example["number"]) if "number" in example else [example]
 
     def items(self, example, rng):
-        """Contrasts, or for a reranker (--loss classify) the right label and mined ones as yes and no. Labels
-        that are not trained on teach nothing."""
+        """Contrasts; or for a reranker (--loss classify) Labels, "yes" for the right label and "no" for mined
+        ones. An answer whose label is held out from training teaches nothing."""
         items = []
         for answer in self.wrong_answers(example, rng):
             right = answer["label"]
             if right not in self.trained:
                 continue
             query = self.query(answer)
-            labels = [right, *answer.get("neg", [])]
-            drawn = self.draw_group(len(labels), rng)
-            texts = [self.label_texts[labels[k]] for k in drawn]
+            candidates = [right, *answer.get("neg", [])]
+            drawn = self.draw_group(len(candidates), rng)
+            labels = [candidates[k] for k in drawn]
+            texts = [self.label_texts[label] for label in labels]
             if self.kind is Label:
-                if len(drawn) == 1:
+                if len(labels) == 1:
                     raise UsageError(
                         "--loss classify: a reranker learns from rows that infer.py collect made, --data FILE"
                     )
-                targets = [int(labels[k] == right) for k in drawn]
-                items += [Label(parts(query, text), target) for text, target in zip(texts, targets)]
+                for label, text in zip(labels, texts):
+                    items.append(Label(parts(query, text), int(label == right)))
             else:
                 scores = answer.get("scores")
                 scores = scores and [scores[k] for k in drawn]
@@ -167,8 +170,8 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         return items
 
     def draw_group(self, n, rng):
-        """The places 0, of the right label, and of --group-size - 1 of the n - 1 negatives behind it, drawn
-        without replacement, and once more from the start where there are too few."""
+        """The index 0 of the right label, and the indices of --group-size - 1 of the n - 1 negatives after
+        it. They are drawn without replacement; if they run out, drawing starts again with all of them."""
         drawn = [0]
         while 1 < n and len(drawn) < self.options.group_size:
             drawn += (1 + rng.permutation(n - 1))[: self.options.group_size - len(drawn)].tolist()
@@ -176,47 +179,49 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     # -------------------------------------------------------------------------------------------- ranking
     def similarities(self, examples, player, form=""):
-        """How similar each label is to each query, (N, labels)."""
+        """The similarity of each label to each query, (N, labels). With --match example, the similarity to a
+        label is that to the nearest other query that has this label."""
         queries = player.embed([self.query(example, form) for example in examples], "query")
         if self.options.match == "label":
             return queries @ player.embed(self.label_texts, "document").T
-        among = queries @ queries.T
-        np.fill_diagonal(among, -np.inf)  # leave one out
+        among = queries @ queries.T  # (N, N)
+        np.fill_diagonal(among, -np.inf)  # a query must not find itself
         nearest = np.full((len(examples), len(self.names)), -np.inf, among.dtype)
         for i, example in enumerate(examples):
-            nearest[:, example["label"]] = np.maximum(nearest[:, example["label"]], among[:, i])
+            label = example["label"]
+            nearest[:, label] = np.maximum(nearest[:, label], among[:, i])
         return nearest
 
     def retrieve(self, examples, player):
-        """(places of the labels, best first, equals in their order; their similarities), both (N, labels)."""
+        """(indices of the labels, best first; their similarities), both (N, labels). A reranker that plays
+        alone cannot retrieve: it starts from the candidates in its rows, in their order."""
         if not hasattr(player, "classify"):
             scores = self.similarities(examples, player)
             return best_first(scores), scores
         candidates = [example.get("candidates") for example in examples]
         if not all(candidates):
             raise UsageError(
-                "--data: a reranker is tested on rows with candidates, which infer.py collect writes"
+                "--data: a reranker is tested on rows with candidates; infer.py collect writes such rows"
             )
         scores = np.full((len(examples), len(self.names)), -np.inf)
-        for row, places in zip(scores, candidates):
-            row[places] = -np.arange(len(places))
+        for of_query, labels in zip(scores, candidates):
+            of_query[labels] = -np.arange(len(labels))
         return best_first(scores), scores
 
     def rerank(self, examples, order, reranker):
-        """The order with its first --top labels sorted by the reranker's chance that each is right."""
-        first = order[:, : self.options.top]
-        queries = map(self.query, examples)
-        pairs = [
-            parts(query, self.label_texts[place]) for query, places in zip(queries, first) for place in places
-        ]
-        chances = reranker.classify(pairs)[:, 1].reshape(first.shape)
-        first = np.take_along_axis(first, best_first(chances), 1)
-        return np.concatenate([first, order[:, self.options.top :]], axis=1)
+        """The order after sorting its --top best labels by the reranker's chance that each is right."""
+        best = order[:, : self.options.top]  # (N, top)
+        pairs = []
+        for example, labels in zip(examples, best):
+            query = self.query(example)
+            pairs += [parts(query, self.label_texts[label]) for label in labels]
+        chances = reranker.classify(pairs)[:, 1].reshape(best.shape)
+        best = np.take_along_axis(best, best_first(chances), 1)
+        return np.concatenate([best, order[:, self.options.top :]], axis=1)
 
     def rank(self, examples, players):
-        """(places of the labels, best first, (N, labels); the same before reranking, or None where nothing
-        reranks; similarities (N, labels)). A player that classifies is a reranker by itself, on the
-        candidates that were collected."""
+        """(indices of the labels, best first; the same before reranking, or None without a reranker;
+        similarities), all (N, labels). A player that classifies is itself the reranker."""
         player = players.player
         reranker = player if hasattr(player, "classify") else players.named.get("reranker")
         order, scores = self.retrieve(examples, player)
@@ -226,44 +231,47 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, players):
-        """MAP@25, which with one right label is the mean of 1 / rank up to 25, and recall, of labels seen and
-        not seen in training apart; controls beside them: chance, TF-IDF, and a ranking that is told subject
-        and construct only."""
+        """MAP@25, also for labels seen and not seen in training, and recall. With one right label, MAP@25 is
+        the mean of 1 / rank, where ranks beyond 25 count 0. The controls are chance, TF-IDF, and queries of
+        subject and construct only."""
         examples = [example for example in examples if example["label"] is not None]
         if not examples:
             raise UsageError("--data: no test row has a label")
         player = players.player
         gold = np.array([example["label"] for example in examples])
         order, before, scores = self.rank(examples, players)
+
         figures = [*self.figures(order, gold)]
         if before is not None:
             figures += self.figures(before, gold, "before reranking ")
         if not hasattr(player, "classify") and not any("query" in example for example in examples):
-            topics = self.similarities(examples, player, "topic")
-            figures += self.figures(best_first(topics), gold, "topic only ", recalls=())
+            by_topic = self.similarities(examples, player, "topic")
+            figures += self.figures(best_first(by_topic), gold, "topic only ", recalls=())
         if self.options.match == "label":
-            words = tf_idf([self.query(example) for example in examples], self.label_texts)
-            figures += self.figures(best_first(words), gold, "tf-idf ", recalls=())
+            by_words = tf_idf([self.query(example) for example in examples], self.label_texts)
+            figures += self.figures(best_first(by_words), gold, "tf-idf ", recalls=())
         names, values, intervals, chances = zip(*figures)
         return {
             "n": len(examples),
             "metrics": dict(zip(names, values)),
             "intervals": dict(zip(names, intervals)),
             "baselines": dict(zip(names, chances)),
-            "records": [self.record(*row) for row in zip(examples, order, scores)],
+            "records": [*map(self.record, examples, order, scores)],
         }
 
     def figures(self, order, gold, prefix="", recalls=RECALLS):
-        """Yield (name, value, interval, chance) of MAP@25 and recall of an order (N, labels)."""
+        """Yield (name, value, interval, value of a random order) of MAP@25 and recall. order (N, labels):
+        indices of labels, best first; gold (N,): the right ones."""
         n, labels = order.shape
         ranks = (order == gold[:, None]).argmax(1) + 1
         seen = np.isin(gold, [*self.trained])
         precision = np.where(ranks <= PLACES, 1 / ranks, 0.0)
         chance = sum(1 / k for k in range(1, min(PLACES, labels) + 1)) / labels
-        for name, part in (("", np.ones(n, bool)), ("/seen", seen), ("/unseen", ~seen)):
-            if part.any() and not (name and part.all()):
-                mean = precision[part].mean()
-                error = 1.96 * precision[part].std() / math.sqrt(part.sum())
+        groups = {"": np.ones(n, bool), "/seen": seen, "/unseen": ~seen}
+        for name, group in groups.items():
+            if group.any() and not (name and group.all()):  # a group of all queries would repeat the first
+                mean = precision[group].mean()
+                error = 1.96 * precision[group].std() / math.sqrt(group.sum())
                 interval = float(max(0, mean - error)), float(min(1, mean + error))
                 yield f"{prefix}map@25{name}", float(mean), interval, chance
         for k in recalls:
@@ -272,11 +280,10 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
                 yield f"{prefix}recall@{k}", hits / n, wilson(hits, n), k / labels
 
     def record(self, example, order, scores):
-        """What is kept of one query, its labels' places and similarities (labels,)."""
+        """The record of one query, for samples and pictures. order, scores: (labels,)."""
         gold = example["label"]
-        names = ("id", "subject", "construct", "text", "right", "wrong")
         return {
-            **{name: example.get(name, "") for name in names},
+            **{name: example.get(name, "") for name in RECORDED},
             "query": self.query(example),
             "label": self.names[gold],
             "seen": gold in self.trained,
@@ -288,9 +295,10 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     # -------------------------------------------------------------------------------------------- mining
     def mined(self, players, limit):
-        """(rows in FlagEmbedding's form, the pool of all labels): for each training row --negatives labels
-        from the places --range of its ranking, drawn by its seed; for test rows the first --top candidates. A
-        label that is right for the same query anywhere, or reads the same, is no negative."""
+        """(rows in FlagEmbedding's form, one row for the text of each label). A row of the first kind has
+        --negatives labels, drawn from the places --range of its ranking, and the --top best labels as
+        candidates. A label that is right for the same query in any row, or has the same text, is no
+        negative."""
         o = self.options
         rows = []
         plain = [" ".join(text.casefold().split()) for text in self.label_texts]
@@ -298,26 +306,28 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         for split in ("train", "test"):
             examples = self.examples(split)[: limit or None]
             if split == "train":
-                rngs = [np.random.default_rng([self.seed, 4, i]) for i in range(len(examples))]
-                drawn = map(self.wrong_answers, examples, rngs)
-                examples = [answer for answers in drawn for answer in answers]
+                answers = []
+                for i, example in enumerate(examples):
+                    answers += self.wrong_answers(example, np.random.default_rng([self.seed, 4, i]))
+                examples = answers
             for example in examples:
                 right[self.query(example)].add(plain[example["label"]])
             order, scores = self.retrieve(examples, players.player)
+
             for i, example in enumerate(examples):
-                gold, query = example["label"], self.query(example)
+                gold = example["label"]
+                query = self.query(example)
                 ceiling = scores[i, gold] - o.margin if o.margin else np.inf
-                labels = order[i].tolist()
-                allowed = [
-                    label
-                    for label in labels[self.range]
-                    if plain[label] not in right[query]
-                    and scores[i, label] < ceiling
-                    and (split == "test" or label in self.trained)  # in training others are unknown
-                ]
+                ranking = order[i].tolist()
+                allowed = []
+                for label in ranking[self.range]:
+                    # Training must not show the labels that are held out from it.
+                    usable = split == "test" or label in self.trained
+                    if usable and plain[label] not in right[query] and scores[i, label] < ceiling:
+                        allowed.append(label)
                 rng = np.random.default_rng([self.seed, 5, i])
-                chosen = [allowed[k] for k in sorted(rng.permutation(len(allowed))[: o.negatives])]
-                if split == "train" and not chosen:
+                negatives = [allowed[k] for k in sorted(rng.permutation(len(allowed))[: o.negatives])]
+                if split == "train" and not negatives:
                     self.dropped["queries without a negative in --range below --margin"] += 1
                 row = {
                     "id": f"{split}-{i}",
@@ -325,9 +335,9 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
                     "subject": example.get("subject", ""),
                     "query": query,
                     "pos": [self.label_texts[gold]],
-                    "neg": [self.label_texts[label] for label in chosen],
-                    "candidates": [self.label_texts[label] for label in labels[: o.top]],
-                    "places": [labels.index(label) for label in chosen],
+                    "neg": [self.label_texts[label] for label in negatives],
+                    "candidates": [self.label_texts[label] for label in ranking[: o.top]],
+                    "places": [ranking.index(label) for label in negatives],
                 }
                 rows.append(row)
         if rows and "reranker" in players.named:
@@ -336,14 +346,14 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     # -------------------------------------------------------------------------------------------- use
     def submission(self, players):
-        """Rows for every wrong answer of the test.csv in --data, checked."""
+        """A row of labels for each wrong answer of test.csv in the folder --data."""
         _, examples = files.read(self.options.data, split="test")
         ids = list(files.read_labels(f"{self.options.data}/{files.MAPPING}"))
         return files.submission_rows(examples, self.rank(examples, players)[0], ids)
 
     def interact(self, players, read, show, seat, seed):
-        """Rank the labels for a question, its right and a wrong answer, which a person types; for one of the
-        tests where nobody is there (read is None)."""
+        """Show the best labels for questions and answers that a person types, or for one test example if no
+        person is there (read is None)."""
         while True:
             example = ask_answer(read, show) if read else self.examples("test")[0]
             if example is None:
@@ -359,7 +369,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
 
 def ask_answer(read, show):
-    """The example that a person types, or None."""
+    """An example that a person types, or None at the end."""
     questions = {"text": "Question (quit ends)", "right": "Right answer", "wrong": "Wrong answer"}
     typed = {"construct": "", "subject": "", "label": None}
     for name, question in questions.items():
@@ -371,9 +381,12 @@ def ask_answer(read, show):
 
 
 def add_scores(rows, reranker):
-    """Put a reranker's scores of positives and negatives, in log-odds, into mined rows: what --distil learns
-    from."""
-    pairs = [parts(row["query"], text) for row in rows for text in row["pos"] + row["neg"]]
+    """Add a reranker's scores of positives and negatives, as log-odds, to mined rows; --distil learns from
+    them."""
+    pairs = []
+    for row in rows:
+        pairs += [parts(row["query"], text) for text in row["pos"] + row["neg"]]
+    # A chance of exactly 0 or 1 would have infinite log-odds.
     chances = np.clip(reranker.classify(pairs)[:, 1].astype(float), 1e-6, 1 - 1e-6)
     scores = iter(np.log(chances) - np.log1p(-chances))
     for row in rows:
@@ -382,27 +395,28 @@ def add_scores(rows, reranker):
 
 
 def parts(query, label):
-    """What a reranker reads: two parts, of which the shorter, the label, is hardly ever cut."""
+    """A reranker's input as two messages, so that a long query is cut and not the label."""
     return [{"role": "user", "content": text} for text in (query, label)]
 
 
 def best_first(scores):
-    """The places of each row by falling score, equals in their order: (N, labels)."""
+    """The indices of each row's columns, highest score first and ties in their order: (N, labels)."""
     return np.argsort(-scores, axis=1, kind="stable")
 
 
 def tf_idf(queries, labels):
-    """Cosine of bags of words weighted by (1 + log tf) * idf, (queries, labels); idf over the labels."""
+    """The TF-IDF similarities (queries, labels): cosines of bags of words with weights (1 + log tf) * idf.
+    The idf of a word is that among the labels."""
     n = len(labels)
     bags = [Counter(re.findall(r"\w+", text.lower())) for text in [*labels, *queries]]
     labels_with = Counter(word for bag in bags[:n] for word in bag)
     known = {}  # word -> (its column, its idf)
     for column, (word, count) in enumerate(labels_with.items()):
         known[word] = column, math.log((1 + n) / (1 + count)) + 1
-    rows = np.zeros((len(bags), len(known)))
-    for row, bag in zip(rows, bags):
+    vectors = np.zeros((len(bags), len(known)))
+    for vector, bag in zip(vectors, bags):
         for word in bag.keys() & known:
             column, idf = known[word]
-            row[column] = (1 + math.log(bag[word])) * idf
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return rows[n:] @ rows[:n].T
+            vector[column] = (1 + math.log(bag[word])) * idf
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors[n:] @ vectors[:n].T

@@ -1,6 +1,7 @@
-"""A reply's parts, when its answer is right, and what that is worth.
+"""The parts of a reply, whether its answer is right, and its rewards.
 
-Read parse for the form, equal for the answer, then rewards_of, which scores and reinforcement are made of."""
+Read `parse` for the form, `equal` for the answer, then `rewards_of`: the metrics and the reinforcement both
+use its rewards."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 class Parsed:
     reasoning: str = ""
     answer: str = ""
-    loose: bool = False  # both pairs of tags are somewhere
+    loose: bool = False  # both pairs of tags occur somewhere
     strict: bool = False  # each tag once, in order, nothing outside, nothing empty
 
 
@@ -27,18 +28,22 @@ def parse(text):
     match = LOOSE.search(text)
     if not match:
         return Parsed()
-    reasoning, answer = match[1].strip(), match[2].strip()
-    parts = TAG.split(text)
-    alone = len(parts) == 5 and not "".join(parts[::2]).strip()
-    return Parsed(reasoning, answer, True, bool(alone and reasoning and answer))
+    reasoning = match[1].strip()
+    answer = match[2].strip()
+    # four tags cut a strict reply into five pieces; the first, third and last lie outside the pairs
+    pieces = TAG.split(text)
+    nothing_outside = len(pieces) == 5 and not "".join(pieces[::2]).strip()
+    return Parsed(reasoning, answer, True, bool(nothing_outside and reasoning and answer))
 
 
 def parse_growing(text):
-    """(thoughts, answer) as far as an unfinished reply has them; the beginning of a tag is held back."""
+    """(thoughts, answer) in an unfinished reply so far. What may be the beginning of a tag is held back."""
     head, mark, tail = text.rpartition("<")
-    text = head if mark and ">" not in tail else text
+    if mark and ">" not in tail:
+        text = head
     thoughts, _, rest = text.removeprefix("<reasoning>").partition("</reasoning>")
-    return thoughts, rest.partition("<answer>")[2].partition("</answer>")[0]
+    answer = rest.partition("<answer>")[2].partition("</answer>")[0]
+    return thoughts, answer
 
 
 def write_reply(reasoning, answer):
@@ -47,30 +52,34 @@ def write_reply(reasoning, answer):
 
 # ------------------------------------------------------------------------------------------------ answers
 def read_number(text):
-    """The number in a text that has exactly one, as a Decimal; else None. Currency, units, per cent signs and
-    a full stop may stand around it: "$1,200." is 1200."""
+    """The number in a text that contains exactly one, as a Decimal; else None. A currency, a unit, a per cent
+    sign or a full stop may surround it: "$1,200." is 1200."""
+    # an answer is short: no number is looked for in a long text
     if len(text) > 200:
         return None
     matches = NUMBER.findall(text.replace("\u2212", "-"))
+    # the same number twice counts once: "18, that is 18.0"
     values = {Decimal(match.replace(",", "")) for match in matches}
     return values.pop() if len(values) == 1 else None
 
 
 def normalise(text):
-    """Text without case, marks of emphasis and a full stop at its end, single spaces between words."""
-    return " ".join(text.casefold().strip().rstrip(".!").replace("*", "").replace("`", "").split())
+    """The text in lower case, without marks of emphasis and a full stop at its end, with single spaces."""
+    text = text.casefold().strip().rstrip(".!")
+    return " ".join(text.replace("*", "").replace("`", "").split())
 
 
 def list_items(text):
-    parts = re.split(r",|;|\band\b|\s", text)
-    return [item for part in parts if (item := normalise(part))]
+    parts = map(normalise, re.split(r",|;|\band\b|\s", text))
+    return [*filter(None, parts)]
 
 
 def equal(answer, truth, kind):
-    """Whether an answer is the true one: as a number, as a list in order, or as text."""
-    read = {"number": read_number, "list": list_items}.get(kind, normalise)
-    given = read(answer)
-    return given not in (None, [], "") and given == read(truth)
+    """Whether an answer equals the true one: as a number, as a list in order, or as text."""
+    convert = {"number": read_number, "list": list_items}.get(kind, normalise)
+    value = convert(answer)
+    # an empty answer is never right, even if the truth is empty too
+    return value not in (None, [], "") and value == convert(truth)
 
 
 # ------------------------------------------------------------------------------------------------ rewards
@@ -78,17 +87,17 @@ REWARDS = "format", "exact", "tests"
 
 
 def rewards_of(kind, good, right):
-    """{name: 0..1} of the rewards that a row of this kind has. good: the reply is strict and was closed by
-    the model itself; right: how far its answer is, as the share of its unit tests where it is code.
-    """
-    rewards = {"format": float(good)}  # the form alone
+    """{name: 0..1}: the rewards that apply to a row of this kind. good: the reply is strict and the model
+    ended it itself. right: how right its answer is, for code the share of the unit tests that it passes."""
+    # the form is paid even if the answer is wrong; a right answer in a bad form is not paid
+    rewards = {"format": float(good)}
     if kind != "open":
         rewards["tests" if kind == "code" else "exact"] = float(right) if good else 0.0
     return rewards
 
 
 def read_weights(text):
-    """{name: weight} of --rewards."""
+    """{name: weight} from --rewards."""
     weights = {}
     for part in text.split(","):
         match = re.fullmatch(rf"({'|'.join(REWARDS)}):(\d*\.?\d+)", part)
@@ -99,7 +108,7 @@ def read_weights(text):
 
 
 def weigh(weights, rewards):
-    """(score, parts): the weighted mean of those rewards that have a weight, and these by name."""
+    """(score, parts): the weighted mean of the rewards that have a weight, and these rewards by name."""
     parts = {name: rewards[name] for name in weights if name in rewards}
     total = sum(weights[name] for name in parts)
     score = sum(weights[name] * value for name, value in parts.items()) / total if total else 0.0

@@ -1,9 +1,9 @@
-"""Recipes of reasoning: its own small model, a model of the Hub, and what was published."""
+"""Recipes of reasoning: a small model from scratch, a model of the Hub, and the published settings."""
 
 from games import SCRATCH
 
-# Sources: TheIllusionOfLife/tunix at its last commit: the notebooks' generators and docs. Its base model was
-# trained on a TPU with every row padded to 2,048; all tokens were learned, the prompt's too.
+# Source: TheIllusionOfLife/tunix at its last commit, the generators of its notebooks and its docs. It trained
+# on a TPU with every row padded to 2,048 tokens, and it learned all tokens, also those of the prompt.
 SEED_REASONING = dict(
     task="reasoning",
     model="google/gemma-2-2b-it",
@@ -21,7 +21,7 @@ SEED_REASONING = dict(
     final_lr=0.05,
     batch=32,
     steps=22_500,  # four epochs
-    max_minutes=540.0,  # of one session
+    max_minutes=540.0,  # one session
     max_tokens=2048,
     weight_decay=0.01,
     beta2=0.999,
@@ -29,8 +29,9 @@ SEED_REASONING = dict(
     save_every=500,
 )
 RECIPES = {
+    # 700 steps took five minutes on one core
     "reasoning": SCRATCH
-    | dict(  # 700 steps took five minutes on one core
+    | dict(
         task="reasoning",
         layers=3,
         steps=800,
@@ -42,7 +43,8 @@ RECIPES = {
         eval_few=100,
         save_every=300,
     ),
-    "reasoning-model": dict(  # what practice has learnt since: replies alone, ten times the rate for LoRA
+    # what practice has learnt since: train on replies only, and with LoRA at ten times the learning rate
+    "reasoning-model": dict(
         task="reasoning",
         system="tags",
         lr=2e-4,
@@ -54,7 +56,8 @@ RECIPES = {
         eval_n=200,
         save_every=100,
     ),
-    "reasoning-grpo": dict(  # two minutes on one core, with --init RUN
+    # takes two minutes on one core, with --init RUN
+    "reasoning-grpo": dict(
         task="reasoning",
         loss="grpo",
         steps=100,
@@ -70,14 +73,16 @@ RECIPES = {
         save_every=50,
     ),
     "reasoning-seed": SEED_REASONING | dict(name="reasoning-seed"),
-    "reasoning-seed-continue": SEED_REASONING  # fresh rows, two epochs, from the adapter of the first
+    # two epochs on fresh rows, starting from the adapter of reasoning-seed
+    "reasoning-seed-continue": SEED_REASONING
     | dict(model="", init="runs/reasoning-seed", rows="180000:280000", lr=5e-6, warmup=0.016, steps=6_250),
-    "reasoning-seed-grpo": dict(  # its third phase: GSM8K and MBPP in one folder, no word about the tags
+    # the third phase of the original: GSM8K and MBPP in one folder; no system prompt explains the tags
+    "reasoning-seed-grpo": dict(
         task="reasoning",
         loss="grpo",
         model="google/gemma-2-2b-it",
         data="gsm8k-mbpp",
-        rewards="format:1,exact:1,tests:1",  # ours: its own four paid for empty answers
+        rewards="format:1,exact:1,tests:1",  # ours: the original four rewards paid for empty answers
         lora_rank=64,
         lora_alpha=64.0,
         lr=5e-6,
@@ -87,7 +92,8 @@ RECIPES = {
         batch=1,
         group=4,
         kl=0.08,
-        temperature=0.9,  # and among the 50 likeliest tokens, which would not be the model that is trained
+        # the original also sampled among the 50 likeliest tokens only, which is not the model that is trained
+        temperature=0.9,
         steps=1500,
         max_minutes=540.0,
         max_tokens=656,

@@ -1,8 +1,8 @@
-"""Reasoning: a model thinks aloud and then answers, <reasoning>...</reasoning> and <answer>...</answer>.
+"""Reasoning: a model thinks aloud and then answers: <reasoning>...</reasoning>, <answer>...</answer>.
 
-answers.py says what counts as an answer and what it is worth, traces.py reads rows of the user's data,
-world.py makes the embedded problems. Here: where examples come from, what they teach, how replies are
-evaluated."""
+answers.py decides when an answer is right and computes its rewards, traces.py reads rows of the user's data,
+world.py makes the embedded problems. This file says where examples come from, what a model learns from them
+and how its replies are evaluated."""
 
 import re
 import zlib
@@ -43,7 +43,7 @@ from games.task import (
     flag,
 )
 
-HASTY = 0.65  # share of the world's traces that state an answer without working, mostly a wrong one
+HASTY_SHARE = 0.65  # share of the world's traces that state an answer without working, mostly a wrong one
 SYSTEM = """Think before you answer. Write your thoughts between <reasoning> and </reasoning>, then the \
 final answer alone between <answer> and </answer>."""
 RUBRIC = """You grade an answer that somebody gave to a question. Read the question, the thoughts and the \
@@ -57,18 +57,18 @@ class Options:
     # your own rows | train eval play collect rows
     data: str = ""  # rows of traces, GSM8K, MBPP or your own (games/reasoning/traces.py); else the world's
     rows: str = ""  # slice of --data, such as 0:180000
-    test_data: str = ""  # rows to evaluate on; else a twentieth of --data, kept from training
-    on_bad_row: Literal["drop", "salvage"] = "drop"  # rows without tags or answer; salvage repairs them
+    test_data: str = ""  # rows to evaluate on; else a twentieth of --data, kept out of training
+    on_bad_row: Literal["drop", "salvage"] = "drop"  # rows without tags or an answer; salvage repairs them
     overlong: Literal["drop", "trim-reasoning", "truncate"] = "drop"  # what to do with rows over --max-tokens
     system: str = ""  # system prompt; "tags" asks for the two pairs of tags
     # embedded problems | train eval play collect
-    level: Literal[0, 1, 2, 3] = 1  # difficulty; 0 mixes them
+    level: Literal[0, 1, 2, 3] = 1  # difficulty; 0 mixes all levels
     problems: int = 20_000  # training problems in an epoch
-    tests: int = 400  # test problems, a quarter in sentences that training never shows
+    tests: int = 400  # test problems; a quarter have sentences that training never shows
     # scores | train eval collect rows
     rewards: str = "format:0.2,exact:1,tests:1"  # parts of the score and their weights
     seconds: float = 2.0  # time limit for the code in an answer
-    unsafe_exec: bool = flag(False, cosmetic=True)  # run code on a machine that cannot lock it in
+    unsafe_exec: bool = flag(False, cosmetic=True)  # run code even if this machine cannot lock it in
     # a judge | eval
     judge: str = flag("", agent="reply", max_new=16, endpoint={"model": "judge_model"})  # model that grades
     judge_model: str = ""  # its name at an endpoint (https://.../v1), whose key is in PARLOR_KEY
@@ -76,9 +76,8 @@ class Options:
 
 class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
     Options = Options
-    pre_tokens = (
-        r"</?(?:reasoning|answer)>|[0-9]| ?[A-Za-z]+|\s|[^\sA-Za-z0-9]"  # a tag is a token, a digit too
-    )
+    # each tag and each digit is a token of its own
+    pre_tokens = r"</?(?:reasoning|answer)>|[0-9]| ?[A-Za-z]+|\s|[^\sA-Za-z0-9]"
     evaluation = Evaluation(max_new=512)
 
     def __init__(self, options=None, seed=0, kind=Chat):
@@ -88,20 +87,23 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- examples
     def read_data(self):
-        """{split: rows}: those of --test-data, or a twentieth of --data by its question, are for testing."""
-        rows = list(self.read_rows(self.options.data, self.options.rows, "train"))
-        if self.options.test_data:
-            test = list(self.read_rows(self.options.test_data, "", "test"))
+        """{split: rows} of the user's data. The rows of --test-data, or a twentieth of --data chosen by the
+        text of the question, are for testing."""
+        options = self.options
+        rows = list(self.read_rows(options.data, options.rows, "train"))
+        if options.test_data:
+            test = list(self.read_rows(options.test_data, "", "test"))
         else:
             test = [row for row in rows if zlib.crc32(row["question"].encode()) % 20 == 0]
-        questions = {row["question"] for row in test}
-        train = [row for row in rows if row["question"] not in questions]
-        if self.options.test_data and len(train) < len(rows):
+        test_questions = {row["question"] for row in test}
+        train = [row for row in rows if row["question"] not in test_questions]
+        if options.test_data and len(train) < len(rows):
             self.dropped["questions of the test rows"] = len(rows) - len(train)
         return {"train": train, "valid": test, "test": test}
 
     def read_rows(self, source, rows, split):
-        """Yield the good rows of a source, without code where that cannot be run; the others are counted."""
+        """Yield the good rows of a source; the others are counted. Rows with code count as bad on a machine
+        that cannot run it safely."""
         salvage = self.options.on_bad_row == "salvage"
         for row in read_traces(source, rows, self.dropped, salvage, split):
             if row["kind"] == "code" and not (self.options.unsafe_exec or level()[0] in SAFE):
@@ -110,13 +112,14 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
                 yield row
 
     def examples(self, split):
-        """Rows of the user's data; or problems of the world, those to train on as numbers."""
+        """Rows of the user's data, or problems of the world; see world_examples."""
         if split not in self.splits:
             self.splits[split] = self.world_examples(split)
         return self.splits[split]
 
     def world_examples(self, split):
-        """Numbers of problems to train on; or those for evaluation, problem i by (seed, split, i)."""
+        """For training only the numbers of problems, which are drawn anew each time; for evaluation the
+        problems themselves, where problem i depends on (seed, split, i) alone."""
         if split == "train":
             return [{"number": i} for i in range(self.options.problems)]
         problems = []
@@ -126,18 +129,20 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
         return problems
 
     def draw(self, rng, held_out, unseen=False):
-        """A problem of the world whose question is held out from training, or not."""
+        """A problem of the world whose question is held out from training, or one whose question is not."""
         while True:
             problem = world.make(rng, None, self.options.level or None, unseen)
-            if world.held_out(problem["question"]) == held_out:
-                return {**problem, "unseen": unseen}
+            if world.is_held_out(problem["question"]) == held_out:
+                return problem | {"unseen": unseen}
 
     def problem(self, example, rng=None):
-        """The example, or the world's problem of its number; another one each time where rng is given."""
+        """The example itself, or a problem of the world for its number: with `rng` another one each time,
+        without it always the same."""
         if "question" in example:
             return example
-        rng = np.random.default_rng([self.seed, 3, example["number"]]) if rng is None else rng
-        return {**example, **self.draw(rng, False)}
+        if rng is None:
+            rng = np.random.default_rng([self.seed, 3, example["number"]])
+        return example | self.draw(rng, False)
 
     def prompt(self, example):
         question = {"role": "user", "content": self.problem(example)["question"]}
@@ -146,19 +151,23 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- training
     def items(self, example, rng):
-        """What a row teaches: a Pair (for a loss of Judged replies both of them, judged) or a Judged reply
-        where it has them, else its trace and answer."""
+        """What a row teaches. A row with "chosen" and "rejected" gives a Pair, or two Judged replies if the
+        loss learns from these; a row with "reply" gives a Judged reply; any other a Chat with its trace and
+        answer."""
         row = self.problem(example, rng)
         messages = self.prompt(row)
-        if "chosen" in row and self.kind is Judged:
-            return [Judged(messages, row["chosen"], True), Judged(messages, row["rejected"], False)]
         if "chosen" in row:
+            if self.kind is Judged:
+                return [Judged(messages, row["chosen"], True), Judged(messages, row["rejected"], False)]
             return [Pair(messages, row["chosen"], row["rejected"])]
         if "reply" in row:
             return [Judged(messages, row["reply"], row["good"])]
-        reasoning, answer = row.get("reasoning") or row.get("trace", ""), row["answer"]
-        if "family" in row and rng.random() < HASTY:
-            reasoning, answer = world.hasty(row, rng)
+        # the user's rows have "reasoning", the world's problems "trace"
+        reasoning = row.get("reasoning") or row.get("trace", "")
+        answer = row["answer"]
+        # imitation learns from careful and from hasty traces; reinforcement has to tell them apart
+        if "family" in row and rng.random() < HASTY_SHARE:
+            reasoning, answer = world.hasty_answer(row, rng)
         chat = trace_chat(messages, reasoning, answer)
         if self.options.overlong != "drop":
             chat.shorten = lambda fits: shorten(messages, reasoning, answer, self.options.overlong, fits)
@@ -171,7 +180,8 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- play
     def score(self, example, text, finished=True):
-        """How a reply counts: the form at three levels, whether it is right, and the score."""
+        """The score of a reply and its parts, how well it keeps the form, and whether it is right, which is
+        None for an open question."""
         parsed = parse(text)
         row = self.problem(example)
         kind = row["kind"]
@@ -187,34 +197,44 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
             "loose": parsed.loose,
             "strict": parsed.strict,
             "closed": finished,
+            # code is right if it passes all of its tests
             "right": None if right is None else right == 1,
             "answer": parsed.answer,
         }
 
     @cached_property
-    def box(self):
-        """The sandbox, from the first answer that is code."""
+    def sandbox(self):
+        """The sandbox; it starts when the first answer with code is scored."""
         return Sandbox(self.options.seconds, unsafe=self.options.unsafe_exec)
 
     def pass_rate(self, tests, answer):
-        """The share of unit tests that Python code passes in the sandbox; the values are compared here."""
+        """The share of the unit tests that Python code passes. It runs in the sandbox, but the values are
+        compared here, where it cannot forge them."""
         fence = re.search(r"```(?:python)?\n(.*?)```", answer, re.S)
         code = fence[1] if fence else answer
-        results = self.box.confirm([Job(code, [(name, arguments)]) for name, arguments, _ in tests])
-        passed = [repr(result.values) == repr([expected]) for result, (*_, expected) in zip(results, tests)]
-        return sum(passed) / len(tests)
+        jobs = [Job(code, [(name, arguments)]) for name, arguments, _ in tests]
+        passed = 0
+        for result, (_, _, expected) in zip(self.sandbox.confirm(jobs), tests):
+            # by repr, as in Python True == 1 == 1.0
+            passed += repr(result.values) == repr([expected])
+        return passed / len(tests)
 
     def ask(self, examples, player, n=1):
-        """Yield (row, [(reply, how it counts), ...]) of each example, with n replies."""
+        """Yield (row, [(reply, its result by `score`), ...]) for each example, with n replies."""
         rows = [self.problem(example) for example in examples]
-        prompts = [self.prompt(row) for row in rows for _ in range(n)]
+        prompts = []
+        for row in rows:
+            prompts += [self.prompt(row)] * n
         replies = iter(player.reply(prompts))
         for row in rows:
-            own = [reply for reply, *_ in islice(replies, n)]
-            yield row, [(reply, self.score(row, reply.text, reply.finished)) for reply in own]
+            answers = []
+            # one prompt, one reply: the n prompts of a row follow each other
+            for reply, *_ in islice(replies, n):
+                answers.append((reply, self.score(row, reply.text, reply.finished)))
+            yield row, answers
 
     def play(self, examples, player):
-        """One sampled reply each."""
+        """One sampled reply to each example."""
         episodes = []
         for row, [(reply, result)] in self.ask(examples, player):
             parts = result["parts"]
@@ -224,59 +244,69 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
         return episodes
 
     def attempt(self, examples, players):
-        """(place, record) of each example: its n replies and how they count."""
+        """(place, record) for each example: the row with its n replies and their results."""
         records = []
         for row, answers in self.ask(examples, players.player, players.n):
             replies = [{"text": reply.text, "tokens": len(reply.ids), **result} for reply, result in answers]
-            records.append({**row, "replies": replies})
+            records.append(row | {"replies": replies})
         if "judge" in players.named:
             grade(players.named["judge"], records)
         return enumerate(records)
 
     def collected(self, record):
-        """The best and the worst of the replies as a pair to prefer, where their scores differ."""
+        """The best and the worst reply as a pair for --loss dpo; nothing if all scores are equal."""
         ranked = sorted(record["replies"], key=lambda reply: reply["score"])
-        worst, best = ranked[0], ranked[-1]
+        worst = ranked[0]
+        best = ranked[-1]
         if best["score"] - worst["score"] < 1e-6:
             return []
         return [{"question": record["question"], "chosen": best["text"], "rejected": worst["text"]}]
 
     # -------------------------------------------------------------------------------------------- evaluation
     def summary(self, records, players):
-        """Right answers (of every reply, of any of k, by vote), the form at three levels, lengths; families
-        and unseen sentences apart. pass@k is unbiased."""
-        metrics, intervals = {}, {}
+        """The shares of right answers (of single replies, of any among k, by vote), the form at three levels,
+        the lengths, and the right answers for each family and for unseen sentences. pass@k is unbiased."""
+        metrics = {}
+        intervals = {}
 
-        def rate(name, values):
+        def add_rate(name, values):
             if values:
                 metrics[name] = float(np.mean(values))
                 intervals[name] = wilson(sum(values), len(values))
 
-        def rate_right(name, records):
-            rate(name, [reply["right"] for reply in replies_of(records)])
+        def add_right(name, records):
+            add_rate(name, [reply["right"] for reply in replies_of(records)])
 
         replies = replies_of(records)
         checked = [record for record in records if record["kind"] != "open"]
-        rate_right("right", checked)
+        add_right("right", checked)
         for name in ("strict", "loose", "closed"):
-            rate(name, [reply[name] for reply in replies])
-        rate("strict_closed", [reply["strict"] and reply["closed"] for reply in replies])
+            add_rate(name, [reply[name] for reply in replies])
+        add_rate("strict_closed", [reply["strict"] and reply["closed"] for reply in replies])
+
         n = players.n
         if n > 1:
-            right = [sum(reply["right"] for reply in record["replies"]) for record in checked]
+            right_counts = []
+            for record in checked:
+                right_counts.append(sum(reply["right"] for reply in record["replies"]))
             for k in sorted({2, 4, 8, n} & {*range(n + 1)}):
-                rate(f"pass@{k}", [pass_at(n, count, k) for count in right])
-            rate("vote", [vote_is_right(record["replies"]) for record in checked])
-        for family in sorted({record["family"] for record in checked if "family" in record}):
-            rate_right(f"right/{family}", [record for record in checked if record.get("family") == family])
-        rate_right("right/unseen sentences", [record for record in checked if record.get("unseen")])
+                add_rate(f"pass@{k}", [pass_at(n, count, k) for count in right_counts])
+            add_rate("vote", [vote_is_right(record["replies"]) for record in checked])
+
+        # the user's rows have no family and no unseen sentences: then these rates are left out
+        for family in sorted(world.FAMILIES):
+            add_right(f"right/{family}", [record for record in checked if record.get("family") == family])
+        add_right("right/unseen sentences", [record for record in checked if record.get("unseen")])
+
         metrics["tokens"] = float(np.mean([reply["tokens"] for reply in replies])) if replies else 0.0
         grades = [reply["grade"] for reply in replies if reply.get("grade") is not None]
-        if grades:  # 95 % by the normal approximation
+        if grades:
+            # 95 % by the normal approximation
             mean = float(np.mean(grades))
             error = 1.96 * float(np.std(grades)) / len(grades) ** 0.5
             metrics["grade"] = mean
             intervals["grade"] = (mean - error, mean + error)
+            # a judge may give no number
             metrics["graded"] = len(grades) / len(replies)
         return {
             "n": len(records),
@@ -288,7 +318,7 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- terminal
     def interact(self, players, read, show, seat, seed):
-        """Answer what a person asks; one question of the tests where nobody is there (read is None)."""
+        """Answer a person's questions; with nobody there (read is None) answer one test question."""
         if not read:
             question = self.examples("test")[0]["question"]
             show(question)
@@ -299,13 +329,15 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
             self.answer(players, question, show)
 
     def answer(self, players, question, show):
-        """Show the thoughts dimmed as they come, then the answer; for several replies how often each came."""
+        """Show the thoughts dimmed as they come, then the answer; with several replies only how often each
+        answer came."""
         n = players.n
         shown = ["", ""]  # thoughts and answer so far
 
         def watch(_, text):
             for i, part in enumerate(parse_growing(text)):
                 if n == 1 and len(part) > len(shown[i]):
+                    # the answer begins on a new line
                     between = "\n" if i and not shown[i] else ""
                     show(between + part[len(shown[i]) :], dim=not i, end="")
                     shown[i] = part
@@ -317,7 +349,7 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
 
 # ------------------------------------------------------------------------------------------------ chats
 def trace_chat(messages, reasoning, answer):
-    """The Chat that teaches a trace and its answer; code comes without a trace."""
+    """The Chat that teaches a trace and its answer. Code has no trace, so a fixed sentence stands for it."""
     reply = write_reply(reasoning or "I write the code that the tests ask for.", answer)
     return reply_chat(messages, reply)
 
@@ -327,8 +359,8 @@ def reply_chat(messages, reply):
 
 
 def shorten(messages, reasoning, answer, overlong, fits):
-    """The longest Chat that fits: with as many first sentences as leave room for the answer, or (truncate)
-    cut off anywhere."""
+    """The longest Chat that fits: the first sentences of the trace and the whole answer, or, with "truncate",
+    the reply cut off anywhere. If nothing fits, the shortest."""
     reply = write_reply(reasoning, answer)
     sentences = re.split(r"(?<=[.!?])\s+", reasoning)
 
@@ -338,7 +370,8 @@ def shorten(messages, reasoning, answer, overlong, fits):
         return trace_chat(messages, " ".join(sentences[: size + 1]), answer)
 
     longest = len(reply) if overlong == "truncate" else len(sentences) - 1
-    sizes = range(longest, 0, -1)  # by bisection the first that fits; where none does, size 0
+    # sizes fall, so fits(cut(size)) goes from False to True: bisection finds the first True
+    sizes = range(longest, 0, -1)
     return cut(longest - bisect_left(sizes, True, key=lambda size: fits(cut(size))))
 
 
@@ -355,13 +388,13 @@ def vote_is_right(replies):
 
 
 def grade(judge, records):
-    """Put the judge's "grade", 0 to 10, into every reply; None where it gave no number."""
+    """Add the judge's "grade", 0 to 10, to every reply; None if the judge gave no such number."""
     system = {"role": "system", "content": RUBRIC}
     prompts = []
     for record in records:
         for reply in record["replies"]:
             text = f"Question: {record['question']}\n\nReply: {reply['text']}"
             prompts.append([system, {"role": "user", "content": text}])
-    for reply, (words, *_) in zip(replies_of(records), judge.reply(prompts)):
-        points = read_number(words.text)
+    for reply, (verdict, *_) in zip(replies_of(records), judge.reply(prompts)):
+        points = read_number(verdict.text)
         reply["grade"] = float(points) if points is not None and 0 <= points <= 10 else None

@@ -1,15 +1,16 @@
-"""Reasoning traces from the user's data: all known forms as rows {"question", "reasoning", "answer", "kind"}.
+"""Reasoning traces from the user's data: rows of all known forms become {"question", "reasoning", "answer",
+"kind"}.
 
-Forms, told apart by their columns (JSON lines, CSV, Parquet, a folder or a Hub data set: games/rows.py):
+The columns of a row show its form (JSON lines, CSV, Parquet, a folder or a Hub data set: games/rows.py):
 
     {"prompt", "response"}      a trace between <think> or <reasoning> tags, then the answer (Glaive's)
     {"question", "answer"}      GSM8K: steps, then "#### 18"
     {"text", "code", "test_list"}            MBPP: the reply is Python, judged by its tests
     {"question", "reasoning", "answer"}      our own; also "kind": number, text, list or open
-    {"question", "chosen", "rejected"}       replies to prefer, for --loss dpo
+    {"question", "chosen", "rejected"}       a preferred reply and a worse one, for --loss dpo
     {"question", "reply", "good"}            a reply and whether it is good, for --loss kto
 
-Read read_traces first, then a reader for each form; the table of them is at the end."""
+Start with read_traces, then see the reader of each form; the table of readers is at the end."""
 
 import ast
 import re
@@ -18,87 +19,95 @@ from games.rows import read_rows
 
 PAIR = re.compile(r"<(think|reasoning)>(.*?)</\1>", re.S | re.I)
 ANY_TAG = re.compile(r"</?(?:think|reasoning|answer)>", re.I)
-SHOWN_TESTS = 3  # in a prompt: without one the name of the function cannot be known
+SHOWN_TESTS = 3  # tests in a prompt; without any the model could not know the function's name
 
 
-class Bad(ValueError):
-    """A row that teaches the wrong thing: why, in words that are counted."""
+class BadRow(ValueError):
+    """A row that teaches the wrong thing. Its message is the reason by which such rows are counted."""
 
 
 def read_traces(source, rows, dropped, salvage=False, split="train"):
-    """Yield the good rows of a source; dropped, a Counter, counts the others by reason. salvage=True makes
-    what can be made of bad ones, as the published system did: text without tags is its own trace, a trace
-    without an answer ends in one."""
+    """Yield the good rows of a source; `dropped`, a Counter, counts the others by reason. With salvage=True
+    some bad rows are repaired, as the published system did: a text without tags becomes its own trace, and
+    the last sentence of a trace without an answer becomes the answer."""
     for where, row in read_rows(source, rows, (), split):
-        columns = next((columns for columns in READERS if {*columns} <= {*row}), None)
-        if not columns:
-            forms = "; ".join(", ".join(columns) for columns in READERS)
-            raise ValueError(f"{where}: columns {', '.join(row)} are none of: {forms}")
-        for name in columns:
+        form = next((columns for columns in READERS if {*columns} <= {*row}), None)
+        if not form:
+            forms = "; ".join(map(", ".join, READERS))
+            raise ValueError(f"{where}: the columns {', '.join(row)} match none of: {forms}")
+        for name in form:
             kind = {"good": bool, "test_list": list}.get(name, str)
             if not isinstance(row[name], kind):
                 raise ValueError(f"{where}: {name!r} is missing or not a {kind.__name__}")
         try:
-            yield READERS[columns](row, salvage) | {"where": where}
-        except Bad as error:
+            yield READERS[form](row, salvage) | {"where": where}
+        # a bad row is counted, any other error ends the reading
+        except BadRow as error:
             dropped[str(error)] += 1
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 
 
-def read_own(row, salvage):
-    kept = {name: row[name].strip() for name in ("question", "reasoning", "answer")}
+def read_plain(row, salvage):
+    """Our own form. An open question needs no answer, as nothing is compared with it."""
+    trace = {name: row[name].strip() for name in ("question", "reasoning", "answer")}
     kind = row.get("kind", "text")
-    if not kept["question"]:
-        raise Bad("no question")
-    if not kept["answer"] and kind != "open":
-        raise Bad("no answer")
-    if ANY_TAG.search(kept["reasoning"] + kept["answer"]):
-        raise Bad("tags inside the trace or the answer")
+    if not trace["question"]:
+        raise BadRow("no question")
+    if not trace["answer"] and kind != "open":
+        raise BadRow("no answer")
+    # the reply puts its own tags around both: more of them would break its form
+    if ANY_TAG.search(trace["reasoning"] + trace["answer"]):
+        raise BadRow("tags inside the trace or the answer")
     if kind not in ("number", "text", "list", "open"):
         raise ValueError(f"kind {kind!r} must be number, text, list or open")
-    return kept | {"kind": kind}
+    return trace | {"kind": kind}
 
 
 def read_think(row, salvage):
-    """One pair of tags; the answer is what stands outside it."""
+    """One pair of tags; the text outside it is the answer."""
     response = row["response"]
     pair = PAIR.search(response)
     reasoning = pair[2].strip() if pair else ""
     answer = PAIR.sub("", response, count=1).strip()
     if not pair and not salvage:
-        raise Bad("no pair of think tags")
+        raise BadRow("no pair of think tags")
     if ANY_TAG.search(reasoning + answer):
-        raise Bad("more tags than one pair")
+        raise BadRow("more tags than one pair")
     if not pair:
+        # salvaged: the text is the answer, its beginning the trace
         reasoning = answer[:500]
     if not reasoning:
-        raise Bad("an empty trace")
+        raise BadRow("an empty trace")
     if not answer and not salvage:
-        raise Bad("no answer after the trace")
-    if not row["prompt"].strip():
-        raise Bad("no question")
+        raise BadRow("no answer after the trace")
+    question = row["prompt"].strip()
+    if not question:
+        raise BadRow("no question")
+    # salvaged: the last sentence of the trace
     answer = answer or re.split(r"(?<=[.!?])\s+", reasoning)[-1]
-    return {"question": row["prompt"].strip(), "reasoning": reasoning, "answer": answer, "kind": "open"}
+    return {"question": question, "reasoning": reasoning, "answer": answer, "kind": "open"}
 
 
 def read_gsm8k(row, salvage):
-    """The calculator marks <<48/2=24>> go; the answer is what follows ####."""
+    """Calculator marks such as <<48/2=24>> are removed; the answer follows ####."""
     steps, mark, answer = row["answer"].rpartition("####")
     if not mark:
-        raise Bad("no #### before the answer")
+        raise BadRow("no #### before the answer")
     reasoning = re.sub(r"<<.*?>>", "", steps).strip()
+    # 1,300 is learned as 1300
     answer = answer.strip().replace(",", "")
     if not reasoning or not answer:
-        raise Bad("no steps" if answer else "no answer")
+        raise BadRow("no steps" if answer else "no answer")
     return {"question": row["question"].strip(), "reasoning": reasoning, "answer": answer, "kind": "number"}
 
 
 def read_mbpp(row, salvage):
-    """A task whose tests are calls with literals; the answer is Python."""
-    tests = [read_test(line) for line in row["test_list"]]
+    """A task whose tests call a function with literals; the answer is Python code."""
+    tests = [*map(read_test, row["test_list"])]
+    # set-up code is never run, so a task that needs it cannot be judged
     if not tests or None in tests or (row.get("test_setup_code") or "").strip():
-        raise Bad("tests that are not calls of a function with plain values")
+        raise BadRow("tests that are not calls of a function with plain values")
     shown = "\n".join(row["test_list"][:SHOWN_TESTS])
     question = f"{row['text'].strip()}\nThe code must pass these tests:\n{shown}"
     code = row["code"].replace("\r\n", "\n").strip()
@@ -106,22 +115,27 @@ def read_mbpp(row, salvage):
 
 
 def read_test(line):
-    """(function, [arguments], expected) of `assert f(1, [2]) == 3`, or None: values are read, never run."""
+    """(function, [arguments], expected value) of `assert f(1, [2]) == 3`, or None for any other line. The
+    values are parsed, never run."""
     try:
+        # exactly one statement with exactly one comparison
         (statement,) = ast.parse(line.strip()).body
         comparison = statement.test
-        call, (expected,) = comparison.left, comparison.comparators
+        call = comparison.left
+        (expected,) = comparison.comparators
         equality = isinstance(statement, ast.Assert) and isinstance(comparison.ops[0], ast.Eq)
         if not equality or call.keywords:
             return None
-        return call.func.id, [ast.literal_eval(part) for part in call.args], ast.literal_eval(expected)
+        arguments = [*map(ast.literal_eval, call.args)]
+        return call.func.id, arguments, ast.literal_eval(expected)
+    # a line of another shape lacks these attributes; nesting can exhaust the parser
     except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
         return None
 
 
 def read_preference(row, salvage):
     if row["chosen"] == row["rejected"]:
-        raise Bad("chosen and rejected are the same")
+        raise BadRow("chosen and rejected are the same")
     return {name: row[name] for name in ("question", "chosen", "rejected")} | {"kind": "open"}
 
 
@@ -129,10 +143,12 @@ def read_judged(row, salvage):
     return {name: row[name] for name in ("question", "reply", "good")} | {"kind": "open"}
 
 
-READERS = {  # columns of each form -> its reader (row, salvage); the most telling columns first
+# columns of each form -> its reader (row, salvage); forms with more telling columns come first, as a row may
+# have the columns of several
+READERS = {
     ("question", "chosen", "rejected"): read_preference,
     ("question", "reply", "good"): read_judged,
-    ("question", "reasoning", "answer"): read_own,
+    ("question", "reasoning", "answer"): read_plain,
     ("text", "code", "test_list"): read_mbpp,
     ("prompt", "response"): read_think,
     ("question", "answer"): read_gsm8k,

@@ -3,12 +3,14 @@
     problem = make(np.random.default_rng(0), "story", level=1)
     problem["question"], problem["trace"], problem["answer"]
 
-Traces are for a very small model. Every step is a copy or a fact of the tables, numbers come apart into tens
-and units, the same idea has the same words everywhere, and the last words of a trace are the answer. `hasty`
-answers the same questions without working: imitation learns from both, reinforcement has to tell them apart.
+The traces are made for a very small model. Every step is a copy or a fact from the tables, numbers are split
+into tens and units, the same idea always has the same words, and the last words of a trace are the answer.
+`hasty_answer` answers the same questions without working: imitation learns from both kinds, and reinforcement
+has to tell them apart.
 
-A new family is a function (rng, level) -> (slots, trace, answer), its sentences in SENTENCES and a row of
-FAMILIES. It needs 2,000 different questions at level 1 and 20,000 at level 2: fewer are soon all known."""
+A new family is a function (rng, level) -> (slots, trace, answer), its sentences in SENTENCES and an entry in
+FAMILIES. It needs 2,000 different questions at level 1 and 20,000 at level 2: a model soon knows fewer by
+heart."""
 
 import re
 import zlib
@@ -18,25 +20,30 @@ from itertools import accumulate, groupby
 
 import numpy as np
 
-OPEN = 0.1  # share of the family whose answers cannot be checked
-HASTY = "Quickly: {}."
+OPEN = 0.1  # share of problems from the family "open", whose answers cannot be checked
+HASTY_TRACE = "Quickly: {}."
 NAMES = "Ann Ben Cara Dan Eva Finn Gina Hugo Ida Jon Kim Leo".split()
 THINGS = "ball book cake card cup hat key pen shell stamp stone toy".split()
 ROLES = "baker dancer doctor driver farmer painter sailor singer teacher writer".split()
-LETTERS = "b c d e f g h k m n r s".split()  # without those that are words or signs
+LETTERS = "b c d e f g h k m n r s".split()  # without letters that are words or signs, such as a and x
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
-LENGTHS = dict(zip(MONTHS, (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)))  # no leap years
-UNITS = (  # large, small, small ones in a large one, most large ones
+LENGTHS = dict.fromkeys(MONTHS, 31)
+LENGTHS |= dict.fromkeys("April June September November".split(), 30)
+LENGTHS["February"] = 28  # no leap years
+# large unit, small unit, how many small make a large one, largest number of large ones
+UNITS = (
     "hours minutes 60 9, minutes seconds 60 9, days hours 24 9, years months 12 9, weeks days 7 40, "
     "meters centimeters 100 40, dollars cents 100 40"
 ).split(", ")
-ORDERS = (  # more, less, most, least
+# more, less, most, least
+ORDERS = (
     "taller shorter tallest shortest, older younger oldest youngest, faster slower fastest slowest"
 ).split(", ")
 GAINS = ("gets {} more.", "finds {} more.", "buys {} more.")
 LOSSES = ("loses {}.", "gives away {}.", "sells {}.")
-SUBJECTS = {  # of the open questions, with what there is to say
+# subjects of the open questions and the model answer about each
+SUBJECTS = {
     "music": "it makes people happy",
     "bread": "it is warm and easy to share",
     "snow": "it is white and quiet",
@@ -45,9 +52,9 @@ SUBJECTS = {  # of the open questions, with what there is to say
     "the sky": "it is blue and never ends",
     "the moon": "it makes the night white",
 }
-# The sentences of each family, the last one for evaluation only: its words stand in usual sentences, so what
-# is new is the sentence. Slots are those that the family draws, and {name}, {friend} and {things} for all.
-SENTENCES = """
+# The sentences of each family. The last one is for evaluation only: its words all occur in other sentences,
+# so only the sentence is new. A family fills its own slots; {name}, {friend} and {things} are there for all.
+SENTENCE_TABLE = """
 story: {name} has {start} {things}. {moves} How many {things} does {name} have now?
   There are {start} {things} in the box of {name}. {moves} How many {things} are in the box now?
   {name} starts with {start} {things}. {moves} How many {things} are there now?
@@ -112,75 +119,98 @@ open: {name} asks: what is good about {subject} in {when}?
   What does {name} say about {subject} in {when}?
   {name} writes to {friend} about {subject} in {when}. What does {name} write?
   Say to {name} what is good about {subject} in {when}."""
-SENTENCES = dict(part.split(": ", 1) for part in re.split(r"\n(?=\w)", SENTENCES)[1:])
-SENTENCES = {name: text.split("\n  ") for name, text in SENTENCES.items()}
+SENTENCES = {}
+for entry in re.split(r"\n(?=\w)", SENTENCE_TABLE)[1:]:
+    name, texts = entry.split(": ", 1)
+    SENTENCES[name] = texts.split("\n  ")
 
 # ------------------------------------------------------------------------------------------------ draws
 between = lambda rng, low, high: int(rng.integers(low, high + 1))
 pick = lambda rng, items: items[rng.integers(len(items))]
 sample = lambda rng, items, n: [items[i] for i in rng.permutation(len(items))[:n]]  # n different ones
-listed = lambda items: ", ".join(map(str, items))
+join = lambda items: ", ".join(map(str, items))
 
 
-def aside(rng, items, answer):
-    """The items with the answer last only half as often as by chance: to copy what stands last pays less."""
+def move_from_end(rng, items, answer):
+    """If the answer is the last item, swap it with the first item in half of the cases, so that copying the
+    last item pays less."""
     if items[-1] == answer and rng.random() < 0.5:
         items[0], items[-1] = items[-1], items[0]
     return items
 
 
 def changes(rng, total, n, top):
-    """(sentences, trace, new total, signed numbers) of n gains and losses that keep it from 5 to top."""
-    told, steps, found = [], [], []
+    """n gains and losses that keep a total between 5 and `top`: (their sentences, their trace, the new total,
+    their signed numbers)."""
+    sentences = []
+    steps = []
+    amounts = []
     for _ in range(n):
-        more, less = min(95, top - total), min(95, total - 5)
-        gain = more >= 5 and (less < 5 or rng.random() < 0.5)
-        x, verbs = between(rng, 5, more if gain else less), GAINS if gain else LOSSES
-        told.append("{name} " + pick(rng, verbs).format(x))
-        steps.append(plus(total, x) if gain else minus(total, x))
-        found.append(x if gain else -x)
-        total += found[-1]
-    return " ".join(told), " ".join(steps), total, found
+        most_gain = min(95, top - total)
+        most_loss = min(95, total - 5)
+        gain = most_gain >= 5 and (most_loss < 5 or rng.random() < 0.5)
+        amount = between(rng, 5, most_gain if gain else most_loss)
+        sentence = pick(rng, GAINS if gain else LOSSES)
+        sentences.append("{name} " + sentence.format(amount))
+        steps.append(addition(total, amount) if gain else subtraction(total, amount))
+        amounts.append(amount if gain else -amount)
+        total += amounts[-1]
+    return " ".join(sentences), " ".join(steps), total, amounts
 
 
 # ------------------------------------------------------------------------------------------------ steps
 def chain(*values):
-    """An equation, without what repeats the value before it; a pair is of tens and units to be added."""
+    """An equation of the values; a value that equals the one before it is left out. A pair is written as a
+    sum or difference, or as one number where a part is 0."""
     texts = []
-    for x in values:
-        if isinstance(x, tuple):
-            x = f"{x[0]} {'+' if x[1] > 0 else '-'} {abs(x[1])}" if all(x) else sum(x)
-        texts.append(str(x))
+    for value in values:
+        if isinstance(value, tuple):
+            a, b = value
+            value = f"{a} {'+' if b > 0 else '-'} {abs(b)}" if a and b else a + b
+        texts.append(str(value))
     return " = ".join(text for text, _ in groupby(texts)) + "."
 
 
-def plus(a, b):
+def addition(a, b):
     """47 + 35 = 70 + 12 = 82."""
-    return chain(f"{a} + {b}", ((a // 10 + b // 10) * 10, a % 10 + b % 10), a + b)
+    tens = (a // 10 + b // 10) * 10
+    units = a % 10 + b % 10
+    return chain(f"{a} + {b}", (tens, units), a + b)
 
 
-def minus(a, b):
+def subtraction(a, b):
     """300 - 156 = 200 - 56 = 150 - 6 = 144."""
-    c, d = a - b // 100 * 100, b % 100
-    return chain(f"{a} - {b}", (c, -d), ((c // 10 - d // 10) * 10, c % 10 - d % 10), a - b)
+    # hundreds first, then tens, then units; the units may stay negative: 82 - 47 = 40 - 5 = 35
+    rest = a - b // 100 * 100
+    small = b % 100
+    tens = (rest // 10 - small // 10) * 10
+    units = rest % 10 - small % 10
+    return chain(f"{a} - {b}", (rest, -small), (tens, units), a - b)
 
 
-def times(a, b):
-    """48 x 7 = 280 + 56 = 330 + 6 = 336. One of the two is round, or b below 10."""
-    tens, units = a // 10 * 10 * b, a % 10 * b
-    return chain(f"{a} x {b}", (tens, units), (tens + units // 10 * 10, units % 10) if tens else units, a * b)
+def multiplication(a, b):
+    """48 x 7 = 280 + 56 = 330 + 6 = 336. Either one factor is a multiple of 10 or b is below 10."""
+    tens = a // 10 * 10 * b
+    units = a % 10 * b
+    # the tens of the second product join the first, so that the last sum only adds a digit
+    last = (tens + units // 10 * 10, units % 10) if tens else units
+    return chain(f"{a} x {b}", (tens, units), last, a * b)
 
 
-def divided(a, b):
+def division(a, b):
     """112 / 8 = 80 / 8 + 32 / 8 = 10 + 4 = 14."""
-    tens, units = a // b // 10 * 10, a // b % 10
-    if b == 10 or not tens or not units:
-        return chain(f"{a} / {b}", a // b)
-    return chain(f"{a} / {b}", f"{tens * b} / {b} + {units * b} / {b}", (tens, units), a // b)
+    quotient = a // b
+    tens = quotient // 10 * 10
+    units = quotient % 10
+    # with one part only there is nothing to split; a division by 10 is a fact of its own
+    if b == 10 or not (tens and units):
+        return chain(f"{a} / {b}", quotient)
+    return chain(f"{a} / {b}", f"{tens * b} / {b} + {units * b} / {b}", (tens, units), quotient)
 
 
 # ------------------------------------------------------------------------------------------------ families
-# (rng, level) -> slots, trace, answer
+# Each is a function (rng, level) -> slots, trace, answer. Draws stay in their order, also those that a level
+# does not use: otherwise every seed makes other problems.
 def story(rng, level):
     start = between(rng, 12, 90)
     moves, trace, total, _ = changes(rng, start, level, 99)
@@ -188,79 +218,96 @@ def story(rng, level):
 
 
 def product(rng, level):
-    a, b = between(rng, 11, 99), between(rng, 2, 9)
-    moves, trace, total, found = changes(rng, a * b, level - 1, 999)
+    a = between(rng, 11, 99)
+    b = between(rng, 2, 9)
+    moves, trace, total, amounts = changes(rng, a * b, level - 1, 999)
     terms = [pick(rng, (f"{a} times {b}", f"{b} times {a}"))]
-    terms += [f"plus {x}" if x > 0 else f"minus {-x}" for x in found]
-    return {"a": a, "b": b, "moves": moves, "terms": " ".join(terms)}, f"{times(a, b)} {trace}", total
+    for amount in amounts:
+        terms.append(f"plus {amount}" if amount > 0 else f"minus {-amount}")
+    # serves two families: rate tells the moves as sentences, product as terms
+    slots = {"a": a, "b": b, "moves": moves, "terms": " ".join(terms)}
+    return slots, f"{multiplication(a, b)} {trace}", total
 
 
 def coins(rng, level):
     first, second = sample(rng, THINGS, 2)
-    n, a, b = between(rng, 2, 5), between(rng, 11, 49 if level == 3 else 95), between(rng, 11, 95)
-    goods = f"a {first} at {a} cents"
-    total = a
+    n = between(rng, 2, 5)
+    # level 3 buys up to five of them, so one costs less
+    price = between(rng, 11, 49 if level == 3 else 95)
+    second_price = between(rng, 11, 95)
+    goods = f"a {first} at {price} cents"
+    total = price
     steps = []
     if level == 3:
-        goods = f"{n} {first}s at {a} cents each"
-        total = a * n
-        steps.append(times(a, n))
+        goods = f"{n} {first}s at {price} cents each"
+        total = price * n
+        steps.append(multiplication(price, n))
     if level > 1:
-        goods += f" and a {second} at {b} cents"
-        steps.append(plus(total, b))
-        total += b
+        goods += f" and a {second} at {second_price} cents"
+        steps.append(addition(total, second_price))
+        total += second_price
+    # the next full dollar, or half a dollar where that is enough
     pay = 50 if total < 50 and rng.random() < 0.5 else total // 100 * 100 + 100
-    return {"goods": goods, "pay": pay}, " ".join([*steps, minus(pay, total)]), pay - total
+    steps.append(subtraction(pay, total))
+    return {"goods": goods, "pay": pay}, " ".join(steps), pay - total
 
 
 def fraction(rng, level):
     percent = level == 3 and rng.random() < 0.5
-    k = 10 if percent else between(rng, 2 if level == 1 else 3, 9)
-    each = between(rng, 2, 19 if level == 3 else 12)
-    j = 1 if level == 1 else between(rng, 2, k - 1)
-    n = each * k
-    answer = each * j
-    part = f"{10 * j} percent" if percent else f"{j}/{k}"
+    denominator = 10 if percent else between(rng, 2 if level == 1 else 3, 9)
+    each = between(rng, 2, 19 if level == 3 else 12)  # things in one part
+    numerator = 1 if level == 1 else between(rng, 2, denominator - 1)
+    n = each * denominator
+    answer = each * numerator
+    part = f"{10 * numerator} percent" if percent else f"{numerator}/{denominator}"
     fate = "given away"
-    steps = [divided(n, k)]
+    steps = [division(n, denominator)]
     if level > 1:
-        steps.append(times(each, j))
+        steps.append(multiplication(each, numerator))
     if level == 3:
         fate = "left"
-        steps.append(minus(n, answer))
+        steps.append(subtraction(n, answer))
         answer = n - answer
     return {"n": n, "part": part, "fate": fate}, " ".join(steps), answer
 
 
 def units(rng, level):
     large, small, size, most = pick(rng, UNITS).split()
-    size, most = int(size), int(most)
-    n, top = between(rng, 4 if level == 3 else 2, most), size // 2 if level == 3 else size - 1
-    m, extra, more = between(rng, 2, top), between(rng, 2, top), between(rng, 2, max(n - 2, 2))
+    size = int(size)
+    n = between(rng, 4 if level == 3 else 2, int(most))
+    # level 3 adds two small amounts, which together make at most one large unit
+    top = size // 2 if level == 3 else size - 1
+    first = between(rng, 2, top)
+    second = between(rng, 2, top)
+    moved = between(rng, 2, max(n - 2, 2))  # large units of the second amount at level 3
     amount = f"{n} {large}"
     total = n * size
-    steps = [f"{large} to {small}: x {size}. {times(max(n, size), min(n, size))}"]
+    steps = [f"{large} to {small}: x {size}. {multiplication(max(n, size), min(n, size))}"]
     if level == 2:
-        amount += f" and {m} {small}"
-        steps.append(plus(total, m))
-        total += m
+        amount += f" and {first} {small}"
+        steps.append(addition(total, first))
+        total += first
     if level == 3:
-        amount = f"{n - more} {large} and {m} {small} plus {more} {large} and {extra} {small}"
-        steps = [plus(n - more, more), *steps, plus(m, extra), plus(total, m + extra)]
-        total += m + extra
+        amount = f"{n - moved} {large} and {first} {small} plus {moved} {large} and {second} {small}"
+        both = first + second
+        steps = [addition(n - moved, moved), *steps, addition(first, second), addition(total, both)]
+        total += both
     return {"amount": amount, "small": small}, " ".join(steps), total
 
 
 def clock(rng, level):
-    hour, minute = between(rng, *((1, 12), (1, 12), (12, 23))[level - 1]), between(rng, 0, 59)
-    hours, minutes = (0, between(rng, 2, 9), between(rng, 10, 19))[level - 1], between(rng, 5, 59)
+    # only level 3 may pass midnight
+    hour = between(rng, 12, 23) if level == 3 else between(rng, 1, 12)
+    minute = between(rng, 0, 59)
+    hours = (0, between(rng, 2, 9), between(rng, 10, 19))[level - 1]
+    minutes = between(rng, 5, 59)
     duration = f"{minutes} minutes"
     terms = [hour]
     if hours:
         duration = f"{hours} hours and {duration}"
         terms.append(hours)
     total = minute + minutes
-    steps = [plus(minute, minutes)]
+    steps = [addition(minute, minutes)]
     if total >= 60:
         steps.append(f"{total} - 60 = {total - 60}.")
         terms.append(1)
@@ -274,120 +321,155 @@ def clock(rng, level):
 
 
 def date(rng, level):
-    month, day = pick(rng, MONTHS), between(rng, 1, 20 if level == 1 else 28)
+    month = pick(rng, MONTHS)
+    day = between(rng, 1, 20 if level == 1 else 28)
     left = LENGTHS[month] - day
-    n = between(rng, *((2, left), (left + 1, left + 28), (40, 65))[level - 1])
-    slots, steps, total = {"date": f"{month} {day}", "n": n}, [plus(day, n)], day + n
+    # level 1 stays in the month, level 2 ends in the next, level 3 goes further
+    low, high = ((2, left), (left + 1, left + 28), (40, 65))[level - 1]
+    n = between(rng, low, high)
+    slots = {"date": f"{month} {day}", "n": n}
+    steps = [addition(day, n)]
+    total = day + n
     while total > LENGTHS[month]:
-        steps.append(f"{month} {LENGTHS[month]}: {minus(total, LENGTHS[month])}")
-        total, month = total - LENGTHS[month], MONTHS[(MONTHS.index(month) + 1) % 12]
+        steps.append(f"{month} {LENGTHS[month]}: {subtraction(total, LENGTHS[month])}")
+        total -= LENGTHS[month]
+        month = MONTHS[(MONTHS.index(month) + 1) % 12]
     return slots, f"{' '.join(steps)} {month} {LENGTHS[month]}: {month} {total}.", f"{month} {total}"
 
 
 def weekday(rng, level):
-    i, month = between(rng, 0, 6), pick(rng, MONTHS)
-    n = rest = between(rng, *((2, 13), (14, 69), (70, 365))[level - 1])
-    slots, steps = {"day": f"{DAYS[i]}, {month} {between(rng, 1, LENGTHS[month])}", "n": n}, []
+    start = between(rng, 0, 6)
+    month = pick(rng, MONTHS)
+    low, high = ((2, 13), (14, 69), (70, 365))[level - 1]
+    n = between(rng, low, high)
+    # the date beside the day has no effect on the answer
+    slots = {"day": f"{DAYS[start]}, {month} {between(rng, 1, LENGTHS[month])}", "n": n}
+    rest = n
+    steps = []
     for size in (70, 7) if level == 3 else (7,):
         steps.append(chain(f"{rest} - {rest // size * size}", rest % size))
         rest %= size
-    walk = listed(f"{k} {DAYS[(i + k) % 7]}" for k in range(rest + 1))
-    return slots, f"{' '.join(steps)} {walk}.", DAYS[(i + rest) % 7]
+    walk = join(f"{k} {DAYS[(start + k) % 7]}" for k in range(rest + 1))
+    return slots, f"{' '.join(steps)} {walk}.", DAYS[(start + rest) % 7]
 
 
 def largest(rng, level):
-    low, (ask, best) = 100 if level == 3 else 10, pick(rng, (("largest", max), ("smallest", min)))
+    low = 100 if level == 3 else 10
+    ask, best = pick(rng, (("largest", max), ("smallest", min)))
     items = sample(rng, range(low, 10 * low), (3, 4, 6)[level - 1])
-    items = aside(rng, items, best(items))
-    kept = [*accumulate(items, best)]
-    steps = " ".join(f"{a} or {x}: {b}." for a, x, b in zip(kept, items[1:], kept[1:]))
-    return {"ask": ask, "list": listed(items)}, f"{ask}: {steps}", kept[-1]
+    items = move_from_end(rng, items, best(items))
+    # compared one by one: the best so far, the next item, the better of the two
+    records = [*accumulate(items, best)]
+    steps = " ".join(f"{a} or {x}: {b}." for a, x, b in zip(records, items[1:], records[1:]))
+    return {"ask": ask, "list": join(items)}, f"{ask}: {steps}", records[-1]
 
 
 def odd(rng, level):
-    names, ask, low = ("even", "odd"), between(rng, 0, 1), 100 if level == 3 else 10
-    one = pick(rng, range(low + ask, 10 * low, 2))
-    others = sample(rng, range(low + 1 - ask, 10 * low, 2), level + 2)
-    items = aside(rng, sample(rng, [one, *others], level + 3), one)
-    trace = f"{listed(f'{x} {names[x % 2]}' for x in items)}. So {one}."
-    return {"ask": names[ask], "list": listed(items)}, trace, one
+    names = ("even", "odd")
+    parity = between(rng, 0, 1)
+    low = 100 if level == 3 else 10
+    answer = pick(rng, range(low + parity, 10 * low, 2))
+    others = sample(rng, range(low + 1 - parity, 10 * low, 2), level + 2)
+    items = move_from_end(rng, sample(rng, [answer, *others], level + 3), answer)
+    steps = join(f"{x} {names[x % 2]}" for x in items)
+    return {"ask": names[parity], "list": join(items)}, f"{steps}. So {answer}.", answer
 
 
 def sort(rng, level):
-    items, down = sample(rng, range(10, 100), level + 2), between(rng, 0, 1)
-    steps = [listed(sorted(items[: i + 1], reverse=down)) for i in range(len(items))]  # each with one more
+    items = sample(rng, range(10, 100), level + 2)
+    down = between(rng, 0, 1)
+    # insertion sort: each step sorts one item more
+    steps = [join(sorted(items[: i + 1], reverse=down)) for i in range(len(items))]
     order = "largest to smallest" if down else "smallest to largest"
-    return {"list": listed(items), "order": order}, ". ".join(steps) + ".", steps[-1]
+    return {"list": join(items), "order": order}, ". ".join(steps) + ".", steps[-1]
 
 
 def order(rng, level):
     more, less, most, least = pick(rng, ORDERS).split()
-    people = sample(rng, NAMES, level + 2)
+    people = sample(rng, NAMES, level + 2)  # in the true order
+    # level 3 turns half of the clauses round: "Ben is shorter than Ann."
     turned = rng.random(level + 1) < (0.5 if level == 3 else 0)
-    pairs = zip(turned, people, people[1:])
-    clauses = [f"{b} is {less} than {a}." if turn else f"{a} is {more} than {b}." for turn, a, b in pairs]
+    clauses = []
+    for turn, a, b in zip(turned, people, people[1:]):
+        clauses.append(f"{b} is {less} than {a}." if turn else f"{a} is {more} than {b}.")
     ask, answer = pick(rng, ((most, people[0]), (least, people[-1])))
     slots = {"clauses": " ".join(sample(rng, clauses, len(clauses))), "ask": ask}
-    return slots, f"{most} {listed(people)} {least}. So {answer}.", answer
+    return slots, f"{most} {join(people)} {least}. So {answer}.", answer
 
 
 def logic(rng, level):
-    *path, x, y = sample(rng, ROLES, level + 3)
-    verdict, any_word = pick(rng, ("yes", "no", "unknown")), pick(rng, ("Every", "No"))
-    words = ["Every"] * (level - 1) + [{"yes": "Every", "no": "No"}.get(verdict, any_word)]
+    *path, role, other = sample(rng, ROLES, level + 3)
+    verdict = pick(rng, ("yes", "no", "unknown"))
+    any_word = pick(rng, ("Every", "No"))
+    last_word = {"yes": "Every", "no": "No"}.get(verdict, any_word)
+    words = ["Every"] * (level - 1) + [last_word]
     rules = [f"{word} {a} is a {b}." for word, a, b in zip(words, path, path[1:])]
-    beside = f"{pick(rng, ('Every', 'No'))} {x} is a {y}."  # no word on one who is not known to be an x
+    # a rule about a role that nobody is known to have: nothing follows from it
+    beside = f"{pick(rng, ('Every', 'No'))} {role} is a {other}."
     first = f"{{name}} is a {path[0]}."
     goal = path[-1]
     steps = [first, *rules]
     if verdict == "unknown":
-        goal = y
+        goal = other
         steps.append(f"Nothing about a {goal}.")
     facts = " ".join([first, *sample(rng, [*rules, beside], level + 1)])
     return {"facts": facts, "goal": goal}, f"{' '.join(steps)} So {verdict}.", verdict
 
 
 def count(rng, level):
-    used = sample(rng, LETTERS, 3)
-    letters = [used[i] for i in rng.integers(3, size=(5, 8, 12)[level - 1])]
+    alphabet = sample(rng, LETTERS, 3)
+    letters = [alphabet[i] for i in rng.integers(3, size=(5, 8, 12)[level - 1])]
     letter = pick(rng, letters)
     total = letters.count(letter)
-    steps = listed(f"{x} {letters[: i + 1].count(letter)}" for i, x in enumerate(letters))
+    # each letter with the count so far
+    steps = join(f"{x} {letters[: i + 1].count(letter)}" for i, x in enumerate(letters))
     return {"letters": " ".join(letters), "letter": letter}, f"{letter}: {steps}. So {total}.", total
 
 
 def about(rng, level):
-    subject, month, day = pick(rng, [*SUBJECTS]), pick(rng, MONTHS), pick(rng, DAYS)
+    subject = pick(rng, [*SUBJECTS])
+    month = pick(rng, MONTHS)
+    day = pick(rng, DAYS)
     trace = f"This is about {subject}. What is good: {SUBJECTS[subject]}."
     return {"subject": subject, "when": f"{month} on {day}" if level > 1 else month}, trace, SUBJECTS[subject]
 
 
 # ------------------------------------------------------------------------------------------------ table
-# problem -> wrong answers that one might give; the right one may be among them
-def near(problem):
-    """The last number of the answer changed a little; times and dates stay such."""
+# Functions problem -> wrong answers that look plausible; the right answer may be among them.
+def near_numbers(problem):
+    """The answer with its last number changed a little; a time stays a time and a date a date."""
     head, last = re.fullmatch(r"(.*?)(\d+)", problem["answer"]).groups()
     digits, top = {"clock": (2, 59), "date": (1, 28)}.get(problem["family"], (1, np.inf))
-    values = [int(last) + d for d in (-10, -2, -1, 1, 2, 10)]
-    return [f"{head}{x:0{digits}}" for x in values if 0 < x <= top]
+    values = [int(last) + change for change in (-10, -2, -1, 1, 2, 10)]
+    return [f"{head}{value:0{digits}}" for value in values if 0 < value <= top]
 
 
-def swapped(problem):
-    """Two neighbours in the other order."""
+def exchanged_neighbours(problem):
+    """The list with two neighbours exchanged, for each pair of them."""
     items = problem["answer"].split(", ")
-    return [listed([*items[:i], items[i + 1], items[i], *items[i + 2 :]]) for i in range(len(items) - 1)]
+    answers = []
+    for i in range(len(items) - 1):
+        exchanged = items.copy()
+        exchanged[i] = items[i + 1]
+        exchanged[i + 1] = items[i]
+        answers.append(join(exchanged))
+    return answers
 
 
-number = lambda problem: re.findall(r"\d+", problem["question"])
-person = lambda problem: [x for x in re.findall(r"\w+", problem["question"]) if x in NAMES]
-neighbour = lambda problem: [DAYS[(DAYS.index(problem["answer"]) + d) % 7] for d in (-2, -1, 1, 2)]
+numbers_asked = lambda problem: re.findall(r"\d+", problem["question"])
+people_asked = lambda problem: [word for word in re.findall(r"\w+", problem["question"]) if word in NAMES]
+
+
+def near_days(problem):
+    i = DAYS.index(problem["answer"])
+    return [DAYS[(i + k) % 7] for k in (-2, -1, 1, 2)]
 
 
 @dataclass
 class Family:
     draw: Callable  # (rng, level) -> slots, trace, answer
-    kind: str = "number"  # of the answer: or "text", "list", "open"
-    wrong: Callable = near  # problem -> answers
+    kind: str = "number"  # kind of the answer: number, text, list or open
+    wrong: Callable = near_numbers  # problem -> wrong answers
 
 
 FAMILIES = {
@@ -399,11 +481,11 @@ FAMILIES = {
     "units": Family(units),
     "clock": Family(clock, "text"),
     "date": Family(date, "text"),
-    "weekday": Family(weekday, "text", neighbour),
-    "largest": Family(largest, wrong=number),
-    "odd": Family(odd, wrong=number),
-    "sort": Family(sort, "list", swapped),
-    "order": Family(order, "text", person),
+    "weekday": Family(weekday, "text", near_days),
+    "largest": Family(largest, wrong=numbers_asked),
+    "odd": Family(odd, wrong=numbers_asked),
+    "sort": Family(sort, "list", exchanged_neighbours),
+    "order": Family(order, "text", people_asked),
     "logic": Family(logic, "text", lambda problem: ["yes", "no", "unknown"]),
     "count": Family(count),
     "open": Family(about, "open", lambda problem: [*SUBJECTS.values()]),
@@ -413,26 +495,39 @@ CHECKED = [name for name in FAMILIES if name != "open"]
 
 # ------------------------------------------------------------------------------------------------ problems
 def make(rng, family=None, level=None, unseen=False):
-    """A problem, by default of any family and any level from 1 to 3; `unseen`: as training never puts it."""
+    """A problem, by default of any family and any level from 1 to 3; with `unseen` in the sentence that
+    training never shows."""
     if family is None:
         family = "open" if rng.random() < OPEN else pick(rng, CHECKED)
-    one, level = FAMILIES[family], level or between(rng, 1, 3)
-    slots, trace, answer = one.draw(rng, level)
-    slots["name"], slots["friend"], slots["things"] = *sample(rng, NAMES, 2), pick(rng, THINGS) + "s"
+    level = level or between(rng, 1, 3)
+    slots, trace, answer = FAMILIES[family].draw(rng, level)
+    slots["name"], slots["friend"] = sample(rng, NAMES, 2)
+    slots["things"] = pick(rng, THINGS) + "s"
     *usual, new = SENTENCES[family]
-    # twice, as slots may hold {name} themselves, and without the space that an empty one leaves
-    fill = lambda text: " ".join(text.format(**slots).format(**slots).split())
-    problem = {"question": fill(new if unseen else pick(rng, usual)), "trace": fill(trace)}
-    return problem | {"answer": str(answer), "family": family, "level": level, "kind": one.kind}
+
+    def fill(text):
+        # format twice, as a slot may itself contain {name}; an empty slot leaves a second space
+        return " ".join(text.format(**slots).format(**slots).split())
+
+    return {
+        "question": fill(new if unseen else pick(rng, usual)),
+        "trace": fill(trace),
+        "answer": str(answer),
+        "family": family,
+        "level": level,
+        "kind": FAMILIES[family].kind,
+    }
 
 
-def hasty(problem, rng, right=0.35):
-    """(trace, answer) of one who does not work it out: right for the share `right`, else plausibly wrong."""
+def hasty_answer(problem, rng, right=0.35):
+    """(trace, answer) without any working: right in a share `right` of the cases, else plausible but
+    wrong."""
     answer = problem["answer"]
     if rng.random() >= right:
-        answer = pick(rng, [x for x in FAMILIES[problem["family"]].wrong(problem) if x != answer])
-    return HASTY.format(answer), answer
+        candidates = FAMILIES[problem["family"]].wrong(problem)
+        answer = pick(rng, [candidate for candidate in candidates if candidate != answer])
+    return HASTY_TRACE.format(answer), answer
 
 
-# Is the question kept for evaluation? A function of its text, so that no seed can mix the two.
-held_out = lambda question: zlib.crc32(question.encode()) % 10 == 0
+# Whether a question is kept for evaluation. It depends on the text alone, so no seed can mix the splits.
+is_held_out = lambda question: zlib.crc32(question.encode()) % 10 == 0

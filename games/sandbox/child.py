@@ -1,7 +1,7 @@
 """The sandbox's other interpreter: a zygote that forks children, and a child that runs programs.
 
-games/sandbox/sandbox.py starts it and says how it works. Read `zygote` first, at the end, then `child` and
-Runner."""
+games/sandbox/sandbox.py starts it and explains the whole. Read `zygote` first, at the end of the file, then
+`child`, then Runner."""
 
 import builtins
 import gc
@@ -22,16 +22,20 @@ import numpy as np
 from games.sandbox.lockdown import Lock
 from games.sandbox.plain import OUTPUT, as_arrays, pack, unpack
 
-SOURCE = 1 << 16  # characters of a program
+SOURCE = 1 << 16  # longest program in characters
+# The modules that a program may import.
 ALLOWED = """__future__ abc array bisect cmath collections copy dataclasses datetime decimal enum fractions
     functools heapq itertools json math numbers numpy operator queue random re statistics string textwrap
     types typing unicodedata warnings""".split()
-# What those import at their first use, when files are closed.
+# These are imported by the modules above at their first use, when a child can no longer open files.
 PRELOAD = """_strptime collections.abc encodings.ascii encodings.idna encodings.latin_1 linecache numpy.fft
     numpy.linalg numpy.ma numpy.polynomial numpy.random numpy.typing traceback""".split()
+# A child takes no more programs once one of these has a changed attribute.
 WATCHED = "builtins collections copy functools heapq itertools math numpy operator random re string".split()
 
-# By these names and opcodes a program may reach what others use.
+# Names that a program of a shared child may not have, since they could reach the objects that later programs
+# use: all that begin with an underscore except DUNDERS, and TRICKY. The same goes for opcodes that write to
+# objects: TRICKY_CODES.
 DUNDERS = set("__name__ __module__ __qualname__ __doc__ __init__ __annotations__ __future__".split())
 TRICKY = set(
     """ag_code ag_frame as_strided attrgetter breakpoint clear_traps CodeType compile coroutine cr_code
@@ -46,20 +50,22 @@ TRICKY_CODES = {opmap[name] for name in ("STORE_ATTR", "DELETE_ATTR", "MATCH_CLA
 
 
 def tame(code, tricky):
-    """Whether a program looks as if it changed its own namespace only, so that it may share a child."""
-    for name in {part for dotted in code.co_names for part in dotted.split(".")}:
+    """Whether a program seems to change nothing but its own namespace, so that it may share a child. code:
+    the compiled program; tricky: names that it may not have."""
+    for name in ".".join(code.co_names).split("."):  # `import a.b` has the name "a.b"
         if name in tricky or (name.startswith("_") and name.strip("_") and name not in DUNDERS):
             return False
     for constant in code.co_consts:
+        # A string such as "__class__" may become a name at run time.
         if type(constant) is str and "__" in constant and constant not in DUNDERS:
             return False
         if type(constant) is CodeType and not tame(constant, tricky):
             return False
-    return TRICKY_CODES.isdisjoint(code.co_code[::2])
+    return TRICKY_CODES.isdisjoint(code.co_code[::2])  # every other byte is an opcode
 
 
 class Runner:
-    """What a child needs to run programs; made in the zygote."""
+    """What a child needs to run programs. The zygote makes it, so that every child inherits it."""
 
     def __init__(self, config):
         warnings.simplefilter("ignore")
@@ -69,38 +75,44 @@ class Runner:
         self.names = {name: importlib.import_module(module) for name, module in config["names"].items()}
         given = set(config["names"].values())
         allowed = given.union(ALLOWED)
-        real = builtins.__import__
+        original_import = builtins.__import__
 
-        def importer(name, globals=None, locals=None, fromlist=(), level=0):
+        def checked_import(name, globals=None, locals=None, fromlist=(), level=0):
             if level or not (name in allowed or name.split(".")[0] in allowed):
                 raise ImportError(f"module {name} is not allowed")
-            return real(name, globals, locals, fromlist, level)
+            return original_import(name, globals, locals, fromlist, level)
 
-        self.builtins = {**vars(builtins), "__import__": importer}
-        holds = ModuleType, dict, list, set, np.ndarray
-        modules = [vars(sys.modules[name]) for name in allowed.union(PRELOAD, ["builtins"])]
-        inside = {name for module in modules for name, thing in module.items() if isinstance(thing, holds)}
+        self.builtins = {**vars(builtins), "__import__": checked_import}
+
+        # Attributes of modules that hold changeable objects are tricky as well.
+        changeable = ModuleType, dict, list, set, np.ndarray
+        inside = set()
+        for module in allowed.union(PRELOAD, ["builtins"]):
+            attributes = vars(sys.modules[module])
+            inside |= {name for name, thing in attributes.items() if isinstance(thing, changeable)}
         self.tricky = TRICKY | (inside - allowed - set(self.names) - {"abc", "fft", "linalg", "random"})
-        watched = [sys.modules, *[vars(sys.modules[name]) for name in given.union(WATCHED)]]
-        self.before = [(names, dict(names)) for names in watched]
+        watched = [vars(sys.modules[module]) for module in given.union(WATCHED)]
+        self.before = [(names, dict(names)) for names in (sys.modules, *watched)]
 
     def run(self, job):
-        """[kind, message, whether the child should stop] of a job, and the JSON of its values."""
+        """Run a job: ([kind, message, whether the child should stop], its values as JSON)."""
         try:
             if len(job["source"]) > SOURCE:
                 raise SyntaxError(f"more than {SOURCE} characters")
             code = compile(job["source"].removeprefix("\ufeff"), "<program>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            # A SyntaxError leaves the interpreter as it was; after the others the child should stop.
             return ["syntax", last_line(error), not isinstance(error, SyntaxError)], "null"
         if job["shared"] and not tame(code, self.tricky):
             return ["alone", "", False], "null"
+
         random.seed(self.seed)
         np.random.seed(self.seed)
         space = {"__name__": "program", "__builtins__": dict(self.builtins), **self.names}
         kind = "ok"
         message = ""
         values = []
-        writing = False
+        writing = False  # says in whose code an exception came up: ours that packs values, or the program's
         try:
             exec(code, space)
             for name, arguments in job["calls"]:
@@ -110,29 +122,37 @@ class Runner:
                     raise NameError(f"the program defines no {name}")
                 value = space[name](*(as_arrays(arguments) if job["arrays"] else arguments))
                 writing = True
-                values.append(pack(value))  # a copy, at once: it may change later
+                values.append(pack(value))  # a copy made now, for later calls may change the value
             text = json.dumps(values)  # ValueError for integers of thousands of digits
             if len(text) > OUTPUT - 4096:
                 raise ValueError(f"values of {len(text)} bytes")
-        except BaseException as error:
-            kind = "output" if writing else "import" if isinstance(error, ImportError) else "error"
-            kind = "memory" if isinstance(error, MemoryError) else kind
+        except BaseException as error:  # SystemExit and KeyboardInterrupt are the program's, too
+            kind = "error"
+            if isinstance(error, MemoryError):
+                kind = "memory"
+            elif writing:
+                kind = "output"
+            elif isinstance(error, ImportError):
+                kind = "import"
             message = last_line(error)
             text = "null"
-        stop = job["shared"] and (kind == "memory" or any(now != then for now, then in self.before))
+        stop = job["shared"] and (kind == "memory" or any(now != before for now, before in self.before))
         return [kind, message, bool(stop)], text
 
     def serve(self, source, sink):
-        """Answer jobs until the parent closes the channel."""
+        """Answer jobs until the parent closes the channel. A frame, in either direction, is the parent's
+        random number (16 bytes), the length of the JSON (4 bytes), and the JSON."""
         while head := source.read(20):
+            nonce = head[:16]
             job = json.loads(source.read(struct.unpack("<I", head[16:])[0]))
-            head_of_reply, text = self.run(job)
-            reply = f"[{json.dumps(head_of_reply)}, {text}]".encode()
-            sink.write(head[:16] + struct.pack("<I", len(reply)) + reply)
+            outcome, text = self.run(job)
+            reply = f"[{json.dumps(outcome)}, {text}]".encode()
+            sink.write(nonce + struct.pack("<I", len(reply)) + reply)
             sink.flush()
 
 
 def last_line(error):
+    """The last line of an exception's traceback; its __str__ may be the program's and may fail."""
     try:
         return f"{type(error).__name__}: {error}"[:300]
     except BaseException:
@@ -140,10 +160,12 @@ def last_line(error):
 
 
 def child(lock, steps, runner, channel):
-    """What a forked child does, to its end: it gives up its rights and answers jobs."""
-    exit, write = os._exit, os.write  # a program may replace them
+    """The life of a forked child: it gives up its rights and answers jobs. It writes b"R" when it is ready,
+    or b"E" and the error when it fails. steps: names of methods of the lock."""
+    exit = os._exit  # a program may replace os._exit and os.write
+    write = os.write
     try:
-        os.dup2(channel, 3)  # first, lest the channel be one of the next
+        os.dup2(channel, 3)  # before 0 to 2 are replaced, since the channel may be one of them
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)
@@ -161,20 +183,22 @@ def child(lock, steps, runner, channel):
 
 
 def zygote(config, control):
-    """Fork a child for each b"F" that comes with a socket, and end it for the next or for b"K"."""
+    """Obey the parent's orders: b"F", which comes with a socket, forks a child in place of the present one;
+    b"K" kills the child and sends its exit status back; end of file kills it and ends the zygote."""
     runner = Runner(config)
     lock = Lock(config["memory"], config["cpu"])
     machine = config["machine"] or lock.probe()
     control.sendall(json.dumps(machine).encode() + b"\n")
-    gc.freeze()
-    pid = status = 0
+    gc.freeze()  # the collector of a child need not visit, and so copy, what it has inherited
+    pid = 0  # the child; 0 means none
+    status = 0  # the exit status of the last child
     while True:
         order, channels, _, _ = socket.recv_fds(control, 1, 1)
         if pid:
-            for end in os.killpg, os.kill:
+            for kill in os.killpg, os.kill:
                 try:
-                    end(pid, signal.SIGKILL)
-                except ProcessLookupError:  # of killpg, before the child's setsid
+                    kill(pid, signal.SIGKILL)
+                except ProcessLookupError:  # killpg fails while the child has not yet called setsid
                     pass
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if not order:

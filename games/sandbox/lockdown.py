@@ -1,5 +1,6 @@
-"""How a process gives up its rights for good, by the standard library and ctypes: rlimits, root, new
-privileges, Landlock, seccomp. Each step is a method of Lock; `probe` finds those that this machine has."""
+"""How a process gives up its rights for good, with the standard library and ctypes only: resource limits,
+root, new privileges, Landlock, seccomp. Each step is a method of Lock; `probe` finds the steps that work on
+this machine."""
 
 import ctypes
 import errno
@@ -15,39 +16,52 @@ import sys
 
 NOBODY = 65534
 
-# The architecture and the system calls of a computation: read write close fstat lseek munmap mremap brk
-# madvise rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack pread64 futex sched_yield getpid gettid getuid
-# geteuid getgid getegid clock_gettime clock_getres gettimeofday getrandom getrusage set_robust_list rseq
-# restart_syscall exit exit_group (x86-64: time); mmap and mprotect, which must not ask for executable memory.
+# The system calls that a computation needs, by their numbers on x86-64 and on aarch64, which has no `time`.
+SYSTEM_CALLS = """
+    read              0  63, write             1  64, close             3  57, fstat             5  80,
+    lseek             8  62, munmap           11 215, mremap           25 216, brk              12 214,
+    madvise          28 233, rt_sigaction     13 134, rt_sigprocmask   14 135, rt_sigreturn     15 139,
+    sigaltstack     131 132, pread64          17  67, futex           202  98, sched_yield      24 124,
+    getpid           39 172, gettid          186 178, getuid          102 174, geteuid         107 175,
+    getgid          104 176, getegid         108 177, clock_gettime   228 113, clock_getres    229 114,
+    gettimeofday     96 169, getrandom       318 278, getrusage        98 165, set_robust_list 273  99,
+    rseq            334 293, restart_syscall 219 128, exit             60  93, exit_group      231  94,
+    time            201   -"""
+PLAIN = [call.split() for call in SYSTEM_CALLS.split(",")]
+
+# {machine: (audit architecture, plain calls, mmap and mprotect, which must not ask for executable memory)}
 MACHINES = {
-    "x86_64": (
-        0xC000003E,
-        [0, 1, 3, 5, 8, 11, 25, 12, 28, 13, 14, 15, 131, 17, 202, 24, 39, 186, 102, 107, 104, 108, 228, 229]
-        + [96, 318, 98, 273, 334, 219, 60, 231, 201],
-        [9, 10],
-    ),
-    "aarch64": (
-        0xC00000B7,
-        [63, 64, 57, 80, 62, 215, 216, 214, 233, 134, 135, 139, 132, 67, 98, 124, 172, 178, 174, 175, 176]
-        + [177, 113, 114, 169, 278, 165, 99, 293, 128, 93, 94],
-        [222, 226],
-    ),
+    "x86_64": (0xC000003E, [int(x86) for _, x86, _ in PLAIN], [9, 10]),
+    "aarch64": (0xC00000B7, [int(arm) for _, _, arm in PLAIN if arm != "-"], [222, 226]),
 }
 
 
 def seccomp_filter():
-    """The seccomp program of this machine: ctypes buffers, a sock_fprog and what it points to."""
+    """The seccomp program of this machine: (a struct sock_fprog as bytes, the ctypes buffer with the program
+    that it points to, which must be kept alive).
+
+    An instruction is (operation, jump if true, jump if false, operand). A jump skips so many instructions.
+    The program reads a struct seccomp_data: the number of the call at byte 0, the architecture at 4, the low
+    half of the third argument at 32."""
     arch, plain, memory = MACHINES[platform.machine()]
-    load, equal, above, bits, answer = 0x20, 0x15, 0x35, 0x45, 0x06
-    kill, allow, refuse = 0x80000000, 0x7FFF0000, 0x00050000 | errno.EPERM
-    code = [(load, 0, 0, 4), (equal, 1, 0, arch), (answer, 0, 0, kill), (load, 0, 0, 0)]
-    code += [(above, 0, 1, 0x40000000), (answer, 0, 0, kill)]  # x32's calls
+    load = 0x20  # the word at this byte
+    equal = 0x15
+    above = 0x35  # or equal
+    bits = 0x45  # whether any of these bits is set
+    kill = 0x06, 0, 0, 0x80000000
+    allow = 0x06, 0, 0, 0x7FFF0000
+    refuse = 0x06, 0, 0, 0x00050000 | errno.EPERM
+
+    # The numbers mean other calls on another architecture and in the x32 mode of x86-64 (bit 30): kill both.
+    code = [(load, 0, 0, 4), (equal, 1, 0, arch), kill]
+    code += [(load, 0, 0, 0), (above, 0, 1, 0x40000000), kill]
     for number in plain:
-        code += [(equal, 0, 1, number), (answer, 0, 0, allow)]
+        code += [(equal, 0, 1, number), allow]
     for number in memory:
-        code += [(equal, 0, 4, number), (load, 0, 0, 32), (bits, 0, 1, 4)]  # the third argument has PROT_EXEC
-        code += [(answer, 0, 0, refuse), (answer, 0, 0, allow)]
-    body = b"".join(struct.pack("<HBBI", *line) for line in [*code, (answer, 0, 0, refuse)])
+        # Refuse the third argument if it has PROT_EXEC, which is 4.
+        code += [(equal, 0, 4, number), (load, 0, 0, 32), (bits, 0, 1, 4), refuse, allow]
+    code += [refuse]
+    body = b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
     body = ctypes.create_string_buffer(body, len(body))
     return struct.pack("<HxxxxxxQ", len(body) // 8, ctypes.addressof(body)), body
 
@@ -55,6 +69,7 @@ def seccomp_filter():
 class Lock:
     """The steps by which a child gives up its rights. A step raises OSError where the system lacks it."""
 
+    # step -> what stays open without it, in the order in which a child takes the steps
     LOST = {
         "limits": "no limits of memory, files and processes",
         "user": "programs keep the rights of root",
@@ -64,16 +79,20 @@ class Lock:
     }
 
     def __init__(self, memory, cpu):
+        """memory: bytes that a child may take on top of the zygote's; cpu: seconds of processor time."""
         self.zygote = os.getpid()
         self.libc = ctypes.CDLL(None, use_errno=True)
         known = sys.platform == "linux" and platform.machine() in MACHINES and sys.maxsize > 1 << 32
         self.filter = seccomp_filter() if known else None
         self.limit = dict(AS=memory, CPU=int(cpu), FSIZE=0, NOFILE=8, NPROC=0, CORE=0)
         if sys.platform == "linux":
+            # A child is a copy of this process, and its limit counts what it has inherited.
             with open("/proc/self/statm") as file:
-                self.limit["AS"] += int(file.read().split()[0]) * resource.getpagesize()
+                pages = int(file.read().split()[0])
+            self.limit["AS"] += pages * resource.getpagesize()
 
     def call(self, name, *arguments):
+        """Call a function of libc. Raises OSError if it fails."""
         if sys.platform != "linux":
             raise OSError(errno.ENOSYS, "Linux only")
         result = getattr(self.libc, name)(*arguments)
@@ -84,7 +103,8 @@ class Lock:
     def limits(self):
         for name, limit in self.limit.items():
             number = getattr(resource, "RLIMIT_" + name)
-            hard = resource.getrlimit(number)[1]  # of the caller's shell or cluster: only root may raise it
+            # The shell or the cluster may have set a lower hard limit, which only root can raise.
+            hard = resource.getrlimit(number)[1]
             limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(number, (limit, limit))
 
@@ -94,28 +114,35 @@ class Lock:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
 
-    def privileges(self):  # after `user`, which would undo the first
-        for option, value in (1, signal.SIGKILL), (4, 0), (38, 1):  # PDEATHSIG, DUMPABLE, NO_NEW_PRIVS
+    def privileges(self):
+        # This step comes after `user`, since a change of user clears PR_SET_PDEATHSIG.
+        # Options: 1 PR_SET_PDEATHSIG, 4 PR_SET_DUMPABLE, 38 PR_SET_NO_NEW_PRIVS.
+        for option, value in (1, signal.SIGKILL), (4, 0), (38, 1):
             self.call("prctl", option, ctypes.c_ulong(value), *[ctypes.c_ulong(0)] * 3)
-        if os.getppid() != self.zygote:
+        if os.getppid() != self.zygote:  # it died before the first option was set
             os._exit(1)
 
     def landlock(self):
+        # 444 is landlock_create_ruleset, which tells its version if the last argument is 1; 446 is
+        # landlock_restrict_self. A ruleset that handles rights and has no rule forbids them all, but the
+        # kernel refuses rights that it does not know.
         version = self.call("syscall", 444, None, ctypes.c_size_t(0), 1)
-        files = (1 << [13, 14, 15, 15, 16][min(version, 5) - 1]) - 1  # the rights that this kernel knows
-        rights = [files, 3, 3][: 1 + (version > 3) + (version > 5)]  # files, TCP, scopes
-        rules = struct.pack(f"<{len(rights)}Q", *rights)
-        rules = self.call("syscall", 444, rules, ctypes.c_size_t(len(rules)), 0)
-        self.call("syscall", 446, rules, 0)
-        os.close(rules)
+        files = (1 << [13, 14, 15, 15, 16][min(version, 5) - 1]) - 1
+        # Files; TCP (3: bind and connect) from version 4; scopes (3: sockets and signals) from version 6.
+        rights = [files, 3, 3][: 1 + (version > 3) + (version > 5)]
+        attributes = struct.pack(f"<{len(rights)}Q", *rights)
+        ruleset = self.call("syscall", 444, attributes, ctypes.c_size_t(len(attributes)), 0)
+        self.call("syscall", 446, ruleset, 0)
+        os.close(ruleset)
 
     def seccomp(self):
         if self.filter is None:
             raise OSError(errno.ENOSYS, "no filter for this system")
+        # 22 is PR_SET_SECCOMP, 2 is SECCOMP_MODE_FILTER.
         self.call("prctl", 22, ctypes.c_ulong(2), self.filter[0], ctypes.c_ulong(0), ctypes.c_ulong(0))
 
     def failure(self, name):
-        """Why a step fails on this machine, or None: it is tried, by its effect if it has one."""
+        """Why a step fails on this machine, or None. Takes the step, then tries what it should forbid."""
         try:
             getattr(self, name)()
         except (OSError, ValueError) as error:
@@ -134,7 +161,7 @@ class Lock:
         return "no effect"
 
     def probe(self):
-        """(level, what is missing, a line each, the names of the steps that work), found in a child."""
+        """Try all steps in a child: (level, a line for each missing step, names of the steps that work)."""
         receive, send = os.pipe()
         child = os.fork()
         if child == 0:
@@ -143,7 +170,8 @@ class Lock:
             os._exit(0)
         os.close(send)
         with open(receive, "rb") as file:
-            reasons = json.loads(file.read() or "null") or dict.fromkeys(self.LOST, "the probe died")
+            reasons = json.loads(file.read() or "null")
+        reasons = reasons or dict.fromkeys(self.LOST, "the probe died")
         os.waitpid(child, 0)
         steps = [name for name in self.LOST if reasons[name] is None]
         missing = [f"{self.LOST[name]} ({why})" for name, why in reasons.items() if why is not None]

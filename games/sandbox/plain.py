@@ -1,28 +1,33 @@
-"""Plain values across a process border, as JSON: None, bool, int, float, str, lists, tuples, dicts of them.
-`pack` runs beside a model's programs and calls no method of theirs; `unpack` reads what they may forge."""
+"""Plain values across a process border, as JSON: None, bool, int, float, str, and lists, tuples and dicts of
+plain values. `pack` runs in the same process as a model's program and calls none of that program's methods;
+`unpack` runs in the parent and reads what the program may have forged."""
 
 from itertools import chain
 
 import numpy as np
 
-OUTPUT = 1 << 18  # bytes of an answer
-ITEMS, DEPTH = 1 << 17, 32  # values inside a value, levels of them
-KEYS = 1000  # of a dict: keys made to collide cost their square
+OUTPUT = 1 << 18  # largest answer in bytes
+ITEMS = 1 << 17  # most values inside a value
+DEPTH = 32  # most levels of values in values
+KEYS = 1000  # most keys of a dict; keys that are made to collide take time that grows with their square
 LEAVES = {type(None), bool, int, float}
-NUMBERS = {np.dtype(code).type for code in "?bhilqBHILQefd"}
+NUMBERS = {np.dtype(code).type for code in "?bhilqBHILQefd"}  # numpy's number types
 
 
 def flatness(value):
-    """1 for a list of numbers, 2 for a list of lists of them (a grid), else 0: found without a loop."""
+    """1 for a list of numbers, 2 for a list of lists of numbers (a grid), else 0. It needs no Python loop,
+    which would be slow for large grids."""
     if LEAVES.issuperset(map(type, value)):
         return 1
-    rows = {list}.issuperset(map(type, value))
-    return 2 if rows and LEAVES.issuperset(map(type, chain.from_iterable(value))) else 0
+    if {list}.issuperset(map(type, value)) and LEAVES.issuperset(map(type, chain.from_iterable(value))):
+        return 2
+    return 0
 
 
 def pack(value, items=ITEMS):
-    """What json can write of a plain value: tuples become {"t": [...]}, dicts {"d": [[key, value], ...]},
-    arrays of integers lists, numpy's numbers Python's. ValueError for all else, subclasses included."""
+    """A plain value as json can write it. Tuples become {"t": [...]}, dicts {"d": [[key, value], ...]},
+    arrays of integers become lists, and numpy's numbers become Python's. ValueError for all else, subclasses
+    included: a subclass may have methods of the program."""
     left = items
 
     def walk(x, depth):
@@ -32,18 +37,29 @@ def pack(value, items=ITEMS):
             return x
         if kind in NUMBERS:
             return x.item()
-        size = x.size if kind is np.ndarray else len(x) if kind in (list, tuple, dict) else 0
+
+        size = 0
+        if kind is np.ndarray:
+            size = x.size
+        elif kind in (list, tuple, dict):
+            size = len(x)
         flat = flatness(x) if kind is list else 0
-        left -= size + sum(map(len, x)) if flat == 2 else size
+        left -= size
+        if flat == 2:
+            left -= sum(map(len, x))
         if left < 0 or depth > DEPTH or (kind is dict and size > KEYS):
             raise ValueError(f"more than {items} items, {DEPTH} levels or {KEYS} keys")
-        if flat:
-            return list(x) if flat == 1 else list(map(list, x))
+
+        # A copy, also of what needs no conversion: the program may change its lists before they are written.
+        if flat == 1:
+            return list(x)
+        if flat == 2:
+            return list(map(list, x))
         if kind is list or kind is tuple:
-            inside = [walk(v, depth + 1) for v in x]
+            inside = [walk(item, depth + 1) for item in x]
             return inside if kind is list else {"t": inside}
         if kind is dict:
-            return {"d": [[walk(k, depth + 1), walk(v, depth + 1)] for k, v in x.items()]}
+            return {"d": [[walk(key, depth + 1), walk(item, depth + 1)] for key, item in x.items()]}
         if kind is np.ndarray and x.dtype.kind in "iu" and x.ndim < DEPTH:
             return x.tolist()
         raise ValueError(f"not a plain value: {kind.__name__}")
@@ -52,38 +68,50 @@ def pack(value, items=ITEMS):
 
 
 def unpack(value, depth=0):
-    """The plain value that `pack` wrote, from what json.loads read. Raises ValueError for anything else."""
+    """The plain value behind the output of `pack`, after json.loads. ValueError for anything else."""
     kind = type(value)
     if depth > DEPTH:
         raise ValueError("nested too deep")
     if kind is list:
-        return value if flatness(value) else [unpack(v, depth + 1) for v in value]
+        return value if flatness(value) else [unpack(item, depth + 1) for item in value]
     if kind is str:
-        value.encode()  # half a surrogate pair is a UnicodeEncodeError, which is a ValueError
+        value.encode()  # half a surrogate pair raises UnicodeEncodeError, which is a ValueError
     if kind is not dict:
         return value
+
     tag, inside = next(iter(value.items()), (None, None))
     if len(value) != 1 or tag not in ("t", "d") or type(inside) is not list:
         raise ValueError("an unknown tag")
     if tag == "t":
-        return tuple(unpack(v, depth + 1) for v in inside)
-    if len(inside) > KEYS or any(type(pair) is not list or len(pair) != 2 for pair in inside):
-        raise ValueError("not a dict")
-    pairs = [(unpack(k, depth + 1), unpack(v, depth + 1)) for k, v in inside]
-    try:
-        result = dict(pairs)
-    except TypeError as error:
-        raise ValueError("a key that has no hash") from error
-    if len(result) < len(pairs):
+        return tuple(unpack(item, depth + 1) for item in inside)
+    if len(inside) > KEYS:
+        raise ValueError("too many keys")
+    result = {}
+    for pair in inside:
+        if type(pair) is not list or len(pair) != 2:
+            raise ValueError("not a dict")
+        key, item = (unpack(part, depth + 1) for part in pair)
+        try:
+            result[key] = item
+        except TypeError as error:
+            raise ValueError("a key that has no hash") from error
+    if len(result) < len(inside):
         raise ValueError("equal keys")
     return result
 
 
 def as_arrays(value):
-    """The value with numpy arrays of int64 in place of lists of rows of integers, all of one length."""
-    if type(value) is list and flatness(value) == 2 and len(set(map(len, value))) == 1:
-        array = np.array(value) if {int}.issuperset(map(type, chain.from_iterable(value))) else None
-        return value if array is None or array.dtype != np.int64 or not array.size else array
-    if type(value) in (list, tuple):
-        return type(value)(map(as_arrays, value))
-    return {k: as_arrays(v) for k, v in value.items()} if type(value) is dict else value
+    """The value with numpy arrays of int64 in place of all grids: lists of rows of integers, all rows of one
+    length."""
+    kind = type(value)
+    if kind is list and flatness(value) == 2 and len(set(map(len, value))) == 1:
+        if not {int}.issuperset(map(type, chain.from_iterable(value))):
+            return value
+        array = np.array(value)
+        # Rows without cells, and integers beyond 64 bits (another dtype), stay lists.
+        return array if array.size and array.dtype == np.int64 else value
+    if kind in (list, tuple):
+        return kind(map(as_arrays, value))
+    if kind is dict:
+        return {key: as_arrays(item) for key, item in value.items()}
+    return value

@@ -1,4 +1,4 @@
-"""What games.task asks of every game, and what recipes.py and infer.py take for granted of its flags."""
+"""The contract of games.task for every game, and the marks of flags that recipes.py and infer.py rely on."""
 
 import dataclasses
 from typing import get_args
@@ -11,14 +11,14 @@ from games.task import Task
 from objectives import OBJECTIVES
 from recipes import Infer, parse
 
-SMALL = {  # flags that make a game's world small
+SMALL = {  # flags for a small world
     "arc": dict(tests=8),
     "arena": dict(battles=60, tests=20),
     "eedi": dict(questions=60, tests=20),
     "reasoning": dict(problems=60, tests=20),
 }
 LOSSES = [*((name, "") for name in GAMES), ("arena", "davidson")]  # "": the game's own
-GOLD = {  # of games of one prompt and one reply: an example with another answer
+GOLD = {  # for games with one prompt and one reply: the same example with another answer
     "arc": lambda task: task | {"program": "return 1", "test": [task["test"][0] | {"output": [[7]]}]},
     "arena": lambda battle: battle | {"target": 2, "probs": None},
     "reasoning": lambda row: row | {"answer": "x", "trace": "y", "reasoning": "z"},
@@ -26,7 +26,7 @@ GOLD = {  # of games of one prompt and one reply: an example with another answer
 
 
 def make(name, loss=""):
-    """A game as train.py makes it for a loss."""
+    """Make a game as train.py does for a loss."""
     game = task_class(name)
     options = game.Options(**SMALL.get(name, {}))
     return game(options, 3, OBJECTIVES[loss or game.loss].item)

@@ -1,4 +1,4 @@
-"""Reading the user's rows: formats, slices, columns, folders, the Hub by a stub, and every error's place."""
+"""Reading the user's rows: formats, slices, columns, folders, a stub of the Hub, the place in an error."""
 
 import csv
 import datetime
@@ -23,7 +23,7 @@ KINDS = [f"a.{kind}{end}" for kind in ("jsonl", "json", "csv", "tsv") for end in
 
 
 def write(path, rows, group=4):
-    """A file of rows in the format of its name; a .json is one list."""
+    """Write rows in the format of the file name; a .json file is one list."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
@@ -55,7 +55,7 @@ def put(path, text):
 def test_every_format_gives_the_rows_that_were_written_with_file_and_line(tmp_path, name):
     path = write(tmp_path / name, ROWS)
     places, rows = zip(*read_rows(str(path)))
-    texts = [{key: str(value) for key, value in row.items()} for row in ROWS]  # cells, whatever they say
+    texts = [{key: str(value) for key, value in row.items()} for row in ROWS]  # CSV cells are text
     assert [*rows] == (texts if name.startswith(("a.csv", "a.tsv")) else ROWS)
     first = {"csv": "line 2", "tsv": "line 2", "jsonl": "line 1"}.get(name.split(".")[1], "row 1")
     assert places[0] == f"{path}, {first}"
@@ -71,11 +71,11 @@ def test_every_format_gives_the_rows_that_were_written_with_file_and_line(tmp_pa
         ),
         ("a.json", '{"n": 1}\n{"n": 2}\n', {1: {"n": 1}, 2: {"n": 2}}),
         (
-            "a.csv",  # a row may span lines and is named by its first
+            "a.csv",  # a row may span lines; its first line is its place
             '\ufeffn,x\r\n1,"a\r\nb ""c"", d"\r\n\r\n2,\r\n3,"x\n\ny"\n4,z\n',
             {2: 'a\r\nb "c", d', 5: "", 6: "x\n\ny", 9: "z"},
         ),
-        ("a.csv", f"n,x\n1,{'x' * 200_000}\n", {2: "x" * 200_000}),  # Python's limit of a cell is shorter
+        ("a.csv", f"n,x\n1,{'x' * 200_000}\n", {2: "x" * 200_000}),  # longer than Python allows by default
     ],
 )
 def test_rows_of_texts_keep_their_types_and_lines(tmp_path, name, text, rows):
@@ -100,7 +100,7 @@ def test_parquet_is_read_in_batches_and_its_rows_keep_their_numbers(tmp_path, ro
 
 
 def test_row_groups_outside_the_slice_are_not_read(tmp_path):
-    """The bytes of the groups before and behind it are overwritten: whoever reads them fails."""
+    """The bytes of the other groups are overwritten, so reading them would fail."""
     parquet = pytest.importorskip("pyarrow.parquet")
     path = write(tmp_path / "a.parquet", ROWS, group=3)
     groups = [parquet.ParquetFile(path).metadata.row_group(i) for i in range(4)]
@@ -164,7 +164,7 @@ def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path, name, harm):
     plain = write(tmp_path / name.removesuffix(".gz"), ROWS * 50).read_bytes()
     data = bytearray(gzip.compress(plain))
     if harm == "block":
-        data[10] = 0xFF  # the first byte behind the header: no such kind of block
+        data[10] = 0xFF  # the first byte after the header, now an unknown kind of block
     elif harm == "checksum":
         data[-5] ^= 1
     path = put(tmp_path / name, {"cut off": data[:-20], "no gzip": b"text"}.get(harm, data))
@@ -243,7 +243,7 @@ def test_every_file_must_have_the_columns_in_its_first_row(tmp_path):
 
 # ------------------------------------------------------------------------------------------------ folders
 def folder_of(root, names):
-    """A folder of files of one row each that holds their number in the list."""
+    """Make files with one row each, which holds the index of the file in `names`. Returns the folder."""
     for i, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -325,7 +325,7 @@ def test_no_name_leads_out_of_a_folder(tmp_path, part):
 # ------------------------------------------------------------------------------------------------ the Hub
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A Hub with one data set, owner/set: its folder, the patterns downloaded, and whether it answers."""
+    """A Hub with one data set, owner/set: its folder, the downloaded patterns, and whether it answers."""
     cache = tmp_path / "cache"
     hub = SimpleNamespace(root=tmp_path / "hub", cache=cache, calls=[], online=True)
 
@@ -362,7 +362,7 @@ def test_a_data_set_of_the_hub_gives_its_split_and_names_its_files(hub):
     assert hub.calls == [[name] for name in [*SHARDS, "data/test-00000-of-00001.jsonl"]]  # and nothing else
     hub.calls.clear()
     assert numbers("owner/set", "0:2") == [0, 1]
-    assert hub.calls == [[SHARDS[0]], [SHARDS[1]]]  # nothing behind the slice
+    assert hub.calls == [[SHARDS[0]], [SHARDS[1]]]  # nothing after the slice
 
 
 def test_a_file_of_a_data_set_can_be_named(hub):
@@ -398,7 +398,7 @@ def test_a_folder_goes_before_a_data_set_of_its_name(hub, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_without_network_the_cache_is_read(hub, monkeypatch, listed):
-    """By the listing that an earlier download left there, or else as the folder that it is."""
+    """With the listing of an earlier download, or else with the files that lie there."""
     folder_of(hub.root, [*SHARDS, "data/test-00000-of-00001.jsonl"])
     hub.online = False
     if listed:
@@ -418,7 +418,7 @@ def test_a_data_set_without_network_is_an_error_that_says_so():
 @pytest.mark.parametrize(
     "error, what",
     [
-        (LocalEntryNotFoundError("incomplete"), "not whole.* in the Hub cache, .*Hub cannot be reached"),
+        (LocalEntryNotFoundError("incomplete"), "not completely.* in the Hub cache, .*Hub cannot be reached"),
         (HfHubHTTPError("403", response=SimpleNamespace(headers={}, request=None)), "the Hub refused it"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Figures with intervals, and fits, against closed forms, counting and simulation."""
+"""Intervals and fits, compared with closed forms, counting and simulation."""
 
 import math
 from itertools import combinations
@@ -27,7 +27,7 @@ def test_an_interval_holds_the_mean_95_times_in_100():
 
 
 def test_pass_at_is_unbiased():
-    """Against all ways to draw k of n."""
+    """Compared with all ways to draw k of n."""
     for n, c in ((5, 0), (5, 2), (6, 6), (4, 1)):
         for k in range(1, n + 1):
             draws = list(combinations(range(n), k))

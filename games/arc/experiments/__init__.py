@@ -1,1 +1,1 @@
-"""What was asked for and gained little here. Delete this folder, and every default still works."""
+"""Methods that gained little here but were asked for. Without this folder every default still works."""

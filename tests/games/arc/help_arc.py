@@ -1,4 +1,4 @@
-"""Shared by the tests of ARC: a task that flips, agents that say what they are told, records of replies."""
+"""Shared by the tests of ARC: a task that flips, agents with scripted replies, records of replies."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ FLIP = "def task(grid):\n    return grid[:, ::-1]\n"
 
 
 class Says:
-    """An agent that says the same texts, in order, to every call's prompts."""
+    """An agent that gives the same texts, in order, to the prompts of every call."""
 
     def __init__(self, *texts):
         self.texts, self.seen, self.calls = texts, [], 0
@@ -49,7 +49,7 @@ def record(*answers, truth=TWO["test"], test=None):
 
 
 def draw_tasks(seed, n, names=(), held_out=False, compositions=0.0):
-    """n tasks of the world, task i a function of (seed, i); of one family, or of two in a row, by `names`."""
+    """n tasks of the world, task i a function of (seed, i). names: one family, or two in a row."""
     tasks = []
     for i in range(n):
         rng = np.random.default_rng((seed, i))

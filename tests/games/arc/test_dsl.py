@@ -251,5 +251,5 @@ def test_move_and_recolour_by_definition(grid):
             expected = built(grid.shape, lambda i, j, at=at, rest=rest: at.get((i, j), rest[i][j]))
             assert dsl.move(grid, obj, di, dj, background=11).tolist() == expected
     grid = draw("11.. 11.5 ....")
-    moved = dsl.move(grid, dsl.objects(grid)[0], 1, 2)  # which leaves black unless told
+    moved = dsl.move(grid, dsl.objects(grid)[0], 1, 2)  # leaves black behind unless told otherwise
     assert moved.tolist() == draw(".... ..11 ..11").tolist()

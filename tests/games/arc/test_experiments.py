@@ -10,7 +10,7 @@ import pytest
 
 from games.arc import world
 from games.arc.experiments.judges import CHECKS, MOST, eliminate, halve, strengths
-from games.arc.experiments.refine import chained, promise
+from games.arc.experiments.refine import chain, promise
 from games.arc.task import Arc, Options
 from terminal import UsageError
 from tests.games.arc.help_arc import FLIP, TASK, Says, attempt, draw_tasks, runs_programs, summarise
@@ -27,7 +27,7 @@ def test_the_game_is_imported_without_its_experiments():
 
 # ------------------------------------------------------------------------------------------------ refining
 def test_the_world_gives_programs_to_refine():
-    """They run, and are wrong on the test; of two steps often one is there."""
+    """They run and are wrong on the test; often they are one of two steps alone."""
     alone = 0
     for i, task in enumerate(draw_tasks(5, 40, compositions=1.0)):
         rival = world.mistaken(task, np.random.default_rng(i))
@@ -63,20 +63,20 @@ def test_chained_programs():
     ]
     for first, second, want in cases:
         scope = {"np": np}
-        exec(chained(first, second), scope)
+        exec(chain(first, second), scope)
         assert scope["task"](np.array([[1, 2], [3, 4]])).tolist() == want
-    assert chained(turn, paint) == world.source("grid = grid.T\nout = grid.copy()\nout[0] = 5\nreturn out")
+    assert chain(turn, paint) == world.source("grid = grid.T\nout = grid.copy()\nout[0] = 5\nreturn out")
 
 
 class Refines(Says):
-    """Gives a wrong program at first, and what improves on it where it is shown what that got."""
+    """Writes a wrong program first, and a better one when the prompt shows what that program got."""
 
     def reply(self, conversations, n=1, begin="", until=()):
         self.texts = []
         for (message,) in conversations:
             text = message["content"]
             whole = "<" in text and "return grid[:, ::-1]"
-            rest = not text.startswith("123") and "return grid[::-1, ::-1]"  # of rows that are turned around
+            rest = not text.startswith("123") and "return grid[::-1, ::-1]"  # for rows in reversed order
             self.texts.append(whole or rest or "return grid[::-1]")
         return super().reply(conversations, n, begin, until)
 
@@ -84,7 +84,7 @@ class Refines(Says):
 @runs_programs
 @pytest.mark.parametrize("refined, name", [(0, "code"), (6, "code"), (6, "refine")])
 def test_refinement_spends_what_it_is_given(refined, name):
-    """n replies, however they are shared; what was found is not refined any more."""
+    """There are n replies, however they are shared; once a program is accepted, nothing is refined."""
     task, agent = Arc(Options(refine=refined, refine_prompt=name)), Refines()
     found = attempt(task, EXAMPLE, agent, 10)
     assert len(found["replies"]) == len(agent.seen) == 10
@@ -101,7 +101,7 @@ def test_refinement_spends_what_it_is_given(refined, name):
 
 # ------------------------------------------------------------------------------------------------ judging
 def count_asked(order, answer, *more):
-    """The order that `order`, eliminate or halve, comes to, and how many questions it asked."""
+    """The ranking that `order` (eliminate or halve) makes, and the number of questions that it asked."""
     asked = []
 
     def ask(wanted):
@@ -137,7 +137,7 @@ def test_halving_finds_the_best():
 
 
 def test_strengths_are_bradley_and_terrys():
-    """Of two, by hand: odds of 3 to 1; who never lost has a finite strength."""
+    """Two answers by hand, with odds of 3 to 1; an answer that never lost has a finite strength."""
     worth = strengths(2, {(0, 1): 300, (1, 0): 100})
     assert worth[0] - worth[1] == pytest.approx(math.log(3), abs=1e-3)
     worth = strengths(3, {(0, 1): 5, (1, 2): 5})

@@ -73,7 +73,7 @@ def test_a_model_knows_the_tasks_it_was_trained_on(tmp_path):
 
 
 def test_submissions(tmp_path):
-    """Of predictions: the two most frequent, [] where nothing is answered; checked and combined."""
+    """The two most frequent predictions, [] where there is no answer; checked and combined."""
     tasks = {"a": TASK, "b": TWO}
     name = write(tmp_path / "tasks.json", tasks)
     right = [[9, 0, 0, 1]]
@@ -96,7 +96,7 @@ def test_submissions(tmp_path):
 
 
 def test_predictions_of_several_runs_vote_together(tmp_path):
-    """Two runs that answer alike beat one that is alone twice; programs come before grids (--ensemble)."""
+    """An answer from two runs beats an answer from one; --ensemble only fills what is missing."""
     name = write(tmp_path / "tasks.json", {"a": TASK})
     runs = [
         write(tmp_path / f"{i}.json", {"a": [{"attempt_1": first, "attempt_2": second}]})

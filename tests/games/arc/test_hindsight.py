@@ -1,4 +1,4 @@
-"""ARC's own programs: rows in hindsight and what they teach, test-time training."""
+"""Learning from own ARC programs: rows in hindsight and what they teach, test-time training."""
 
 import json
 from collections import Counter
@@ -43,7 +43,7 @@ def collected():
 
 
 def items_of(rows, version, n=40):
-    """The Chats that the first of some rows gives n times, for a version of the prompt."""
+    """The Chats of the first of these rows for a version of the prompt, drawn n times."""
     task = Arc(Options(prompt_version=version))
     row = choose(task, rows)[0]
     return [items(task, row, np.random.default_rng(i)) for i in range(n)]
@@ -64,13 +64,13 @@ def test_a_program_is_the_answer_of_the_task_that_it_computes(collected):
         "programs written twice": 1,
         "programs: error": 1,
         "programs: memorised": 1,
-        "programs that change nothing, or all into one": 2,
-        "programs that compute what another does": 1,
+        "programs without an effect, or with one output for all inputs": 2,
+        "programs that compute the same as another": 1,
     }
 
 
 def test_rows_know_nothing_of_the_tests(collected):
-    """The same rows come of a task whose test has another output, or none."""
+    """The same rows come from a task whose test has another output, or none."""
     task, rows = collected
     for test in ([{"input": [[1, 0, 0, 9]]}], [{"input": [[1, 0, 0, 9]], "output": [[5]]}]):
         found = attempt(task, {**EXAMPLE, "test": test}, Says(*BODIES), len(BODIES))
@@ -78,7 +78,7 @@ def test_rows_know_nothing_of_the_tests(collected):
 
 
 def test_files_of_rows(collected, tmp_path):
-    """Chosen over files and by task; the task is one that was shown, not one that is known."""
+    """Rows are chosen over all files, by task; the task counts as shown, not as known."""
     _, rows = collected
     path = tmp_path / "programs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows + rows[:1]))
@@ -168,7 +168,8 @@ def weights_of(agent):
 
 @runs_programs
 def test_each_group_of_tasks_is_learned_from_anew(monkeypatch):
-    """Replies are as many as without, a later round is of other weights, and afterwards all is as before."""
+    """There are as many replies as without it, a later round has other weights, and at the end all weights
+    are as before."""
     task = Arc(Options(tests=4))
     cfg, agent = tiny(task, ttt_rounds=2)
     seen, before, original = [], weights_of(agent), task.attempt
@@ -194,7 +195,7 @@ def test_each_group_of_tasks_is_learned_from_anew(monkeypatch):
 
 
 def test_grid_prompts_learn_before_they_answer():
-    """From the shown pairs, one left out; what the test's output is makes no difference."""
+    """They learn from the shown pairs, one left out; the test's output makes no difference."""
     task = Arc(Options(prompt_version="output", tests=2))
     cfg, agent = tiny(task)
     hidden = {**EXAMPLE, "test": [{"input": TASK["test"][0]["input"]}]}

@@ -1,4 +1,4 @@
-"""ARC from the command line: a small run, what it says of it, submissions, leaks, weak machines."""
+"""ARC from the command line: a small run and its report, submissions, leaks, weak machines."""
 
 import json
 
@@ -116,8 +116,8 @@ def test_from_own_programs_to_a_report_that_says_so(folder, flags, tmp_path, mon
     flags[3] = str(tmp_path / "own")
     capsys.readouterr()
     assert infer.main(["eval", *flags, "--out", str(tmp_path / "e.json")]) == 0
-    assert "test-time training: of 2 tasks" in capsys.readouterr().out
-    assert "of 2 tasks" in read_json(tmp_path / "e.json")["notes"][0]
+    assert "test-time training: the model learned from what 2 tasks show" in capsys.readouterr().out
+    assert "what 2 tasks show" in read_json(tmp_path / "e.json")["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_from_own_programs_to_a_report_that_says_so(folder, flags, tmp_path, mon
 def test_test_time_training_and_a_judge_by_command(folder, flags, tmp_path, capsys, way):
     more = way.replace("RUN", str(folder / "world")).split()
     assert infer.main(["eval", *flags, *more, "--limit", "2", "--out", str(tmp_path / "e.json")]) == 0
-    learned = "test-time training: of 2 tasks" in capsys.readouterr().out
+    learned = "test-time training: the model learned from what 2 tasks show" in capsys.readouterr().out
     records = read_json(tmp_path / "e.json")["records"]
     assert [len(record["replies"]) for record in records] == [3, 3]
     assert all(("order" in record) == (not learned) == ("--ties" in way) for record in records)

@@ -1,4 +1,4 @@
-"""ARC: prompts, items, replies asked for, verdicts, looking at tasks."""
+"""ARC: prompts, items, replies, verdicts, and tasks in the terminal."""
 
 from dataclasses import replace
 
@@ -60,7 +60,7 @@ def test_what_is_taught_is_what_is_read_and_no_prompt_knows_the_answer(name):
 
 def test_last_pairs_are_left_out_of_long_prompts():
     for cells, left in ((12, 1), (24, 2), (1, 1), (0, 2)):
-        assert Arc(Options(cells=cells)).fitted(TASK)["train"] == TASK["train"][:left]
+        assert Arc(Options(cells=cells)).fit(TASK)["train"] == TASK["train"][:left]
 
 
 def test_wrong_flags_are_named():
@@ -74,7 +74,7 @@ def test_wrong_flags_are_named():
 
 # ------------------------------------------------------------------------------------------------ items
 def test_items_of_real_tasks_are_frames_of_their_pairs():
-    """Pairs and tests are pooled, and which one is asked for changes from time to time."""
+    """Pairs and tests are pooled, and the pair to predict changes from draw to draw."""
     task = Arc(Options(prompt_version="output-from-examples-v1,input-from-inputs-v0"))
     chats = [task.items({"id": "a", **TASK}, np.random.default_rng(i))[0] for i in range(60)]
     asked = [chat.messages[-2]["content"] for chat in chats]
@@ -185,7 +185,7 @@ def test_verdicts_and_rewards(task):
 
 
 def test_grids_as_replies():
-    """A version that asks for the grid: read, brought back, and none where the text is no grid."""
+    """A version that asks for a grid: the grid is read and brought back; another text is no answer."""
     task = Arc(Options(prompt_version="output-from-examples-v1", grid="full", frames=2))
     lead, right = task.versions[0].lead, GRIDS["full"].write(TRUTH[0])
     agent = Says(lead + right, lead + "```grid shape: 2x2\n1 00\n```")
@@ -207,7 +207,7 @@ def test_grids_as_replies():
         ("x = [" + ", ".join("7" * 12) + "]", True),
         (FLIP, False),
         ("def task(g): return np.where(g == 1, 2, np.where(g == 3, 4, g))", False),
-        ("def task(g): return [[5]]", False),  # of a cell or two says nothing
+        ("def task(g): return [[5]]", False),  # a cell or two prove nothing
         ("def task(:", False),
     ],
 )
@@ -217,7 +217,9 @@ def test_memorised_programs(source, digits):
 
 # ------------------------------------------------------------------------------------------------ looks
 @runs_programs
-def test_looking_at_tasks(task):
+def test_looking_at_tasks(task, monkeypatch):
+    for module in ("terminal", "games.arc.terminal"):  # as if the output were a terminal
+        monkeypatch.setattr(f"{module}.shows_colours", lambda: True)
     shown = side_by_side([[[1, 2]], [[3], [4]], None])
     assert [line.count("\x1b[48;5;") for line in shown] == [3, 1] and "?" in shown[0]
     lines, typed = [], iter(["", "5", "test-1", "what", "quit"])

@@ -141,7 +141,8 @@ def test_what_is_rejected(steps, inputs, reason):
 
 
 def test_few_tasks_are_ambiguous():
-    """Any member of any family, whatever its parameters, that fits what is shown must give the same test."""
+    """Any member of any family, whatever its parameters, that fits the shown pairs must give the same
+    output for the test."""
     bad, sample = [], draw_tasks(7, 150)
     for task in sample:
         pairs = parts_of(task)[1]

@@ -7,7 +7,7 @@ import torch
 
 
 class Reader:
-    """A classifier that likes an answer by its words, and what stands first by `bias`."""
+    """A classifier that counts "good" in each answer and favours the first one by `bias`."""
 
     classes = 3
 
@@ -24,7 +24,7 @@ class Reader:
 
 
 class Sides:
-    """The same of each side by itself."""
+    """The same judge, which sees one side at a time."""
 
     classes = 2
 
@@ -33,7 +33,7 @@ class Sides:
 
 
 def write_rows(path, rows):
-    """JSON lines, or by the file's name a CSV in which lists are JSON arrays."""
+    """Write JSON lines, or a CSV where lists are JSON arrays, depending on the file's name."""
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return str(path)

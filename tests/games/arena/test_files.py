@@ -1,4 +1,4 @@
-"""The arena's files: both forms of battles, every fault's place, splits, swaps, submissions."""
+"""The arena's files: both forms of battles, where faults are reported, splits, swaps, submissions."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from games.arena.files import WINNERS, battle, read_battles, split_of, submission_rows, swapped
+from games.arena.files import WINNERS, parse_battle, read_battles, split_of, submission_rows, swap_answers
 from games.arena.world import battles
 from tests.games.arena.help_arena import write_rows
 
@@ -17,7 +17,7 @@ OWN = {"prompt": "p", "response_a": "a", "response_b": "b", "winner": "a"}
 
 
 def read(path, *rows, **options):
-    """(battles, what was dropped) of rows, written to a file."""
+    """Write rows to a file and read them back: (battles, Counter of the dropped ones)."""
     dropped = Counter()
     return [*read_battles(write_rows(path, rows), "", dropped, **options)], dropped
 
@@ -36,7 +36,7 @@ def test_the_competitions_test_file_has_neither_winners_nor_models(tmp_path, fir
     (example,), _ = read(tmp_path / "test.csv", row, training=False)
     assert example["turns"] == [[first or "", "a", "b"], TURNS[1]]
     assert example["target"] is example["models"] is None
-    with pytest.raises(ValueError, match="test.csv, line 2: nobody won; training needs"):
+    with pytest.raises(ValueError, match="test.csv, line 2: no winner; training needs"):
         read(tmp_path / "test.csv", row)
 
 
@@ -50,7 +50,7 @@ def test_our_own_form(tmp_path, word, target):
 
 
 def test_texts_are_taken_as_they_are(tmp_path):
-    """In our own form what looks like JSON is text; of all texts only half a surrogate pair is replaced."""
+    """In our own form a text that looks like JSON stays text; only half of a surrogate pair is replaced."""
     row = OWN | {"prompt": '["b", "a"]: sort this', "response_a": '["a", "b"]'}
     assert read(tmp_path / "a.jsonl", row)[0][0]["turns"] == [['["b", "a"]: sort this', '["a", "b"]', "b"]]
     row = ROW | {"prompt": ["\ud83d x", "[SEP]"], "response_b": ["\ud83d\ude00", "c"]}
@@ -61,14 +61,14 @@ def test_texts_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize("row", [OWN, ROW])
 def test_soft_labels_go_before_the_winner(row):
     soft = {"p_a": 0.2, "p_b": "0.3", "p_tie": 0.5004}
-    np.testing.assert_allclose(battle(row | soft)["target"], np.array([0.2, 0.3, 0.5004]) / 1.0004)
-    assert isinstance(battle(row | dict.fromkeys(soft, ""))["target"], int)  # a row that has none
+    np.testing.assert_allclose(parse_battle(row | soft)["target"], np.array([0.2, 0.3, 0.5004]) / 1.0004)
+    assert isinstance(parse_battle(row | dict.fromkeys(soft, ""))["target"], int)  # a row that has none
 
 
 def test_battles_that_teach_nothing_are_counted_in_training_and_kept_elsewhere(tmp_path):
     empty = {"response_a": [None, " "], "response_b": [None, " "]}
     equal = {"response_a": ["a", "b"], "response_b": ["a", "b"]}
-    one_empty = {"response_a": ["", ""]}  # who says nothing loses: that is worth learning
+    one_empty = {"response_a": ["", ""]}  # an answer that says nothing loses, which is worth learning
     rows = [ROW | change for change in (empty, equal, one_empty, {})]
     found, dropped = read(tmp_path / "a.csv", *rows)
     assert len(found) == 2 and dropped == {"with two empty answers": 1, "with two equal answers": 1}
@@ -77,7 +77,7 @@ def test_battles_that_teach_nothing_are_counted_in_training_and_kept_elsewhere(t
 
 def test_the_rows_of_the_world_are_battles():
     for row in battles(0, 20):
-        example = battle(row)
+        example = parse_battle(row)
         assert example["id"] == row["id"] and example["models"] == [row["model_a"], row["model_b"]]
         assert row[WINNERS[example["target"]]] == 1
         assert [turn[0] for turn in example["turns"]] == json.loads(row["prompt"])
@@ -89,7 +89,7 @@ def test_the_rows_of_the_world_are_battles():
         (ROW, {"prompt": "p"}, "'prompt' must be a JSON array of turns .Expecting value"),
         (ROW, {"prompt": '{"a": 1}'}, "'prompt' must be a JSON array of turns"),
         (ROW, {"response_a": ["a", 3]}, "'response_a' must be a JSON array of turns"),
-        (ROW, {"response_b": ["b"]}, "as many turns as each other, found 2 in prompt, .* 1 in response_b"),
+        (ROW, {"response_b": ["b"]}, "the same number of turns, found 2 in prompt, .* 1 in response_b"),
         (ROW, {"prompt": [], "response_a": [], "response_b": []}, "found 0 in prompt"),
         (ROW, {"winner_tie": 1}, "must be shares that sum to 1"),
         (ROW, {"winner_model_a": 0.5, "winner_model_b": 0.5}, "must be one 1 and two 0"),
@@ -123,11 +123,11 @@ def test_a_tenth_of_the_prompts_is_held_out_and_equal_ones_stay_together():
 @pytest.mark.parametrize("models", [["x", "y"], None])
 def test_swapping_exchanges_the_sides_and_twice_changes_nothing(target, exchanged, models):
     example = {"id": "1", "turns": TURNS, "models": models, "target": target, "source": "s"}
-    other = swapped(example)
+    other = swap_answers(example)
     assert other["turns"] == [["p", "b", "a"], ["q", "c", ""]]
     assert other["models"] == (models and ["y", "x"])
     assert other["target"] == exchanged
-    assert swapped(other) == example and example["turns"] == TURNS
+    assert swap_answers(other) == example and example["turns"] == TURNS
 
 
 @pytest.mark.parametrize("probs", [[0.2, 0.3, 0.6], [0.5, 0.5, np.nan], [1.5, 0.0, -0.5]])

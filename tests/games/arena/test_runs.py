@@ -67,4 +67,4 @@ def test_a_model_without_a_classifier_is_an_error(tmp_path, capsys):
     assert train.main([*flags, *more, "--runs", str(tmp_path), "--name", "a"]) == 0
     model = str((tmp_path / "a/model").resolve())
     assert infer.main(["eval", "--task", "arena", "--model", model, "--tests", "2", "--battles", "2"]) == 1
-    assert "holds no classifier; train one" in capsys.readouterr().err
+    assert "has no classifier; train one" in capsys.readouterr().err

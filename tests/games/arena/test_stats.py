@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from games.arena.files import SWAP, battle, swapped
+from games.arena.files import SWAP, parse_battle, swap_answers
 from games.arena.stats import (
     calibration,
-    connected,
+    connected_groups,
     distributions,
     families,
     features,
@@ -29,7 +29,7 @@ def log_loss(probs, targets):
 
 
 def draw(rng, probs):
-    """A class of each row, as a distribution (N, 3)."""
+    """Draw a class for each row: distributions (N, 3)."""
     return np.eye(3)[(rng.random((len(probs), 1)) > np.cumsum(probs, 1)[:, :2]).sum(1)]
 
 
@@ -78,16 +78,16 @@ def test_features_count_what_a_person_sees_at_a_glance():
 
 
 def test_swapping_turns_the_sign_of_features_and_exchanges_predictions():
-    examples = [battle(row) for row in battles(0, 300)]
+    examples = [parse_battle(row) for row in battles(0, 300)]
     X = np.array([features(x) for x in examples])
-    np.testing.assert_allclose([features(swapped(x)) for x in examples], -X)
+    np.testing.assert_allclose([features(swap_answers(x)) for x in examples], -X)
     predict = fit_style(X, distributions([x["target"] for x in examples]))
     np.testing.assert_allclose(predict(-X), predict(X)[:, SWAP], atol=1e-12)
     np.testing.assert_allclose(predict(X).sum(1), 1)
 
 
 def test_a_planted_liking_for_length_is_found():
-    """Length counts as with people, the rest does not, and unlike answers are tied less often."""
+    """Here length counts, as it does with people, nothing else does, and unlike answers tie less often."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(4000, 6)) * [2, 1, 1, 1, 1, 0.1]
     d, c = 0.8 * X[:, 0], 0.5 - 0.6 * np.minimum(np.abs(X[:, 0] / 2), 1)
@@ -145,7 +145,7 @@ def test_families_name_the_model_that_predictions_favour():
 
 # ------------------------------------------------------------------------------------------------ ratings
 def planted(seed, n, ties, models=8):
-    """({model: rating}, battles) of Davidson's law."""
+    """({model: rating}, battles) drawn from Davidson's model."""
     rng = np.random.default_rng(seed)
     strengths = rng.normal(0, 0.8, models)
     pairs = np.array([rng.permutation(models)[:2] for _ in range(n)])
@@ -158,7 +158,7 @@ def planted(seed, n, ties, models=8):
 
 @pytest.mark.parametrize("ties, kinds", [(1.8, ["davidson"]), (1e-9, ["davidson", "bradley_terry"])])
 def test_ratings_hold_the_planted_strengths_in_their_intervals(ties, kinds):
-    """19 of 20 of them, over several worlds. With ties Bradley and Terry's have a scale of their own."""
+    """About 19 of 20, over several worlds. With ties Bradley and Terry's ratings have their own scale."""
     inside = []
     for seed in range(5):
         truth, found = planted(seed, 1500, ties)
@@ -187,7 +187,7 @@ def test_ratings_come_best_first_and_are_a_function_of_the_seed():
     assert np.corrcoef([truth[name] for name in order], range(8))[0, 1] < -0.9
     assert sum(row["n"] for row in group) == 6000
     assert ratings(found, 20) == [group] and ratings(found, 20, seed=1) != [group]
-    assert [row["model"] for row in ratings([*map(swapped, found)], 20)[0]] == order
+    assert [row["model"] for row in ratings([*map(swap_answers, found)], 20)[0]] == order
 
 
 def test_groups_that_never_met_are_rated_apart():
@@ -198,7 +198,7 @@ def test_groups_that_never_met_are_rated_apart():
     for group in groups:
         assert np.mean([row["davidson"][0] for row in group]) == pytest.approx(1000)
         assert group[0]["davidson"][0] < 3000  # finite, though it never lost
-    assert connected([("a", "b"), ("c", "d"), ("b", "d"), ("e", "f")]) == [[*"abcd"], [*"ef"]]
+    assert connected_groups([("a", "b"), ("c", "d"), ("b", "d"), ("e", "f")]) == [[*"abcd"], [*"ef"]]
 
 
 def test_win_rates_count_ties_half_and_know_who_never_met():

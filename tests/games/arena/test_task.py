@@ -1,4 +1,4 @@
-"""The arena: what is learned of a battle, how both orders count, what evaluations hold, use."""
+"""The arena: the items of a battle, predictions in both orders, what evaluations hold, use."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from games.arena import plots
-from games.arena.files import swapped
+from games.arena.files import swap_answers
 from games.arena.task import Arena, Options
 from games.task import Label, Players
 from terminal import UsageError
@@ -17,7 +17,7 @@ ROW = {"prompt": "p", "response_a": "good", "response_b": "bad", "winner": "a"}
 
 @pytest.fixture
 def battles(tmp_path):
-    """60 battles about 30 prompts, of the sources x and y in turn."""
+    """60 battles about 30 prompts, from the sources x and y in turn."""
     answers = {"a": ("good", "bad"), "b": ("bad", "so good"), "tie": ("bad", "sad")}
     rows = []
     for i in range(60):
@@ -45,7 +45,7 @@ def test_sources_are_chosen_and_those_for_testing_are_never_trained_on(battles):
     assert task.dropped == {"with a prompt of the test battles": 30 - len(task.examples("train"))}
     one = Arena(Options(data=battles, source="x"))
     assert {e["source"] for e in one.examples("train") + one.examples("test")} == {"x"}
-    with pytest.raises(UsageError, match="--source z: no battle of it"):
+    with pytest.raises(UsageError, match="--source z: no battle has it"):
         Arena(Options(data=battles, source="z")).examples("train")
 
 
@@ -68,7 +68,7 @@ def test_each_order_is_an_item(battles, swap, n):
         orders |= {item.target for item in items}
         for item in items:
             same = item.target == example["target"]
-            assert item.messages == task.prompt(example if same else swapped(example))
+            assert item.messages == task.prompt(example if same else swap_answers(example))
     assert len(orders) == (1 if swap == "none" else 2)
 
 
@@ -134,7 +134,7 @@ def test_the_world_says_how_much_of_the_way_is_gone():
     known = {}
     for example in task.examples("test"):
         known[str(task.prompt(example))] = example["probs"]
-        known[str(task.prompt(swapped(example)))] = [example["probs"][k] for k in (1, 0, 2)]
+        known[str(task.prompt(swap_answers(example)))] = [example["probs"][k] for k in (1, 0, 2)]
 
     class Knows(Reader):
         def classify(self, conversations):
@@ -148,8 +148,8 @@ def test_the_world_says_how_much_of_the_way_is_gone():
 
 # ------------------------------------------------------------------------------------------------ use
 def test_what_a_model_says_becomes_labels_for_another(battles, tmp_path):
-    """All training battles come with it, and those to test on with their own labels: split by prompt, a file
-    of the first alone would have nothing to test on."""
+    """The rows hold all training battles with the model's predictions and the test battles with their own
+    labels: the split is by prompt, so a file of training battles alone would have nothing to test on."""
     task = Arena(Options(data=battles))
     assert len(task.mined(Players(Reader()), 5)[0]) == 5
     rows, pool = task.mined(Players(Reader()), 0)

@@ -1,4 +1,4 @@
-"""The world of the arena: its law worked out again from the texts, draws, shares, biases, words."""
+"""The world of the arena: its law computed again from the texts, draws, shares, biases, words."""
 
 import json
 import re
@@ -54,14 +54,16 @@ def test_the_chances_follow_from_the_texts_alone(drawn):
 
 
 def test_winners_are_drawn_with_their_chances(drawn):
-    """Whether all battles are taken together or those in which A is likely to win."""
+    """Over all battles, and over those where A is likely or unlikely to win."""
     probs, won = column(drawn, "probs"), winners(drawn)
     assert (won.sum(1) == 1).all()
     for chosen in (np.arange(len(drawn)), probs[:, 0] > 0.5, probs[:, 0] < 0.2):
         spread = np.sqrt((probs[chosen] * (1 - probs[chosen])).sum(0))
         assert (np.abs((won[chosen] - probs[chosen]).sum(0)) < 4 * spread).all()
     loss = -np.log(probs[won == 1])
-    assert abs(loss.mean() - entropy(probs)) < 4 * loss.std() / len(loss) ** 0.5  # the floor is reached
+    assert (
+        abs(loss.mean() - entropy(probs)) < 4 * loss.std() / len(loss) ** 0.5
+    )  # the true chances reach the lowest loss
 
 
 def test_the_bias_favours_a_and_leaves_the_texts_alone(drawn):
@@ -74,7 +76,7 @@ def test_the_bias_favours_a_and_leaves_the_texts_alone(drawn):
 
 
 def test_it_is_as_hard_as_an_arena(drawn):
-    """Votes are noisy: who knows the law is still at 0.8, who knows the shares of the classes at 1.1."""
+    """Votes are noisy: the true chances have a log loss of 0.85, the shares of the classes one of 1.1."""
     fair = column(drawn, "fair")
     assert 0.32 < fair.mean(0)[2] < 0.38
     assert 0.83 < entropy(fair) < 0.88 and entropy(fair.mean(0)) > 1.09

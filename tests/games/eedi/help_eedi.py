@@ -27,20 +27,20 @@ def write(path, head, rows):
 
 
 def write_lines(path, rows):
-    """JSON lines."""
+    """Write rows as JSON lines. Returns the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
 def write_folder(folder, names, rows=ROWS):
-    """The competition's files: questions to train on and to test, and the labels."""
+    """Write the competition's files: training questions, test questions, and labels."""
     write(folder / "train.csv", HEAD, [cells(*row) for row in rows])
     write(folder / "test.csv", HEAD[:-4], [cells(*row)[:-4] for row in ROWS])
     write(folder / "misconception_mapping.csv", ["MisconceptionId", "MisconceptionName"], enumerate(names))
 
 
 class Vectors:
-    """An agent whose vectors are drawn by the text; near: text -> another that has the same vector."""
+    """An agent with a random vector for each text. near: text -> another text whose vector it gets."""
 
     def __init__(self, near=None):
         self.near = near or {}
@@ -54,7 +54,7 @@ class Vectors:
 
 
 class Judge:
-    """A reranker that takes one text for right."""
+    """A reranker to which only one text is right."""
 
     def __init__(self, right):
         self.right = right

@@ -1,4 +1,4 @@
-"""Eedi's files: what is read, what is refused and where, queries, submissions."""
+"""Eedi's files: reading, errors with their places, queries, submissions."""
 
 import json
 
@@ -79,9 +79,8 @@ def test_rows_of_flagembedding_and_a_pool(tmp_path):
     assert first["scores"] == [1.5, 0.5, -1] and query_of(first, "s1") == "q1"
     assert (second["id"], third["id"]) == ("x", "x+1")
     assert third["label"] == 3 and third["candidates"] == [3, 1]
-    write_lines(
-        pool, [{"text": "z"}, {"MisconceptionName": "a"}]
-    )  # beside the rows: taken without being named
+    # A pool next to the rows is found without --pool.
+    write_lines(pool, [{"text": "z"}, {"MisconceptionName": "a"}])
     assert read(path)[0] == ["z", "a", "b", "c", "d"]
     write_lines(pool, [{"text": 3}])
     with pytest.raises(ValueError, match="mined_pool.jsonl, line 1: a row of --pool needs"):
@@ -91,7 +90,7 @@ def test_rows_of_flagembedding_and_a_pool(tmp_path):
 @pytest.mark.parametrize(
     "row, message",
     [
-        ({"pos": []}, 'a "pos" with one text'),
+        ({"pos": []}, 'a "pos" with at least one text'),
         ({"pos": "b"}, "'pos' must be a list of texts"),
         ({"pos": ["b"], "pos_scores": []}, "'pos_scores' must have a number for each"),
     ],

@@ -25,7 +25,7 @@ def rows_of(path):
 
 
 def train_on(data, folder, name, *flags):
-    """The exit code of training --init the retriever of a folder on rows."""
+    """Train the retriever of a folder further on rows. Returns the exit code."""
     more = ["--data", str(data), "--init", str(folder / "first"), "--runs", str(folder), "--name", name]
     return train.main([*SMALL, *more, *flags])
 
@@ -39,7 +39,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def call(runs):
-    """infer.py with the retriever, on the CPU: (verb, flags) -> its exit code."""
+    """(verb, flags) -> the exit code of infer.py with the retriever on the CPU."""
     return lambda verb, *flags: infer.main(
         [verb, "--run", str(runs / "first"), "--device", "cpu", "--runs", str(runs), *map(str, flags)]
     )
@@ -64,7 +64,7 @@ def test_training_from_scratch_beats_chance_and_reports_both_kinds_of_labels(run
     assert metrics["map@25"] > read_json(runs / "first/before.json")["metrics"]["map@25"]
     names = {"map@25/seen", "map@25/unseen", "recall@25", "topic only map@25", "tf-idf map@25"}
     assert names <= metrics.keys()
-    assert (runs / "first/model/modules.json").exists()  # sentence-transformers opens it
+    assert (runs / "first/model/modules.json").exists()  # so sentence-transformers can open it
 
 
 def test_a_retriever_is_trained_further_on_its_own_negatives(runs, mined):
@@ -115,7 +115,7 @@ def test_a_merged_retriever_keeps_its_pooling(runs, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
-    """Negatives are those of both; the weights agree to rounding."""
+    """The negatives come from both processes; the weights agree to rounding."""
     flags = [*SMALL, *SHAPE, "--steps", "4", "--micro-tokens", "400", "--optimizer", "adamw", "--name", "a"]
     assert train.main([*flags, "--runs", str(tmp_path / "one")]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

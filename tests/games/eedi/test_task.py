@@ -1,4 +1,4 @@
-"""Eedi: what is learned, how rankings count, hard negatives, reranking, use."""
+"""Eedi: items, metrics of rankings, hard negatives, reranking, submitting and playing."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ RANDOM = Players(Vectors())
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve questions with two or three labelled wrong answers each; labels 50 to 59 are in none."""
+    """Twelve questions with two or three labelled wrong answers each; no question has the labels 50 to 59."""
     rows = [
         (q, q % 4, q % 2, "D", (f"{q}.0", f"{q + 12}.0", f"{q + 24}.0" if q % 2 else "", ""))
         for q in range(12)
@@ -134,7 +134,7 @@ def test_mined_rows_train_with_their_negatives_and_a_teachers_scores(mined):
     (item,) = again.items(again.examples("train")[0], np.random.default_rng(0))
     assert item.positive == rows[0]["pos"][0] and len(set(item.negatives)) == 3 < len(rows[0]["neg"])
     assert set(item.negatives) <= set(rows[0]["neg"]) and len(item.scores) == 4
-    larger = Eedi(Options(data=path, group_size=8))  # more than there are: once more from the start
+    larger = Eedi(Options(data=path, group_size=8))  # more than there are, so each is drawn again
     (item,) = larger.items(larger.examples("train")[0], np.random.default_rng(0))
     assert len(item.negatives) == 7 and set(item.negatives) == set(rows[0]["neg"])
 
@@ -156,7 +156,7 @@ def test_a_reranker_learns_yes_and_no_from_mined_rows_only(mined, folder):
 def test_map_and_recall_by_hand_seen_and_unseen_apart(folder):
     task = Eedi(Options(data=folder))
     labels = np.arange(60)
-    order = np.stack([np.roll(labels, rank - 1) for rank in (1, 2, 26, 4)])  # label 0 has this rank
+    order = np.stack([np.roll(labels, rank - 1) for rank in (1, 2, 26, 4)])  # label 0 has these ranks
     unseen = next(label for label in labels if label not in task.trained)
     gold = np.array([0, unseen, 0, 0])
     order[1] = np.roll(labels, 1 - unseen)  # rank 2
@@ -225,7 +225,7 @@ def test_by_examples_each_label_is_as_near_as_its_nearest_other_query(tmp_path):
     path.write_text(json.dumps([head | {"Question": q, "Misconception": name} for q, name in items]))
     task = Eedi(Options(data=str(path), match="example"))
     examples = task.examples("train") + task.examples("test")
-    near = {task.query(e): e["text"].replace("q4", "q3") for e in examples}  # q3 and q4 are one point
+    near = {task.query(e): e["text"].replace("q4", "q3") for e in examples}  # q3 and q4 have the same vector
     scores = task.similarities(examples, Vectors(near))
     place = {e["text"]: i for i, e in enumerate(examples)}
     assert scores[place["q3"], 1] == pytest.approx(1, abs=1e-5) and scores[place["q1"], 0] < 0.9

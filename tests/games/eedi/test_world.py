@@ -1,4 +1,4 @@
-"""The world of Eedi: one explanation for every wrong answer, labels that share their words, unseen ones."""
+"""The world of Eedi: every wrong answer has one explanation, labels share their words, some are unseen."""
 
 import itertools
 import re
@@ -78,7 +78,7 @@ def test_labels_are_different_sentences_that_families_share():
 
 
 def test_one_label_in_seven_is_unseen_and_its_words_are_not():
-    """An error of an unseen label is that of two seen labels in other strands; its strand is seen too."""
+    """Two seen labels in other strands have the error of an unseen label; its strand is seen, too."""
     unseen, seen = ([i for i in IDS if is_unseen(i) == x] for x in (True, False))
     assert abs(len(unseen) / len(LABELS) - 1 / 7) < 0.01 and len({OWNERS[i][0] for i in unseen}) > 8
     for i in unseen:
@@ -103,8 +103,8 @@ def test_rows_have_the_columns_of_eedi(rows):
 
 
 def test_the_right_answer_has_no_label_and_every_wrong_one_has_one_explanation(rows):
-    """Errors that are not shown may lead to the right answer, but not to a wrong one that is shown; in
-    training nor may those that it never shows."""
+    """An error that is not shown may lead to the right answer, but never to a wrong answer that is shown. In
+    training this holds for the unseen errors, too."""
     for unseen, row in [(unseen, row) for unseen, found in rows.items() for row in found]:
         family = FAMILIES[row["ConstructId"]]
         answers = answers_of(row)
@@ -128,7 +128,7 @@ def test_every_label_is_shown_often(rows):
 
 
 def test_families_have_at_least_400_questions():
-    """Counted, not drawn, with what training may show; each sentence makes another question of the values."""
+    """Counts the questions of training; the same values in another sentence are another question."""
     for family in FAMILIES:
         some = itertools.product(*family.ranges)
         fit = (values for values in some if len(clear_errors(family, all_answers(family, values))) >= 3)
@@ -150,7 +150,7 @@ def test_a_tenth_of_the_questions_is_held_out(rows):
 
 # ------------------------------------------------------------------------------------------------ answers
 # fmt: off
-HAND = [  # a construct's beginning, values, and answers worked out by hand
+HAND = [  # beginning of a construct, values, and answers worked out by hand
     ("Carry out an addition and", (2, 3, 4), dict(right="14", leftright="20", adds="9", leaves="5")),
     ("Add a positive", (7, 3), dict(right="-4", unsigned="10", reversed="4", subtracts="-10")),
     ("Add two decimals", (3, 7, 2, 6), dict(right="6.3", uncarried="5.3", wholes="5.13", pointless="63")),
@@ -184,13 +184,13 @@ def test_answers_worked_out_by_hand(start, values, expected):
     assert {error: answers[error] for error in expected} == expected
 
 
-# Right answers once more, as numbers, from the text of the question alone.
+# The right answers again, as numbers, from nothing but the text of the question.
 ints = lambda text: [int(x) for x in re.findall(r"\d+", text)]
 decimals = lambda text: [Fraction(x) for x in re.findall(r"\d+\.\d+|\d+", text)]
 
 
 def number(text):
-    """A number from an answer, without its units."""
+    """The number in an answer, without units."""
     if found := re.search(r"\\frac{(-?\d+)}{(\d+)}", text):
         return Fraction(int(found[1]), int(found[2]))
     return Fraction(re.search(r"-?\d+(\.\d+)?", text)[0])

@@ -42,7 +42,7 @@ def test_what_is_not_strict(text, loose):
 
 
 def test_a_growing_reply_shows_only_its_own_text():
-    """At no length does a part of a tag show, and nothing that was shown goes away."""
+    """No part of a tag is ever shown, and what was shown stays."""
     before = ("", "")
     for size in range(len(GOOD) + 1):
         now = parse_growing(GOOD[:size])
@@ -95,13 +95,13 @@ def test_rewards_of_a_good_a_wrong_and_a_cut_reply():
 @pytest.mark.parametrize(
     "text",
     [
-        write_reply("I think.", ""),  # once: an empty answer was part of the truth
+        write_reply("I think.", ""),  # once paid, as an empty answer is a part of any truth
         write_reply("", "18"),
         write_reply("18", "") + "18",
         "<reasoning></reasoning>" * 9 + "<answer></answer>" * 9,  # stuffed with tags
-        write_reply("9 + 9 = 18", "8"),  # once: part of the truth
+        write_reply("9 + 9 = 18", "8"),  # once paid: a part of the truth
         write_reply("9 + 9 = 18", "1"),
-        write_reply("9 + 9 = 18", "17 18 19"),  # all there is to say
+        write_reply("9 + 9 = 18", "17 18 19"),  # every answer that might be right
         write_reply("9 + 9 = 18", "number 18 or 19"),
     ],
 )
@@ -137,7 +137,7 @@ def test_code_is_judged_by_its_tests():
     ]
     assert [hole for hole in holes if score(hole)["tests"]] == []
     assert task.score(CODE, write_reply("I write.", CODE["answer"]))["right"] is True
-    task.box.close()
+    task.sandbox.close()
 
 
 def test_rewards_follow_the_kind_of_the_row():

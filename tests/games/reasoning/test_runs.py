@@ -47,7 +47,8 @@ def test_the_loss_chooses_its_recipe():
 
 
 def test_an_adapter_is_trained_further(runs, tmp_path, capsys):
-    """The second session goes on with the first one's adapter; another rank is refused, none merges it."""
+    """The second session continues the first one's adapter. Another rank is refused; without one the adapter
+    is merged."""
     row = {"reasoning": "9 + 9 = 18.", "answer": "18", "kind": "number"}
     data = write(tmp_path / "rows.jsonl", [{"question": f"What is {i}?", **row} for i in range(40)])
 
@@ -68,10 +69,10 @@ def test_an_adapter_is_trained_further(runs, tmp_path, capsys):
     pairs = [{"question": f"q {i}", "chosen": "yes", "rejected": "no way"} for i in range(40)]
     dpo = ["--lora-rank", "2", "--loss", "dpo"]
     assert session("dpo", one, *dpo, data=write(tmp_path / "pairs.jsonl", pairs)) == 0
-    # compared with the adapter as it was, not without
+    # the reference is the adapter as it was, not the model without it
     assert lines_of(tmp_path / "dpo/metrics.jsonl")[0]["loss"] == pytest.approx(math.log(2))
     report = read_json(tmp_path / "dpo/eval.json")
-    assert report["n"] > 0 and "right" not in report["metrics"]  # there is no truth in such rows
+    assert report["n"] > 0 and "right" not in report["metrics"]  # such rows have no right answer
     capsys.readouterr()
     assert session("three", one, "--lora-rank", "4") == 1
     assert "is an adapter of rank 2" in capsys.readouterr().err

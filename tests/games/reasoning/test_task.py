@@ -1,4 +1,4 @@
-"""Reasoning: where examples come from, what they teach, how replies are evaluated."""
+"""Reasoning: where examples come from, what a model learns from them, how replies are evaluated."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from games.reasoning.answers import parse, write_reply
-from games.reasoning.task import HASTY, SYSTEM, Options, Reasoning
+from games.reasoning.task import HASTY_SHARE, SYSTEM, Options, Reasoning
 from games.task import Chat, Judged, Pair, Players, Reply
 
 SUM = {"question": "What is 9 plus 9?", "reasoning": "9 + 9 = 18.", "answer": "18", "kind": "number"}
@@ -14,7 +14,7 @@ GOOD = write_reply("9 + 9 = 18.", "18")
 
 
 class Says:
-    """An agent that says the same texts in turn; with `prompts`, what it was asked."""
+    """An agent that says the same texts in turn; `prompts` holds the conversations that it was given."""
 
     def __init__(self, *texts, finished=True):
         self.texts, self.finished, self.prompts = texts, finished, []
@@ -114,7 +114,7 @@ def test_share_of_hasty_traces():
         text = task.items({"number": 0}, np.random.default_rng(i))[0].messages[-1]["content"]
         assert parse(text).strict
         hasty += parse(text).reasoning.startswith("Quickly")
-    assert abs(hasty / 400 - HASTY) < 0.1
+    assert abs(hasty / 400 - HASTY_SHARE) < 0.1
 
 
 # ------------------------------------------------------------------------------------------------ evaluation

@@ -10,7 +10,7 @@ from games.reasoning.traces import read_test, read_traces
 
 @pytest.fixture
 def read(tmp_path):
-    """(good rows without their place, Counter of the others) of rows given as dicts."""
+    """Read rows that are given as dicts: (good rows without their place, Counter of the others)."""
 
     def read(rows, **how):
         path = tmp_path / "rows.jsonl"
@@ -86,8 +86,8 @@ def test_own_and_preference_rows(read):
 @pytest.mark.parametrize(
     "row, what",
     [
-        ({"x": 1}, "columns x are none of: question, chosen"),
-        ({"question": "q", "reasoning": "r"}, "columns question, reasoning are none"),
+        ({"x": 1}, "the columns x match none of: question, chosen"),
+        ({"question": "q", "reasoning": "r"}, "the columns question, reasoning match none"),
         ({"question": "q", "reasoning": "r", "answer": "a", "kind": "code"}, "kind 'code' must be number"),
         ({"question": "q", "reply": "r", "good": 1}, "'good' is missing or not a bool"),
         ({"question": "q", "answer": None}, "'answer' is missing or not a str"),

@@ -1,4 +1,4 @@
-"""The world of reasoning: answers and traces proved apart from it, splits, unseen sentences, haste."""
+"""The world of reasoning: answers and traces checked independently, splits, unseen sentences, haste."""
 
 import datetime
 import itertools
@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from games.reasoning.world import CHECKED, FAMILIES, SENTENCES, hasty, held_out, make
+from games.reasoning.world import CHECKED, FAMILIES, SENTENCES, hasty_answer, is_held_out, make
 
 LEVELS = (1, 2, 3)
 WORD = re.compile(r"[A-Za-z]+|\d|\S")  # digits stand alone
@@ -37,7 +37,7 @@ def words(*texts):
 
 
 # ------------------------------------------------------------------------------------------------ answers
-# Each family once more, from the text of the question alone.
+# Solve each family again, from the text of the question alone.
 ints = lambda text: [int(x) for x in re.findall(r"\d+", text)]
 
 
@@ -121,7 +121,7 @@ def order(question):
 
 
 def logic(question):
-    """What is so in every world in which the facts are."""
+    """What is true in every world where the facts are true."""
     name, goal = re.search(r"[Ii]s (\w+) a (\w+)\?", question).groups()
     first = re.search(rf"{name} is a (\w+)\.", question)[1]
     rules = re.findall(r"(Every|No) (\w+) is a (\w+)\.", question)
@@ -166,7 +166,7 @@ def test_answers_are_those_of_the_question(name):
 
 # ------------------------------------------------------------------------------------------------ traces
 def value(text):
-    """Of a text like 80 / 8 + 32 / 8, without running it."""
+    """The value of a text like 80 / 8 + 32 / 8, without running it."""
     total = Fraction(0)
     for sign, first, factor, second in re.findall(r"([+-]?) ?(\d+)(?: ([x/]) (\d+))?", text):
         term = Fraction(first) * {"x": Fraction(second or 1), "/": 1 / Fraction(second or 1)}.get(factor, 1)
@@ -185,7 +185,7 @@ def test_a_trace_ends_in_its_answer_by_steps_that_are_true(name):
 
 @pytest.mark.parametrize("name", ["story", "rate", "product", "coins", "fraction", "units"])
 def test_sums_in_traces_are_facts_of_the_tables(name):
-    """The last of them adds one digit to a round number, or a number below 20, or two round ones."""
+    """The last sum adds a number below 20, or a second round number, to a round number."""
     for problem in draws(name, 40):
         for first, second, total in re.findall(r"= (\d+) [+-] (\d+) = (\d+)\.", problem["trace"]):
             round_one, small = int(first) % 10 == 0, int(second) < 20 or int(second) % 10 == 0
@@ -219,7 +219,7 @@ def test_texts_are_short_and_of_few_words(drawn):
             for problem in found[:300]:
                 assert len(WORD.findall(problem["question"])) <= 45, problem
                 assert len(WORD.findall(problem["trace"])) <= (80 if level == 3 else 48), problem
-                known |= words(problem["question"], problem["trace"], hasty(problem, rng)[0])
+                known |= words(problem["question"], problem["trace"], hasty_answer(problem, rng)[0])
     assert len(known) <= 350
 
 
@@ -236,8 +236,8 @@ def test_unseen_sentences_are_new_and_of_known_words(drawn):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_there_are_enough_questions(name, drawn):
-    """Of N equally likely questions n draws hold n(n - 1) / 2N equal pairs; where some are likelier there are
-    more pairs, so the number that this finds is too low if anything."""
+    """n draws from N equally likely questions hold n(n - 1) / 2N equal pairs. If some questions are likelier
+    there are more pairs, so this estimate of N is too low if anything."""
     for level, least in ((1, 2_000), (2, 20_000)):
         found = Counter(problem["question"] for problem in drawn[name][level])
         pairs, n = sum(k * (k - 1) // 2 for k in found.values()), len(drawn[name][level])
@@ -261,7 +261,7 @@ def test_a_problem_is_a_function_of_the_draws():
 
 def test_a_tenth_of_the_questions_is_held_out():
     rng = np.random.default_rng(0)
-    assert 0.085 < np.mean([held_out(make(rng)["question"]) for _ in range(5000)]) < 0.115
+    assert 0.085 < np.mean([is_held_out(make(rng)["question"]) for _ in range(5000)]) < 0.115
 
 
 def test_families_and_levels_come_in_their_shares():
@@ -274,7 +274,7 @@ def test_families_and_levels_come_in_their_shares():
 
 
 def test_drawing_is_fast():
-    """The best of some tries, in time of this process: other work on the machine is no failure."""
+    """The best of several tries, in this process's own time: other work on the machine is no failure."""
     rng = np.random.default_rng(0)
     spent = timeit.repeat(lambda: make(rng), timer=time.process_time, number=400, repeat=5)
     assert 400 / min(spent) > 5000
@@ -296,16 +296,16 @@ SHAPES = {
 def test_haste_is_wrong_in_a_plausible_way(name):
     rng = np.random.default_rng(3)
     for problem in draws(name, 40):
-        trace, answer = hasty(problem, rng, right=0)
+        trace, answer = hasty_answer(problem, rng, right=0)
         assert answer != problem["answer"] and trace.endswith(f": {answer}.") and "=" not in trace
         assert re.fullmatch(SHAPES.get(name, r"[1-9]\d*"), answer), (answer, problem)
         assert name != "sort" or sorted(ints(answer)) == sorted(ints(problem["answer"]))
         assert name not in ("largest", "odd", "order") or answer in problem["question"]
-        assert hasty(problem, rng, right=1)[1] == problem["answer"]
+        assert hasty_answer(problem, rng, right=1)[1] == problem["answer"]
 
 
 def test_haste_is_right_in_its_share():
     rng = np.random.default_rng(4)
     problems = [make(rng) for _ in range(2000)]
-    right = np.mean([hasty(problem, rng)[1] == problem["answer"] for problem in problems])
+    right = np.mean([hasty_answer(problem, rng)[1] == problem["answer"] for problem in problems])
     assert abs(right - 0.35) < 4 * (0.35 * 0.65 / len(problems)) ** 0.5

@@ -1,4 +1,4 @@
-"""The sandbox keeps its promises: no hostile program comes out right, harms a neighbour or leaves a trace."""
+"""The sandbox keeps its promises: no hostile program seems right, harms a neighbour or leaves a trace."""
 
 import importlib
 import json
@@ -33,8 +33,8 @@ def solve(g):
     odd = math.gcd(random.randint(6, 6), 4)
     return rows + [[len(g), sum(map(sum, g)), count.most_common(1)[0][1], odd]]"""
 RIGHT = [[4, 2], [3, 1], [2, 10, 1, 2]]
-# The deadline of all but programs that are to miss it: a busy machine must not. With a part by which the
-# processes of these tests are found in the list of all.
+# A deadline that programs do not miss even on a busy machine. Its fraction marks the processes of these tests
+# in the list of all processes.
 SECONDS = 20 + os.getpid() / 1e9
 SHORT = SECONDS - 19.7
 
@@ -55,7 +55,7 @@ def solve(source, *arguments, **options):
 
 
 def processes(seconds):
-    """Ids of the processes of a sandbox with this deadline."""
+    """The ids of all processes of a sandbox with this deadline."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -81,7 +81,7 @@ def state():
 
 
 def attack(sandbox, programs, tier, monkeypatch, neighbours=True):
-    """Runs programs, with an honest one after each; fails on any trace; returns the results by name."""
+    """Run programs, with an honest one after each, and fail on any trace. Returns the results by name."""
     monkeypatch.setenv(SECRET, "a secret of the environment")
     sandbox.confirm([solve(HONEST, GRID)])
     before = state()
@@ -113,7 +113,7 @@ def test_corpus_first_tier(sandbox, monkeypatch):
 
 
 def test_corpus_second_tier(sandbox, monkeypatch):
-    """Of programs that may come out, for those that may not are never run twice."""
+    """Only with programs that may give a value, since others never run a second time."""
     able = [program for program in HOSTILE if "ok" in program[2] and "@" not in program[0]]
     able = able[::4] + [program for program in able if "different" in program[0]]
     results = attack(sandbox, able, "confirm", monkeypatch)
@@ -121,7 +121,7 @@ def test_corpus_second_tier(sandbox, monkeypatch):
 
 
 def test_corpus_out_of_time(monkeypatch):
-    """Some of those that take their whole time, without neighbours: a busy machine might find those late."""
+    """Some of the programs that use up their time, without neighbours, which a busy machine might delay."""
     long = [program for program in HOSTILE if "@" in program[0]]
     with Sandbox(seconds=SHORT, names={"np": np}) as sandbox:
         attack(sandbox, long[::5], "run", monkeypatch, neighbours=False)
@@ -135,8 +135,8 @@ def test_corpus_with_time(tier, monkeypatch):
 
 
 def test_programs_see_no_game():
-    """Games hold programs that solve their tasks. The parent has imported all; a program finds, by means that
-    work in other tests' programs too, only what runs it and what the caller names."""
+    """Games hold programs that solve their tasks, and the parent has imported all games. A program that looks
+    everywhere finds only the modules that run it and those that the caller names."""
     folder = Path(module.__file__).parents[1]
     for path in sorted(path for path in folder.rglob("*.py") if path.stem != "__init__"):
         importlib.import_module(".".join(path.relative_to(folder.parent).with_suffix("").parts))
@@ -182,7 +182,7 @@ def change():
 
 
 def test_calls_that_depend_on_each_other_are_unstable(sandbox):
-    """A program that counts its calls could tell the pairs it was shown from those it is asked for."""
+    """A program that counts its calls could tell the known pairs from those that it is tested on."""
     counts = "calls = []\ndef solve(n):\n    calls.append(n)\n    return len(calls)"
     fair = "def solve(n): return n + 1"
     jobs = [Job(source, [("solve", [n]) for n in range(3)]) for source in (counts, fair)]
@@ -192,7 +192,7 @@ def test_calls_that_depend_on_each_other_are_unstable(sandbox):
 
 
 def test_arguments(sandbox):
-    """Each call gets its own copy, as arrays where asked for."""
+    """Each call gets its own copy of the arguments, as arrays if the job says so."""
     source = "def solve(g, n):\n    t = str(type(g).__name__)\n    g[0][0] = n\n    return [t, g]"
     job = Job(source, [("solve", [GRID, 7]), ("solve", [GRID, 8])])
     assert sandbox.run([job])[0].values == [["list", [[7, 2], [3, 4]]], ["list", [[8, 2], [3, 4]]]]
@@ -224,7 +224,7 @@ def test_messages_name_the_cause(sandbox):
 
 
 def test_fresh_namespace_and_seed(sandbox):
-    """What a program leaves behind reaches no other; random numbers do not depend on the neighbours."""
+    """A program leaves nothing to the next one, and its random numbers do not depend on its neighbours."""
     source = "import random\nseen = globals().get('seen', 0) + 1\ndef solve(): return [seen, random.random()]"
     plain = source.replace("globals().get('seen', 0)", "0")
     results = sandbox.run([solve(source), solve(plain), solve(plain), solve(source)])
@@ -254,7 +254,7 @@ def test_killed_zygote_costs_no_job(sandbox):
 
 
 def test_nothing_outlives_the_parent():
-    """A parent killed in the middle of a run takes its zygote and the busy child along."""
+    """When a parent is killed in the middle of a run, its zygote and the busy child end, too."""
     seconds = SECONDS + 10
     source = f"""from games.sandbox.sandbox import Job, Sandbox
 with Sandbox(seconds={seconds}) as sandbox:
@@ -263,7 +263,7 @@ with Sandbox(seconds={seconds}) as sandbox:
     until = time.monotonic() + 60
     while len(found := processes(seconds)) < 2 and time.monotonic() < until:
         time.sleep(0.02)
-    assert len(found) == 2  # looked at once: a child that has just been forked may already be replaced
+    assert len(found) == 2  # counted once only, since a child may have been replaced by now
     parent.kill()
     parent.wait()
     while processes(seconds) and time.monotonic() < until:
@@ -275,7 +275,7 @@ def test_closing_leaves_no_process():
     seconds = SECONDS + 20
     with Sandbox(seconds=seconds) as sandbox:
         assert sandbox.run([solve("def solve(): return 1")])[0].values == [1]
-        assert len(processes(seconds)) == 1  # no child, nor what is left of one
+        assert len(processes(seconds)) == 1  # no child, not even a zombie
     assert processes(seconds) == []
 
 
@@ -304,16 +304,16 @@ Sandbox(unsafe=True)"""
 
 
 def test_a_lock_that_fails_later_ends_the_run():
-    """A step that worked at the start is never left out: not in a child, not after a zygote's death."""
+    """A step that worked at the start is never left out, not even after the death of a zygote."""
     with Sandbox(seconds=SECONDS) as sandbox:
-        sandbox.config["machine"][2].append("landlock")  # which seccomp, the step before, refuses
+        sandbox.config["machine"][2].append("landlock")  # seccomp, the step before, refuses it
         sandbox.pool(0)[0].process.kill()
         with pytest.raises(RuntimeError, match="cannot lock itself down: .*not permitted"):
             sandbox.run([solve("def solve(): return 1")])
 
 
 def test_limits_obey_those_of_the_shell(monkeypatch):
-    """Who is not root may not raise a hard limit of the shell, which once took all limits for missing."""
+    """Only root may raise a hard limit of the shell. This once made all limits count as missing."""
     resource, limits = lockdown.resource, {}
     hard = lambda number: (0, 7 if number == resource.RLIMIT_CPU else resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", hard)
@@ -324,7 +324,7 @@ def test_limits_obey_those_of_the_shell(monkeypatch):
 
 
 def test_rubbish_on_the_channel_is_never_an_answer(monkeypatch):
-    """Random bytes, and true frames with a part changed, do not raise and give no value."""
+    """Random bytes and valid frames with one change raise nothing and give no value."""
     draw = random.Random(0)
     monkeypatch.setattr(module.Worker, "kill", lambda self: 0)
     monkeypatch.setattr(module.Worker, "drop", lambda self: 0)
@@ -357,7 +357,7 @@ def test_rubbish_on_the_channel_is_never_an_answer(monkeypatch):
 
 
 def verdict(program, arch, number, third):
-    """What a seccomp program says of a system call."""
+    """The verdict of a seccomp program on a system call."""
     words, at, data = 0, 0, {0: number, 4: arch, 32: third}
     lines = [struct.unpack("<HBBI", program[i : i + 8]) for i in range(0, len(program), 8)]
     while True:
@@ -391,7 +391,7 @@ def test_filter(machine, monkeypatch):
 
 @pytest.mark.slow
 def test_many_programs_leave_nothing():
-    """Memory, descriptors and processes after 100,000 programs as after the first two thousand."""
+    """After 100,000 programs, memory, descriptors and processes are as after the first two thousand."""
     bodies = ["return n + 1", "return [n] * 900", "return {n: str(n)}", "return 1 / 0"]
     bodies += ["(", "import os", "return np"]
     sources = ["def solve(n): " + body for body in bodies]
