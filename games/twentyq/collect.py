@@ -1,9 +1,9 @@
 """Collecting games of 20 Questions: from a teacher at an endpoint, from the table, from a model's own play.
 
-Read the prompts, how replies are cleaned, then the games: `simulate` and `snapshot` are generators that yield
-a conversation and are sent the text of the reply, so each reads like one game, and match.lock_step plays
-many. What is kept of a game are its questions, answers and guesses, from which training makes its own short
-prompts (games.twentyq.lessons): candidates, reasoning and hints are in none of them."""
+Read the prompts first, then how replies are cleaned, then the games. `simulate` and `snapshot` are generators
+that yield a conversation and are sent the text of the reply: each reads like one game, and match.lock_step
+plays many. The rows keep only the questions, answers and guesses of a game. Training makes its own short
+prompts from them (games.twentyq.lessons), without candidates, reasoning or hints."""
 
 import math
 import re
@@ -34,18 +34,18 @@ from games.twentyq.prompts import (
 from terminal import UsageError
 
 STRATEGIES = (
-    "play",  # by games.twentyq.task's own play: answers from the table, --noise, no reply twice in a game
-    "simulate",  # candidates, a reasoned pick among them, a reasoned answer, a reasoned guess
-    "hinted",  # the same, and from a round of 8 to 13 on the picker is told the keyword
-    "snapshot",  # a whole won game in one reply
+    "play",  # the player's own games (TwentyQuestions.play): answers from the table, --noise, no repeats
+    "simulate",  # candidates, a reasoned choice among them, a reasoned answer, a reasoned guess
+    "hinted",  # as simulate, but from a round of 8 to 13 on the asker is told the keyword
+    "snapshot",  # a complete won game in one reply
     "cheap",  # question, answer and guess, one reply each
-    "compare",  # as play, and of what a model would say next best in each state, what a belief prefers
+    "compare",  # as play; in each state a belief compares the model's best replies
     "facts",  # no games: a model's own answers to all questions about the keyword, a world for --belief
 )
-OWN = "play", "compare", "facts"  # of a player without a teacher
-COMPARED = 6  # replies of a state, where --candidates says nothing
-TRIES = 3  # replies without a question, one after the other, that end a game
-HINTED = 8, 14  # the hint comes from a round of 8 to 13 on
+OWN = "play", "compare", "facts"  # strategies that need no teacher
+COMPARED = 6  # replies to compare in a state, without --candidates
+TRIES = 3  # a game ends after this many replies in a row without a question
+HINTED = 8, 14  # the first round with a hint is drawn from 8 to 13
 NAMED = "games ended, a question named the keyword"
 
 # ------------------------------------------------------------------------------------------------ prompts
@@ -73,7 +73,7 @@ Write the transcript of a game in which this keyword is found after 9 to 19 ques
 Question: Is it alive? Answer: no
 The asker does not know the keyword: the questions go from the general to the particular, each follows from
 the answers before it, and none names the keyword. Write these lines and nothing else."""
-ENDS = {  # what is asked for: of the asker, the answerer, the guesser
+ENDS = {  # style -> the last words of the prompts of the asker, the answerer and the guesser
     "reasoned": (
         "Say in two to four sentences which of these helps most, then write it alone on the last line.",
         "Think in one to three sentences, then write only YES or NO on the last line.",
@@ -89,22 +89,24 @@ def conversation(system, *parts):
 
 
 def history(rounds, guesses=True):
-    """What was said so far, a line a round. Past guesses are for whoever answers or guesses, not asks."""
-    lines = [
-        f"Question: {question} Answer: {answer}" + (f" Guess: {guess}" if guesses and guess else "")
-        for question, answer, guess in rounds
-    ]
+    """The game so far as text, a line a round. The asker does not see past guesses (guesses=False): they
+    cost wins."""
+    lines = []
+    for question, answer, guess in rounds:
+        line = f"Question: {question} Answer: {answer}"
+        lines.append(f"{line} Guess: {guess}" if guesses and guess else line)
     return "\n".join(["The game so far:", *lines]) if lines else ""
 
 
 def ask(style, rounds, *more):
-    """The conversation in which the next question is asked; "short" is the one of training."""
+    """The conversation that asks for the next question. The style "short" is the prompt of training."""
     if style == "short":
         return ask_prompt([turn[:2] for turn in rounds])
     return conversation(ASKER, history(rounds, guesses=False), ADVICE, *more, ENDS[style][0])
 
 
 def answer(style, rounds, keyword, question):
+    """The conversation that asks for an answer."""
     if style == "short":
         return answer_prompt(keyword, question)
     asked = f"Keyword: {keyword}\nQuestion: {question}"
@@ -112,6 +114,7 @@ def answer(style, rounds, keyword, question):
 
 
 def guess(style, rounds):
+    """The conversation that asks for a guess."""
     if style == "short":
         return guess_prompt([turn[:2] for turn in rounds])
     advice = "Guess the keyword. Repeat an earlier guess only in another wording."
@@ -125,56 +128,64 @@ GUESS_LEADS = REASONING + r"(?:.*\b(?:guess|keyword|answer)\b)?(?:[\W_]|(?:is|it
 
 
 def read_question(text):
-    """The question on the last line of a reply, without numbers, quotes and what leads up to it, or ""."""
+    """The question on the last line of a reply, without numbers, quotes and introductory words, or ""."""
     line = last_line(text)
     line = re.sub(LEADS, "", line[: line.rfind("?") + 1], flags=re.I)
+    # whoever speaks of the secret message would teach that there is one
     if not 1 < len(line) <= MAX_QUESTION or "secret message" in line.lower():
         return ""
     return line[0].upper() + line[1:]
 
 
 def read_answer(text):
-    """yes, no, or unsure where the last line says neither or both: a no that nobody said would be learned."""
-    said = set(re.findall(r"\b(?:yes|no)\b", last_line(text).lower()))
-    return said.pop() if len(said) == 1 else "unsure"
+    """ "yes" or "no", or "unsure" if the last line of a reply has neither or both: training would learn a no
+    that nobody said."""
+    answers = set(re.findall(r"\b(?:yes|no)\b", last_line(text).lower()))
+    return answers.pop() if len(answers) == 1 else "unsure"
 
 
 def read_guess(text):
     """The keyword on the last line of a reply: letters, digits, spaces and hyphens, in lower case, or ""."""
     line = re.sub(GUESS_LEADS, "", re.sub(r"\(.*?\)", "", last_line(text).lower()))
+    # one guess of plain words: a long line is a sentence and no guess
     line = " ".join(re.sub(r"[^\w\s-]", "", line).split())
     return line if len(line) <= MAX_GUESS else ""
 
 
 # ------------------------------------------------------------------------------------------------ games
 def simulate(words, style, hinted):
-    """A game that the teacher plays with itself about words, the keyword and its alternates; hinted from that
-    round on (0: never). Returns (row, what was dropped by reason), as the other games here do."""
-    rounds, dropped = [], Counter()
-    won = cut = False
+    """A game that the teacher plays against itself. words: the keyword and its alternates; hinted: the first
+    round with a hint (0: never). Returns (row, Counter of what was dropped), like the other games here."""
+    rounds = []
+    dropped = Counter()
+    won = False
+    cut = False
     while len(rounds) < ROUNDS and not won:
         hint = HINT.format(keyword=words[0]) if hinted and len(rounds) + 1 >= hinted else ""
-        question = yield from pick_question(style, rounds, hint, dropped)
+        question = yield from choose_question(style, rounds, hint, dropped)
         cut = names(question, words)
         if cut or not question:
             dropped[NAMED if cut else "games ended, no question"] += 1
             break
-        said = read_answer((yield answer(style, rounds, words[0], question)))
-        dropped["answers neither yes nor no"] += said == "unsure"
-        rounds.append([question, said, ""])
-        guessed = rounds[-1][2] = read_guess((yield guess(style, rounds)))
+        answered = read_answer((yield answer(style, rounds, words[0], question)))
+        dropped["answers neither yes nor no"] += answered == "unsure"
+        rounds.append([question, answered, ""])  # the guesser reads the round before it has a guess
+        guessed = read_guess((yield guess(style, rounds)))
+        rounds[-1][2] = guessed
         dropped["empty guesses"] += not guessed
         won = bool(guessed) and correct(guessed, *words)
-    return {"rounds": rounds, "won": won, "cut": cut}, +dropped
+    return {"rounds": rounds, "won": won, "cut": cut}, +dropped  # + leaves out reasons with a count of 0
 
 
-def pick_question(style, rounds, hint, dropped):
-    """The next question, or "" after TRIES replies without one; candidates come before a reasoned pick."""
+def choose_question(style, rounds, hint, dropped):
+    """The next question, or "" after TRIES replies without one. The style "reasoned" asks for candidates
+    first."""
     candidates = ""
     if style == "reasoned":
         listed = yield conversation(ASKER, history(rounds, guesses=False), ADVICE, hint, LIST)
         lines = [line.strip() for line in listed.splitlines() if "?" in line]
         candidates = "\n".join(["Candidates:", *lines[:10]])
+    # a repeated prompt could get the same reply, so the next try says what was wrong
     for number in range(TRIES):
         again = f"There was no question on the last line of reply {number}." if number else ""
         question = read_question((yield ask(style, rounds, candidates, hint, again)))
@@ -185,11 +196,14 @@ def pick_question(style, rounds, hint, dropped):
 
 
 def snapshot(words):
-    """A whole won game, written in one reply; it ends before a line that names the keyword."""
+    """A complete won game, written in one reply. It is cut before a question that names the keyword."""
+    # lines in another form are ignored, so a bad transcript is a short one
     text = yield conversation(WRITER, TRANSCRIPT.format(keyword=words[0]))
     lines = re.findall(r"Question:\s*(.+?\?)\W*Answer:\W*(yes|no)\b", text, re.I)[:ROUNDS]
-    rounds = [[read_question(question), said.lower()] for question, said in lines]
-    rounds = [turn for turn in rounds if turn[0]]
+    rounds = []
+    for question, answered in lines:
+        if question := read_question(question):
+            rounds.append([question, answered.lower()])
     end = count_unnamed([question for question, _ in rounds], words)
     cut = end < len(rounds)
     dropped = Counter()
@@ -198,28 +212,30 @@ def snapshot(words):
     return {"rounds": rounds[:end], "won": end > 0, "cut": cut}, +dropped
 
 
-def teacher_game(task, style, about):
-    """The generator of a game by --strategy; what is random in it follows from (seed, keyword, number).
-    Returns (rows, what was dropped)."""
-    words, strategy = task.words(about), task.options.strategy
-    if strategy == "snapshot":
+def play_with_teacher(task, style, about):
+    """The generator of a game by --strategy. Its randomness follows from (seed, keyword, number) only.
+    Returns (rows, Counter of what was dropped)."""
+    words = task.words(about)
+    if task.options.strategy == "snapshot":
         row, dropped = yield from snapshot(words)
     else:
         rng = np.random.default_rng([task.seed, 22, *key_of(about)])
-        hinted = int(rng.integers(*HINTED)) if strategy == "hinted" else 0
+        hinted = int(rng.integers(*HINTED)) if task.options.strategy == "hinted" else 0
         row, dropped = yield from simulate(words, style, hinted)
     return [about | row] if row["rounds"] else [], dropped
 
 
 def key_of(about):
-    """What the random numbers of a game follow from, beside the seed."""
+    """The part of a game's random seed that is its own: keyword and number."""
     return zlib.crc32(about["keyword"].encode()), about["number"]
 
 
 def own_game(task, episode, noise):
-    """(rows, what was dropped) of a game of task.play; it ends before a question that names the keyword."""
+    """(rows, what was dropped) for a game of task.play. It is cut before a question that names the
+    keyword."""
     end = count_unnamed([turn["question"] for turn in episode.turns], task.words(episode.example))
-    cut, turns = end < len(episode.turns), episode.turns[:end]
+    cut = end < len(episode.turns)
+    turns = episode.turns[:end]
     row = episode.example | {
         "rounds": rounds_of(turns),
         "won": episode.reward > 0 and not cut,
@@ -232,59 +248,63 @@ def own_game(task, episode, noise):
 
 
 def facts(task, agent, keyword):
-    """The row of a keyword for --belief or --world (games.twentyq.world.Recorded): the share that an agent,
-    as answerer, gives to yes for every question of the world."""
+    """The row of a keyword for --belief or --world (games.twentyq.world.Recorded): for every question of the
+    world the probabilities of yes and no by an agent, as answerer."""
     questions = task.world.questions
     prompts = [answer_prompt(keyword, question) for question in questions]
     answers = {}
     for question, (yes, no) in zip(questions, agent.choose(prompts, ["yes", "no"])):
-        share = 1 / (1 + math.exp(min(no - yes, 700)))
+        share = 1 / (1 + math.exp(min(no - yes, 700)))  # exp overflows beyond 709
         answers[question] = [round(share, 4), round(1 - share, 4)]
     return {"keyword": keyword, "answers": answers}
 
 
 # ------------------------------------------------------------------------------------------------ collecting
 def style_of(task):
-    """The style of the prompts that --teacher and --strategy make: reasoned, cheap, or short for players that
-    were trained on the short ones. UsageError where the two do not go together."""
-    name, strategy = task.options.teacher, task.options.strategy
+    """The style of the prompts by --teacher and --strategy: reasoned, cheap, or short for players that were
+    trained on the short prompts. UsageError if the two flags do not fit."""
+    name = task.options.teacher
+    strategy = task.options.strategy
     trained = name in task.own_agents or Path(name, "run.json").exists()
     why = ""
     if strategy in OWN and name.startswith(("http://", "https://")):
-        why = "the table answers, who knows its own questions only; an endpoint takes the other strategies"
+        why = "the table answers only its own questions; an endpoint takes the other strategies"
     elif strategy not in OWN and not name:
-        why = "goes with a --teacher; what a --run or --model plays itself is --strategy play"
+        why = "needs a --teacher; the own games of a --run or --model are --strategy play"
     elif strategy == "facts" and name in task.own_agents:
-        why = "asks a model; what the table knows is in --world"
+        why = "asks a model; the table's answers are in --world"
     elif strategy in ("simulate", "hinted", "snapshot") and trained:
-        why = f"{name} knows the short prompts of the game only, with which go play and cheap"
+        why = f"{name} knows the short prompts of the game only; use --strategy play or cheap"
     if why:
         raise UsageError(f"--strategy {strategy}: {why}")
-    return "short" if trained else "cheap" if strategy == "cheap" else "reasoned"
+    if trained:
+        return "short"
+    return "cheap" if strategy == "cheap" else "reasoned"
 
 
 def play_games(task, games, player):
-    """Yield (place, (rows, what was dropped)) of each of some games, {"keyword", "number", ...}, as it
+    """Yield (place, (rows, what was dropped)) for each of the games {"keyword", "number", ...} when it
     ends."""
-    style, options = style_of(task), task.options
+    style = style_of(task)
+    options = task.options
 
     def speak(waiting):
         return [reply.text for reply, *_ in player.reply(list(waiting.values()))]
 
     if options.strategy not in OWN:
-        yield from lock_step([teacher_game(task, style, about) for about in games], speak)
+        yield from lock_step([play_with_teacher(task, style, about) for about in games], speak)
         return
     if options.strategy == "facts":
-        yield from enumerate(([facts(task, player, about["keyword"])], {}) for about in games)
+        for place, about in enumerate(games):
+            yield place, ([facts(task, player, about["keyword"])], {})
         return
-    settings = {
-        "noise": [
-            float(np.random.default_rng([task.seed, 23, *key_of(about)]).choice(task.noises))
-            for about in games
-        ],
-        "seeds": [[task.seed, *key_of(about)] for about in games],
-        "wander": options.wander,
-    }
+    # random numbers follow from the keyword and the number, not from the other games of the call
+    noise = []
+    for about in games:
+        rng = np.random.default_rng([task.seed, 23, *key_of(about)])
+        noise.append(float(rng.choice(task.noises)))
+    seeds = [[task.seed, *key_of(about)] for about in games]
+    settings = {"noise": noise, "seeds": seeds, "wander": options.wander}
     if options.strategy == "compare":
         from games.twentyq.experiments.own_games import compare
 
@@ -292,48 +312,58 @@ def play_games(task, games, player):
         yield from enumerate((rows, {}) for rows in compared)
         return
     episodes = task.play(games, task.equipped(player), **settings)
-    yield from enumerate(own_game(task, *played) for played in zip(episodes, settings["noise"]))
+    for place, episode in enumerate(episodes):
+        yield place, own_game(task, episode, noise[place])
 
 
 class CollectsGames(Collects):
-    """What TwentyQuestions does for infer.py collect."""
+    """The part of TwentyQuestions that serves infer.py collect."""
 
     def attempt(self, examples, players):
-        """The games to collect, players.n of each keyword: (place, {"rows", "dropped": what was, of each
-        game}) when the last of a keyword has ended."""
+        """Collect players.n games about each keyword. When the last game about a keyword ends, yield (place
+        of the keyword, {"rows", "dropped": for each game what was dropped})."""
         options = self.options
         about = {"strategy": options.strategy, "teacher": options.teacher_model or options.teacher}
         n = 1 if options.strategy == "facts" else players.n
         games = []
         for example in examples:
             games += [{"keyword": example["keyword"], "number": number, **about} for number in range(n)]
-        ended = {}  # by place
+        finished = {}  # place of the example -> {number: (rows, dropped)}
         for place, game in play_games(self, games, players.player):
-            ended[place] = game
-            example = place // n
-            of_example = [ended[i] for i in range(example * n, example * n + n) if i in ended]
-            if len(of_example) == n:
-                rows = [row for rows, _ in of_example for row in rows]
-                yield example, {"rows": rows, "dropped": [dropped for _, dropped in of_example]}
+            example, number = divmod(place, n)
+            same_keyword = finished.setdefault(example, {})
+            same_keyword[number] = game
+            if len(same_keyword) == n:
+                record = {"rows": [], "dropped": []}
+                for _, (rows, dropped) in sorted(same_keyword.items()):
+                    record["rows"] += rows
+                    record["dropped"].append(dropped)
+                yield example, record
 
     def collected(self, record):
         """The rows of a record, for --data or --belief."""
         return record["rows"]
 
     def tally(self, records):
-        """What was collected: games, the samples that training makes of them, what was dropped, by reason."""
+        """The lines that sum up a collection: games, the samples that training makes of them, and what was
+        dropped, by reason."""
         if self.options.strategy in ("compare", "facts"):
             return []
-        games, rows, collecting, seats = 0, [], Counter(), Counter()
+        games = 0
+        rows = []
+        collecting = Counter()
         for record in records:
             rows += record["rows"]
             games += len(record["dropped"])
             for dropped in record["dropped"]:
                 collecting.update(dropped)
+
+        # read the rows as training will, so that the user sees now what training would drop
         self.dropped.clear()
+        seats = Counter()
         for row in rows:
-            game = recorded.read(self, "a collected game", row)
-            seats.update(read_prompt(chat.messages[:-1])[0] for chat in (imitate(game) if game else ()))
+            if game := recorded.read(self, "a collected game", row):
+                seats.update(read_prompt(chat.messages[:-1])[0] for chat in imitate(game))
         listed = lambda counts: ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
         return [
             f"games: {games:,}, {sum(row['won'] for row in rows):,} won",

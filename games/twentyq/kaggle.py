@@ -1,11 +1,12 @@
-"""20 Questions as a submission to Kaggle's llm_20_questions: a tar.gz that needs nothing of this repository.
+"""20 Questions as a submission to Kaggle's llm_20_questions: a tar.gz that needs nothing else of this
+repository.
 
-`pack` writes it: MAIN as main.py, our modules, the world, a belief and the weights. There, main.py hands
-every observation to a Client, which plays whatever seat it asks for.
+`pack` writes it: MAIN as main.py, our modules, the world, a belief and the weights. On Kaggle, main.py passes
+every observation to a Client, which plays the seat that the observation asks for.
 
-The environment ends a game for all four players where one raises, is late, says nothing, or answers neither
-yes nor no; and it crashes where a question is the keyword itself ("Bike path?"). So a Client never raises,
-asks in sentences only, and lets the table player speak where the model fails or is late."""
+The environment ends a game for all four players if one of them raises an exception, is late, says nothing, or
+answers neither yes nor no. It crashes on a question that is the keyword itself ("Bike path?"). So a Client
+never raises, asks in sentences only, and lets the table player speak when the model fails or is late."""
 
 import gzip
 import io
@@ -20,13 +21,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from files import inside, read_json, replacing
-from games.twentyq.match import Around, Request, best_new
+from games.twentyq.match import AgentWrapper, Request, best_new_replies
 from games.twentyq.prompts import answer_prompt, ask_prompt, guess_prompt, last_line, yes_or_no
 from games.twentyq.world import WORLD, world_file
 
-ACT, RESERVE = 50, 60  # seconds: of an act's 60, and of the bank of 300 that is never planned for
-RESCUE = "Is it not alive?"  # where all else failed: a question, and a guess
-# an asking verb and what it asks about, or four words after it: no keyword looks like this
+ACT = 50  # seconds for an act; the environment allows 60
+RESERVE = 60  # seconds of the 300 in the overtime bank that we never plan to use
+RESCUE = "Is it not alive?"  # the last resort, as a question and as a guess
+# a verb that begins a question and either its subject or four more words: no keyword looks like this
 ASKS = re.compile(
     r"(?!do it\b)(is|are|was|were|do|does|did|can|could|has|have|had|will|would|should|may|might|must)\s+"
     r"(.*\b(it|they|you|one|there|this|that|keyword|word|thing|object)\b|(\S+\s+){3}\S)",
@@ -36,36 +38,38 @@ ASKS = re.compile(
 
 # ------------------------------------------------------------------------------------------------ playing
 def as_question(text):
-    """The text where it asks in a sentence, else "Is it TEXT?"; nothing stays nothing."""
+    """The text if it is a whole question or empty, else "Is it TEXT?"."""
     return text if not text or ASKS.match(text) else f"Is it {text.rstrip(' ?.!')}?"
 
 
-class Questions(Around):
-    """An agent, every reply of it a question (as_question)."""
+class Questions(AgentWrapper):
+    """An agent whose replies are all turned into questions (as_question)."""
 
-    def order(self, seat, content, replies):
+    def reorder(self, seat, content, replies):
         return [replace(reply, text=as_question(last_line(reply.text))) for reply in replies]
 
 
-def allowed(observation):
-    """Seconds that the model may take for an act: half of what the bank holds beyond its reserve may go."""
+def time_limit(observation):
+    """The seconds that the model may take for an act: ACT, and half of the bank beyond RESERVE."""
     bank = min(float(observation["remainingOverageTime"]), 300.0)
     return ACT + max(0.0, bank - RESERVE) / 2
 
 
 class Client:
-    """Plays from observations. load() makes the agent, in the first act; where that or a reply fails or is
-    late the table player speaks. What went wrong is printed to stderr, which Kaggle keeps. game: a
-    TwentyQuestions."""
+    """Plays from observations. game: a TwentyQuestions.
+
+    load() makes the agent, in the first act. If that or a reply fails or is late, the table player speaks
+    instead. Errors are printed to stderr, which Kaggle keeps."""
 
     def __init__(self, load, game):
-        self.load, self.game = load, game
+        self.load = load
+        self.game = game
         self.agent = None
         self.busy = threading.Lock()  # held by the thread in which the model works
 
     def act(self, observation):
-        """The action, a str. Never raises."""
-        for speak in (self.model_says, self.table_says):
+        """The action for an observation, a str. Never raises."""
+        for speak in (self.model_action, self.table_action):
             try:
                 return speak(observation)
             except (Exception, SystemExit):
@@ -73,48 +77,53 @@ class Client:
         answers = isinstance(observation, dict) and observation.get("turnType") == "answer"
         return "no" if answers else RESCUE
 
-    def table_says(self, observation):
-        return self.says(self.game.table_player(), observation)
+    def table_action(self, observation):
+        return self.action(self.game.table_player(), observation)
 
-    def model_says(self, observation):
-        """What the model says, in a thread of its own; TimeoutError where it is late. It then works on in
-        vain, and as long as it does all turns are late."""
-        seconds, began = allowed(observation), time.monotonic()
-        action = Future()
+    def model_action(self, observation):
+        """The model's action, from a thread of its own; TimeoutError if it is late. A late thread cannot be
+        stopped: until it ends, every later turn is late too."""
+        began = time.monotonic()
+        seconds = time_limit(observation)
+        result = Future()
         if not self.busy.acquire(timeout=seconds):
             raise TimeoutError("the model is still busy with an earlier turn")
 
         def work():
             try:
                 self.agent = self.agent or self.game.equipped(self.load())
-                action.set_result(self.says(self.agent, observation))
+                result.set_result(self.action(self.agent, observation))
             except BaseException as error:
-                action.set_exception(error)
+                result.set_exception(error)
             finally:
                 self.busy.release()
 
         threading.Thread(target=work, daemon=True).start()
-        return action.result(began + seconds - time.monotonic())
+        # minus the time that it waited for an earlier turn
+        return result.result(began + seconds - time.monotonic())
 
-    def says(self, agent, observation):
-        """What an agent says in the seat of an observation; never what it said before where it has another
-        idea."""
-        turn, questions = observation["turnType"], observation["questions"]
-        if turn == "answer":
+    def action(self, agent, observation):
+        """An agent's action in the seat of an observation. It repeats an earlier question or guess only if
+        it has no new one. ValueError for a reply that would end the game."""
+        seat = observation["turnType"]
+        questions = observation["questions"]
+        if seat == "answer":
             reply = agent.reply([answer_prompt(observation["keyword"], questions[-1])])[0][0]
-            if not yes_or_no(reply.text):
+            answer = yes_or_no(reply.text)
+            if not answer:
                 raise ValueError(f"neither yes nor no: {reply.text!r}")
-            return yes_or_no(reply.text)
+            return answer
         turns = list(zip(questions, observation["answers"]))
-        if turn == "ask":
-            agent, request = Questions(agent), Request("asker", ask_prompt(turns), questions)
-        elif turn == "guess":
+        if seat == "ask":
+            agent = Questions(agent)
+            request = Request("asker", ask_prompt(turns), questions)
+        elif seat == "guess":
             request = Request("guesser", guess_prompt(turns), observation["guesses"])
         else:
-            raise ValueError(f"turnType {turn!r} is unknown")
-        reply, _ = best_new(agent, [request], self.game.options.tries)[0]
+            raise ValueError(f"turnType {seat!r} is unknown")
+        reply, _ = best_new_replies(agent, [request], self.game.options.tries)[0]
         if not reply.text:
-            raise ValueError(f"nothing to {turn}")
+            raise ValueError(f"nothing to {seat}")
         return reply.text
 
 
@@ -154,30 +163,41 @@ def agent(observation, configuration=None):
     return client.act(observation)
 '''
 ROOT = Path(__file__).parents[2]
-OURS = "*.py", "games/*.py", "games/twentyq/**/*.py", "games/twentyq/world.txt"
-PLAY = "tries", "candidates", "guesses", "think", "protocol", "alpha_control"  # flags it plays by
-GIVEN = "world", "belief", "alpha_words"  # flags that name files
-BESIDE = (  # files beside the weights that checkpoint.open reads
+SOURCES = "*.py", "games/*.py", "games/twentyq/**/*.py", "games/twentyq/world.txt"
+PLAY_FLAGS = "tries", "candidates", "guesses", "think", "protocol", "alpha_control"
+FILE_FLAGS = "world", "belief", "alpha_words"  # their values are paths of files to pack
+# the files beside the weights that checkpoint.open reads
+MODEL_FILES = (
     "config.json generation_config.json tokenizer.json tokenizer_config.json chat_template.jinja"
     " model.safetensors.index.json"
 ).split()
 
 
 def pack(out, folder, options, format, settings):
-    """Write the submission of the model in `folder` to `out`, whole or not at all: the same bytes each time.
+    """Write the submission of the model in `folder` to `out`, completely or not at all. The same model gives
+    the same bytes each time.
 
-    options: the game's; format: the name of the chat format, "" where the folder says it; settings: of the
-    agent, the keywords of agents.Model."""
-    given = {name: Path(getattr(options, name)) for name in GIVEN if getattr(options, name)}
+    options: the game's. format: the name of the chat format, "" if the folder says it. settings: keyword
+    arguments of agents.Model."""
+    given = {}  # flag -> file
+    for name in FILE_FLAGS:
+        if path := getattr(options, name):
+            given[name] = Path(path)
     if world_file(options.world) == WORLD:
-        given.pop("world", None)
+        given.pop("world", None)  # the embedded world is among the sources
+    # the endings tell a file's format
     packed = {name: f"given/{name}{''.join(path.suffixes)}" for name, path in given.items()}
-    play = {name: getattr(options, name) for name in PLAY}
+    play = {name: getattr(options, name) for name in PLAY_FLAGS}
     main = MAIN.format(format=format, settings=settings, given=packed, play=play)
 
-    sources = {path.relative_to(ROOT).as_posix(): path for pattern in OURS for path in ROOT.glob(pattern)}
-    sources |= {packed[name]: path for name, path in given.items()}
-    sources |= {f"weights/{path.name}": path for path in model_files(Path(folder))}
+    sources = {}  # name in the archive -> file
+    for pattern in SOURCES:
+        for path in ROOT.glob(pattern):
+            sources[path.relative_to(ROOT).as_posix()] = path
+    for name, path in given.items():
+        sources[packed[name]] = path
+    for path in model_files(Path(folder)):
+        sources[f"weights/{path.name}"] = path
     with (
         replacing(out) as partial,
         open(partial, "wb") as file,
@@ -191,7 +211,7 @@ def pack(out, folder, options, format, settings):
 
 
 def add(tar, name, content):
-    """Add an open file to an archive, without its time and owner."""
+    """Add an open file to an archive, without its time and owner: they would change the bytes."""
     entry = tarfile.TarInfo(name)
     entry.size = content.seek(0, os.SEEK_END)
     content.seek(0)
@@ -199,8 +219,10 @@ def add(tar, name, content):
 
 
 def model_files(folder):
-    """The files of a model's folder that play needs: list of Paths."""
+    """The files in a model's folder that play needs: list of Paths."""
     index = folder / "model.safetensors.index.json"
-    weights = read_json(index)["weight_map"].values() if index.exists() else ["model.safetensors"]
-    beside = [folder / name for name in BESIDE if (folder / name).exists()]
+    weights = ["model.safetensors"]
+    if index.exists():
+        weights = read_json(index)["weight_map"].values()  # a name of a shard for each tensor
+    beside = [folder / name for name in MODEL_FILES if (folder / name).exists()]
     return [inside(folder, name) for name in sorted(set(weights))] + beside

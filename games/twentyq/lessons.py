@@ -1,5 +1,6 @@
-"""What 20 Questions teaches: Chats for every phase and round of a fresh game by the teacher, or of a recorded
-one, and answers of the table."""
+"""What 20 Questions teaches: Chats for every phase and round of a game, and answers from the table.
+
+The game is a fresh one of the teacher or a recorded one."""
 
 import numpy as np
 
@@ -8,10 +9,11 @@ from games.twentyq.world import plain
 
 
 def from_teacher(task, keyword, rng):
-    """The lessons of a fresh game that the teacher plays about a keyword, and some cells of the table.
+    """The lessons of a fresh game of the teacher about a keyword, and some cells of the table.
 
-    Most games are taught with their turns in random order (--shuffle). What an answer tells does not depend
-    on when it came, but a model that meets a question always at the same place learns it only there."""
+    Most games are taught with their turns in random order (--shuffle). The information in an answer does not
+    depend on its position, but a model that always meets a question in the same position learns it only
+    there."""
     turns = teacher_game(task, keyword, rng)
     if rng.random() < task.options.shuffle:
         turns = [turns[i] for i in rng.permutation(len(turns))]
@@ -19,20 +21,29 @@ def from_teacher(task, keyword, rng):
 
 
 def teacher_game(task, keyword, rng):
-    """A game that the teacher plays about a keyword: list of (question as its index, answer). Some questions
-    are random (--explore), some answers wrong (--flips) or "unsure". The game goes on for two rounds after
-    its best guess is right: a player that has not learned the table yet still needs them."""
-    options, world, belief = task.options, task.world, task.teacher.restart()
-    k = world.keyword_index[plain(keyword)]
+    """A game of the teacher about a keyword: list of (index of the question, answer).
+
+    Some questions are random (--explore), and some answers are wrong (--flips) or "unsure". The game goes on
+    for two rounds after the belief's best guess is right: a player that has not learned the table yet still
+    needs them."""
+    options = task.options
+    belief = task.teacher.restart()
+    k = task.world.keyword_index[plain(keyword)]
+    # a fifth of the games has only right answers; the others differ in how noisy they are
     flips = 0.0 if rng.random() < 0.2 else rng.uniform(0, options.flips)
     unsure = 0.15 if rng.random() < options.unsure else 0.0
-    turns, last = [], ROUNDS
+
+    turns = []
+    last = ROUNDS  # moves forward when the belief guesses right
     while len(turns) < last:
         question = belief.questions()[0]
         if rng.random() < options.explore:
+            # after all questions of a small world, the best one comes again
             question = int(rng.choice(belief.pool[belief.unasked].tolist() or [question]))
-        yes = bool(world.table[k, question]) ^ (rng.random() < flips)
-        answer = "unsure" if rng.random() < unsure else "yes" if yes else "no"
+        yes = bool(task.world.table[k, question]) ^ (rng.random() < flips)
+        answer = "yes" if yes else "no"
+        if rng.random() < unsure:
+            answer = "unsure"
         belief.update(question, answer)
         turns.append((question, answer))
         if belief.guesses()[0] == k:
@@ -41,54 +52,68 @@ def teacher_game(task, keyword, rng):
 
 
 def best_replies(belief, turns, rng):
-    """Lessons in what a belief would ask before each of some turns, and what it would guess after it. Beside
-    the best guess they teach one drawn from the belief: the next best must be worth making too."""
-    world, said, chats = belief.restart().world, [], []
+    """Lessons in the belief's best question before each turn and its best guess after it.
+
+    A second guess is drawn from the belief, so that the model's runner-up is a sensible guess too: the
+    runner-up replaces a guess that was already made."""
+    world = belief.restart().world
+    played = []  # turns so far, as texts
+    chats = []
     for question, answer in turns:
-        chats.append(lesson(ask_prompt(said), world.questions[belief.questions()[0]]))
+        chats.append(lesson(ask_prompt(played), world.questions[belief.questions()[0]]))
         belief.update(question, answer)
-        said.append((world.questions[question], answer))
+        played.append((world.questions[question], answer))
+        # one lesson if the drawn guess is the best one
         drawn = int(rng.choice(len(world.keywords), p=belief.probabilities()))
         for k in sorted({belief.guesses()[0], drawn}):
-            chats.append(lesson(guess_prompt(said), world.keywords[k]))
+            chats.append(lesson(guess_prompt(played), world.keywords[k]))
     return chats
 
 
 def imitate(game):
-    """The lessons of a game that somebody played: its questions (but those asked at random), its answers (but
-    flipped ones) as the answerer's, its guesses; the keyword as the last one where it has none. A model's own
-    game teaches with each guess what would have been right. Whoever wrote a snapshot knew the
-    keyword from the start: its first question is no lesson, and nobody gave its answers."""
-    keyword, turns, strategy = game["keyword"], game["turns"], game.get("strategy", "")
+    """The lessons of a recorded game: its questions, its answers (for the answerer) and its guesses.
+
+    Random questions and flipped answers are left out. A game without guesses teaches the keyword as its last
+    guess. The model's own game (strategy "play") teaches the keyword beside each guess. The writer of a
+    snapshot knew the keyword from the start: its first question is no lesson, and nobody gave its answers."""
+    keyword = game["keyword"]
+    turns = game["turns"]
+    strategy = game.get("strategy")
     never = [False] * len(turns)
-    flipped, wandered = game.get("flipped", never), game.get("wandered", never)
+    flipped = game.get("flipped", never)
+    wandered = game.get("wandered", never)
     guesses = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
-    right = [keyword] if strategy == "play" else []
+    corrections = [keyword] if strategy == "play" else []
     first_question = 1 if strategy == "snapshot" else 0
-    asks, answers, guessed = [], [], []
+
+    ask_lessons = []
+    answer_lessons = []
+    guess_lessons = []
     for i, (question, answer) in enumerate(turns):
         if i >= first_question and not wandered[i]:
-            asks.append(lesson(ask_prompt(turns[:i]), question))
+            ask_lessons.append(lesson(ask_prompt(turns[:i]), question))
         if strategy != "snapshot" and not flipped[i] and answer != "unsure":
-            answers.append(lesson(answer_prompt(keyword, question), answer))
-        for guess in dict.fromkeys([guesses[i], *right]):
+            answer_lessons.append(lesson(answer_prompt(keyword, question), answer))
+        for guess in dict.fromkeys([guesses[i], *corrections]):  # a right guess counts once
             if guess:
-                guessed.append(lesson(guess_prompt(turns[: i + 1]), guess))
-    return asks + answers + guessed
+                guess_lessons.append(lesson(guess_prompt(turns[: i + 1]), guess))
+    return ask_lessons + answer_lessons + guess_lessons
 
 
 def cells(world, keyword, n, rng):
-    """What a world says of the keyword on n of its questions, as the answerer's lessons. The answer to half
-    of them is yes, where there are so many: of all cells it is to 18 %, which a model learns late."""
+    """Lessons for the answerer: the world's answers to n questions about the keyword.
+
+    Half of the answers are yes, if there are enough of them. In the whole table 18 % are yes, and a model
+    learns such a rare answer late."""
     k = world.keyword_index.get(plain(keyword))
     if k is None:
         return []
     chats = []
-    for answer, known, share in (
+    for answer, known, size in (
         ("yes", world.chance[k] > 0.5, (n + 1) // 2),
         ("no", world.chance[k] < 0.5, n // 2),
     ):
-        questions = np.flatnonzero(known)
-        for q in rng.choice(questions, min(share, len(questions)), replace=False):
+        questions = np.flatnonzero(known)  # cells with P(yes) = 1/2 are in neither half
+        for q in rng.choice(questions, min(size, len(questions)), replace=False):
             chats.append(lesson(answer_prompt(keyword, world.questions[q]), answer))
     return chats

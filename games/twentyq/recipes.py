@@ -1,10 +1,10 @@
-"""Recipes of 20 Questions: its own small model, learning from its own games, a model of the Hub, and what was
-published."""
+"""Recipes of 20 Questions: a small model of our own, reinforcement learning from its games, a model from the
+Hub, and a published solution."""
 
 from games import SCRATCH
 
-# Sources: KindYAK/kaggle_20q, Training.ipynb, read at its last commit. All but the attention of layers 22-31,
-# the embedding and the head is frozen: 1.47 of 8.03 billion parameters are trained.
+# Source: Training.ipynb at the last commit of KindYAK/kaggle_20q, called "the seed" below. Only the attention
+# of layers 22-31, the embedding and the head are trained: 1.47 of 8.03 billion parameters.
 SEED_20Q = dict(
     task="20q",
     model="meta-llama/Llama-3.1-8B-Instruct",
@@ -12,23 +12,23 @@ SEED_20Q = dict(
     lr=1e-5,  # Training.ipynb, TrainingArguments
     schedule="linear",  # transformers' default, not overridden
     warmup=0.1,  # TrainingArguments
-    batch=1,  # a game is about 40 samples; the seed took 25 samples a step, whatever their games
-    steps=700,  # an epoch of its 17,476 snapshot samples in steps of 25; other sets came before it
+    batch=1,  # a game is about 40 samples; a step of the seed has 25 samples from any games
+    steps=700,  # one epoch of its 17,476 snapshot samples, 25 a step; it trained on other sets before
     max_tokens=5000,  # max_seq_length
     clip=1.0,  # transformers' default
     beta2=0.999,  # transformers' default
-    save_every=500,  # the seed saved after each epoch only
+    save_every=500,  # the seed saved only after each epoch
 )
 RECIPES = {
     "20q": SCRATCH
     | dict(  # about five minutes on two cores
         task="20q",
         layers=2,
-        lr=0.02,  # of the embedding: after 600 steps 89 % wins with 10 % flips; at 3e-3 79 %
+        lr=0.02,  # of the embedding: 89 % wins after 600 steps with 10 % flips, but 79 % at 3e-3
         steps=1200,
         batch=16,
-        max_tokens=192,  # about one game and its answers: attention costs the square
-        micro_tokens=2048,  # the model is so small that larger batches still stay in a CPU's cache
+        max_tokens=192,  # about one game and its answers: the cost of attention grows with the square
+        micro_tokens=2048,  # the model is so small that larger batches still fit into a CPU's cache
         warmup=0.01,
         max_new=8,
         eval_few=50,
@@ -52,6 +52,6 @@ RECIPES = {
     ),
     "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
     "20q-seed-1": SEED_20Q | dict(name="20q-seed-1", weight_decay=0.2),
-    "20q-seed-2": SEED_20Q  # the second stage goes on from the first and learns the prompts as well
+    "20q-seed-2": SEED_20Q  # the second stage continues the first, and learns the prompts too
     | dict(name="20q-seed-2", model="", init="runs/20q-seed-1", weight_decay=0.25, learn_all=True),
 }

@@ -1,7 +1,7 @@
-"""Recorded games of 20 Questions: how a row of --data is read, and which of them a loss learns from.
+"""Recorded games of 20 Questions: how a row of --data is read, and from which rows a loss learns.
 
-A game is {"keyword", "turns": [(question, answer)]} and what else its row says of "guesses", "won",
-"flipped", "wandered", "strategy"; a comparison is described in experiments/preferences.py."""
+A game is {"keyword", "turns": [(question, answer)]}, and "guesses", "won", "flipped", "wandered" and
+"strategy" if its row has them. experiments/preferences.py describes comparisons."""
 
 from games.task import Judged, Pair
 from games.twentyq.prompts import ROUNDS, count_unnamed
@@ -9,77 +9,85 @@ from games.twentyq.world import plain
 
 
 def read(task, where, row):
-    """The game or comparison in a row, or None where it is left out and counted in task.dropped. A game ends
-    for us where a question names the keyword: what comes after would be learned from prompts that hold the
-    answer. Raises ValueError, which names the place, where the row is neither."""
+    """The game or comparison in a row, or None if it is left out; task.dropped counts the reasons.
+
+    A game is cut before a question that names the keyword, because every later prompt would contain the
+    keyword. Raises ValueError with the place in the file if the row is neither a game nor a comparison."""
     if "chosen" in row:
         from games.twentyq.experiments import preferences
 
         return preferences.read(where, row)
     keyword, turns, guesses = read_rounds(where, row)
+    # written by collect: which answers were flipped, and which questions were asked at random
     marks = {name: row[name] for name in ("flipped", "wandered") if name in row}
     for name, mark in marks.items():
         if not (isinstance(mark, list) and len(mark) == len(turns)):
             raise ValueError(f"{where}: {name!r} must be a list with true or false for each round")
-    if reason := unusable(keyword, turns):
+    if reason := reason_to_drop(keyword, turns):
         task.dropped[reason] += 1
         return None
-    clean = count_unnamed([question for question, _ in turns], task.words({"keyword": keyword}))
-    if clean < len(turns):
-        task.dropped["rest of a game, whose question names the keyword"] += 1
-    if not clean:
+
+    end = count_unnamed([question for question, _ in turns], task.words({"keyword": keyword}))
+    if end < len(turns):
+        task.dropped["games cut before a question that names the keyword"] += 1
+    if not end:
         return None
-    game = {"keyword": keyword, "turns": turns[:clean]}
+    game = {"keyword": keyword, "turns": turns[:end]}
     if guesses:
-        game["guesses"] = guesses[:clean]
-    game |= {name: mark[:clean] for name, mark in marks.items() if any(mark)}
+        game["guesses"] = guesses[:end]
+    for name, mark in marks.items():
+        if any(mark):
+            game[name] = mark[:end]
     if "strategy" in row:
         game["strategy"] = row["strategy"]
-    if "won" in row and not row.get("cut"):
+    if "won" in row and not row.get("cut"):  # nobody knows how a cut game would have ended
         game["won"] = bool(row["won"])
     return game
 
 
 def read_rounds(where, row):
-    """(keyword, turns, guesses) of a row; no guesses where it has none. Raises ValueError."""
+    """(keyword, turns, guesses) of a row; guesses is empty if the row has none. Raises ValueError."""
     for key, kind in (("keyword", str), ("rounds", list)):
         if not isinstance(row.get(key), kind):
             raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
-    turns, guesses = [], []
+    turns = []
+    guesses = []
     for turn in row["rounds"]:
         if not (isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:3])):
             raise ValueError(
-                f'{where}: a round must be [question, "yes" or "no"], and its guess if there is one, '
+                f'{where}: a round must be [question, "yes" or "no"] or [question, "yes" or "no", guess], '
                 f"found {turn!r}"
             )
         turns.append((turn[0], plain(turn[1])))
-        guesses += turn[2:3]
+        guesses += turn[2:3]  # if the round has one
     if guesses and len(guesses) < len(turns):
-        raise ValueError(f'{where}: all rounds have a guess ("" is none) or no round has one')
+        raise ValueError(f'{where}: all rounds must have a guess ("" for none), or no round')
     return row["keyword"], turns, guesses
 
 
-def unusable(keyword, turns):
+def reason_to_drop(keyword, turns):
     """Why nothing can be learned from a game, or ""."""
     if not plain(keyword):
-        return "no keyword"  # a game with a person who did not say
+        return "no keyword"  # the person who thought of it did not name it
     if not turns:
         return "no rounds"
     if len(turns) > ROUNDS:
         return "more than 20 rounds"
-    known = all(answer in ("yes", "no", "unsure") for _, answer in turns)
-    return "" if known else "an answer other than yes, no and unsure"
+    if not all(answer in ("yes", "no", "unsure") for _, answer in turns):
+        return "an answer other than yes, no and unsure"
+    return ""
 
 
-def usable(rows, kind, lost, dropped):
-    """The rows that a loss can learn from. What comparisons chose, and games that were not lost (with `lost`
-    these too), are imitated; for other losses see experiments/preferences.py. The others are counted in
-    `dropped`."""
+def select(rows, kind, lost, dropped):
+    """The rows from which a loss can learn; `dropped` counts the others.
+
+    Imitation takes the chosen replies of comparisons and the games that were not lost (with `lost` these
+    too). experiments/preferences.py selects for the losses that learn from preferences."""
     if kind in (Pair, Judged):
         from games.twentyq.experiments import preferences
 
-        return preferences.usable(rows, kind, dropped)
-    kept = [row for row in rows if lost or row.get("won", True)]
-    if len(kept) < len(rows):
-        dropped["lost games (--lost takes them)"] += len(rows) - len(kept)
-    return sorted(kept, key=lambda row: "chosen" not in row)  # comparisons first
+        return preferences.select(rows, kind, dropped)
+    selected = [row for row in rows if lost or row.get("won", True)]
+    if len(selected) < len(rows):
+        dropped["lost games (--lost takes them)"] += len(rows) - len(selected)
+    return sorted(selected, key=lambda row: "chosen" not in row)  # comparisons first

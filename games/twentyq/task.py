@@ -1,7 +1,7 @@
 """20 Questions: one player asks and guesses, the other answers about a keyword.
 
-A round is ask, answer, guess; there are 20 (games.twentyq.match). A model plays every seat from the same
-prompts in training and at play (games.twentyq.prompts): one sample per phase and round."""
+A game has 20 rounds of question, answer and guess (games.twentyq.match). A model plays every seat, and reads
+the same prompts in training and at play (games.twentyq.prompts): one sample per phase and round."""
 
 import zlib
 from dataclasses import dataclass
@@ -28,73 +28,73 @@ from games.task import (
 from games.twentyq import lessons, recorded
 from games.twentyq.aids import Informed
 from games.twentyq.collect import STRATEGIES, CollectsGames
-from games.twentyq.figures import answer_accuracy, groups, lines_of, record, summarise, variety
+from games.twentyq.figures import answer_accuracy, group_lines, groups, record, summarise, variety
 from games.twentyq.match import Silent, match, play_matches
 from games.twentyq.prompts import ANSWERER, ASKER, FIRST, GUESS, ROUNDS
 from games.twentyq.world import POOL, Belief, TablePlayer, plain, read_keywords, world_of
 from terminal import UsageError
 
-PROTOCOLS = "alpha", "half", "false"  # players of the alphabet's protocol, over the table or KIND+AGENT
+PROTOCOLS = "alpha", "half", "false"  # players of contest/alpha.py, alone or as KIND+AGENT
 
 
 @dataclass
 class Options:
     # world | train eval play collect submit
-    world: str = flag("", as_trained=True)  # file of facts, or JSON lines of recorded answers; default: ours
+    world: str = flag("", as_trained=True)  # a world file, or JSON lines of recorded answers; default: ours
     # training data | train collect rows
-    held: float = flag(0.0, share=True)  # share of the keywords kept from training, of --data at least 0.05
+    held: float = flag(0.0, share=True)  # share of the keywords kept out of training; --data: 0.05 or more
     data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # a slice of --data, such as 0:1000
     lost: bool = flag(False, cosmetic=True)  # learn from lost games too
     # training games | train
-    flips: float = flag(0.3, share=True)  # games flip up to this share of the answers
+    flips: float = flag(0.3, share=True)  # highest share of wrong answers in a game
     unsure: float = flag(0.1, share=True)  # share of games in which some answers are "unsure"
-    explore: float = flag(0.15, share=True)  # share of questions asked at random: off the teacher's path
+    explore: float = flag(0.15, share=True)  # share of questions asked at random instead of by the teacher
     shuffle: float = flag(0.8, share=True)  # share of games whose turns are taught in random order
     cells: int = 12  # answers about the keyword taught beside each game
     # games | train eval play collect submit
-    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers to evaluate or collect at
-    tries: int = 24  # beam search: replies of which the best new one is taken
+    noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers at which to evaluate or collect
+    tries: int = 24  # beam search: replies among which the best new one is chosen
     # evaluation | train eval
     keywords: str = ""  # evaluate on these: a word a line, rows with a keyword, or Kaggle's JSON
     answerer: str = flag("table", agent="reply", words=("table", "self"))  # table, self, run, model or URL
-    greedy: bool = True  # evaluate plain greedy play, where repeats are allowed, as well
-    answers: int = 4000  # cells of the table that the answerer is scored on, half of them true
+    greedy: bool = True  # also evaluate plain greedy play, where repeats are allowed
+    answers: int = 4000  # answers of the model to score against the table; half of the right ones are yes
     # aids at play | eval play submit collect
-    candidates: int = 0  # best questions of which the one is asked that a belief learns most from
-    belief: str = ""  # that belief: recorded answers, such as the model's own; by default the world
+    candidates: int = 0  # ask the most informative of this many best questions, by a belief
+    belief: str = ""  # world of that belief: recorded answers, such as the model's own; default: --world
     guesses: Literal["model", "belief", "both"] = "model"  # who guesses
-    protocol: Literal["", *PROTOCOLS] = ""  # half answers spelling by rule, alpha asks it too
+    protocol: Literal["", *PROTOCOLS] = ""  # half: answer spelling questions by rule; alpha: ask them too
     think: float = 0.0  # seconds for thinking aloud before each question and guess
-    alpha_words: str = ""  # alpha: its words, one a line, how often after a tab; by default the world's
-    alpha_control: bool = False  # alpha: test its partner first; pays where one in four only pretends
+    alpha_words: str = ""  # alpha's words: one a line, a tab, its frequency; default: the world's keywords
+    alpha_control: bool = False  # alpha tests its partner first; pays if one partner in four only pretends
     # recorded games | play
-    replay: str = ""  # show the games of this file, round by round, with the belief
+    replay: str = ""  # show the games in this file, round by round, with a belief
     # tournament | eval
     against: list = flag((), agent="reply", plays="eval")  # table, random, runs, alpha+RUN, half+, false+RUN
     # collecting | collect
-    wander: float = flag(0.0, share=True)  # own play: share of the questions that are asked at random
+    wander: float = flag(0.0, share=True)  # share of questions asked at random in the model's own play
     teacher: str = flag(  # who plays: table, a run or model, or an endpoint (https://HOST/v1)
         "",
         agent="reply",
         plays="collect",
         endpoint={"model": "teacher_model", "workers": "workers", "price": "price"},
     )
-    teacher_model: str = ""  # name of the model at the endpoint; the key is in PARLOR_KEY
-    strategy: Literal[STRATEGIES] = "play"  # how games are made
-    workers: int = flag(8, cosmetic=True)  # requests to the endpoint at a time
-    price: str = flag("", cosmetic=True)  # of a million tokens at the endpoint, IN,OUT, for the sum
+    teacher_model: str = ""  # name of the model at the endpoint; its key is read from PARLOR_KEY
+    strategy: Literal[STRATEGIES] = "play"  # how to make games
+    workers: int = flag(8, cosmetic=True)  # parallel requests to the endpoint
+    price: str = flag("", cosmetic=True)  # the endpoint's price of a million tokens, IN,OUT, to show the cost
 
 
 class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Interactive, SubmitsProgram, Task):
     Options = Options
-    own_agents = ("table", "random", *PROTOCOLS)  # names that need no model
+    own_agents = ("table", "random", *PROTOCOLS)  # agents that need no model
 
     def __init__(self, options=None, seed=0, kind=Chat):
         super().__init__(options, seed, kind)
         o = self.options
         self.noises = read_noises(o.noise)
-        # a teacher reasons, and may write a whole game
+        # a teacher may reason, or write a whole game
         self.evaluation = Evaluation(max_new=512 if o.teacher else 24, varied=any(self.noises))
         self.world = world_of(o.world)
         self.teacher = Belief(self.world, POOL)
@@ -102,54 +102,59 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
 
     # -------------------------------------------------------------------------------------------- training
     def examples(self, split):
-        """Keywords of the world, or recorded games split by keyword; "test" is the world or --keywords."""
+        """Keywords of the world, or the games of --data, split by keyword. The test examples are always the
+        keywords of the world or of --keywords."""
         order = np.random.default_rng([self.seed, 20]).permutation(self.world.keywords)
         words = [{"keyword": word} for word in order.tolist()]
         if split == "test":
-            return self.known(read_keywords(self.options.keywords)) if self.options.keywords else words
+            return self.drop_unknown(read_keywords(self.options.keywords)) if self.options.keywords else words
         if self.options.data:
-            every = round(1 / max(self.options.held, 0.05))
-            held = set(sorted({row["keyword"] for row in self.games})[::every])
+            step = round(1 / max(self.options.held, 0.05))
+            held = set(sorted({row["keyword"] for row in self.games})[::step])
             return [row for row in self.games if (row["keyword"] in held) == (split == "valid")]
         held = round(self.options.held * len(words))
         return words[held:] if split == "train" else words[:held] or words
 
-    def known(self, examples):
-        """Those of the examples whose keyword the table knows, where it answers."""
+    def drop_unknown(self, examples):
+        """The examples whose keyword the answerer knows: all of them, unless the table answers."""
         if self.options.answerer != "table":
             return examples
         known = [example for example in examples if plain(example["keyword"]) in self.world.keyword_index]
         if not known:
             raise ValueError(
-                f"--keywords {self.options.keywords}: the table knows none of these {len(examples)}; take "
-                "--answerer self or another player, or --world with recorded answers about them"
+                f"--keywords {self.options.keywords}: the table knows none of these {len(examples)} "
+                "keywords; use --answerer self or another agent, or a --world that has answers about them"
             )
         if missing := len(examples) - len(known):
-            print(f"--keywords: {missing} of {len(examples)} left out, unknown to the table")
+            print(f"--keywords: {missing} of {len(examples)} left out, because the table does not know them")
         return known
 
     def trained_on(self):
         return sorted({example["keyword"] for example in self.examples("train")})
 
     def tests_for(self, n, trained_on):
-        """The first n test examples, what the model was not trained on before the others."""
+        """The first n test examples, ordered so that keywords that the model was not trained on come
+        first."""
         trained = {plain(word) for word in trained_on}
-        return first(sorted(self.examples("test"), key=lambda test: plain(test["keyword"]) in trained), n)
+        tests = sorted(self.examples("test"), key=lambda test: plain(test["keyword"]) in trained)
+        return first(tests, n)
 
     def read_games(self):
-        """The games and comparisons of --data that the loss at hand learns from; the others are counted."""
-        rows = read_rows(self.options.data, self.options.rows, ("keyword",))
-        games = [game for where, row in rows if (game := recorded.read(self, where, row))]
-        return recorded.usable(games, self.kind, self.options.lost, self.dropped)
+        """The games and comparisons of --data from which the loss learns; self.dropped counts the others."""
+        games = []
+        for where, row in read_rows(self.options.data, self.options.rows, ("keyword",)):
+            if game := recorded.read(self, where, row):
+                games.append(game)
+        return recorded.select(games, self.kind, self.options.lost, self.dropped)
 
     def words(self, example):
-        """The keyword of an example and what else counts as it."""
+        """The keyword of an example and its alternates: all words that count as a correct guess."""
         keyword = example["keyword"]
         return [keyword, *(example.get("alternates") or self.world.alternates.get(keyword, ()))]
 
     def items(self, example, rng):
-        """What a recorded game or comparison teaches, or Chats for every phase and round of a fresh game by
-        the teacher about the keyword."""
+        """The lessons of a recorded game or comparison, or of a fresh game of the teacher about the
+        keyword."""
         if "turns" not in example:
             return lessons.from_teacher(self, example["keyword"], rng)
         if "chosen" not in example and self.kind is Chat:
@@ -159,18 +164,18 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         return preferences.items(example, self.kind)
 
     def texts(self):
-        """All that is ever said in this world, for a tokenizer, often enough to become one token each."""
+        """Every text of this world, for a tokenizer. Each is there four times, so that it becomes one
+        token."""
         fixed = [ASKER, FIRST, ANSWERER, "Keyword: ", "yes", "no", "unsure", f"\n{GUESS}"]
         return [text for text in fixed + self.world.questions + self.world.keywords for _ in range(4)]
 
     # -------------------------------------------------------------------------------------------- play
-
     def table_player(self):
         return TablePlayer(self.world)
 
     def agent_named(self, name, open_agent):
-        """The table, a random player, or a player of the alphabet's protocol (contest/alpha.py) over the
-        table, KIND, or over another agent, KIND+AGENT."""
+        """The table, a random player, or a player of the alphabet's protocol (contest/alpha.py): KIND plays
+        over the table, KIND+AGENT over another agent."""
         kind, _, inner = name.partition("+")
         if name == "table":
             return self.table_player()
@@ -183,28 +188,31 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
     def play(
         self, examples, player, answerer=None, noise=0.0, repeats=False, seeds=None, wander=0.0, full=False
     ):
-        """Play one game per example in lock step, the player asking and guessing: list of Episodes.
+        """Play one game per example in lock step; the player asks and guesses. Returns the Episodes.
 
-        answerer: an agent, by default the truthful table. noise: share of answers flipped, of all games or of
-        each, drawn from (seed, game, round) or from the seeds of each game. repeats=False: a question or
-        guess already made in a game is replaced by the player's next best. wander: share of the questions
-        that are replaced by random ones of the teacher's. full: nobody guesses; all games have 20 rounds."""
-        episodes = [Episode(example, []) for example in examples]
+        answerer: an agent; by default the truthful table. noise: share of flipped answers, one for all games
+        or one for each. wander: share of the questions that are replaced by random questions of the teacher.
+        seeds: one for each game; by default (seed, index of the game). It decides the flips and the replaced
+        questions. repeats=False: a question or guess that the game already had is replaced by the player's
+        next best. full: nobody guesses, so every game has 20 rounds."""
         seeds = seeds or [[self.seed, i] for i in range(len(examples))]
+        episodes = []
         matches = []
-        for episode, seed, share in zip(episodes, seeds, np.broadcast_to(noise, len(examples))):
+        for example, seed, share in zip(examples, seeds, np.broadcast_to(noise, len(examples))):
             rng = np.random.default_rng(seed)
+            # all flips are drawn at once, so they do not depend on how long the game is
             flips = (rng.random(ROUNDS) < share).tolist()
             stray = partial(self.stray, rng.random(ROUNDS) < wander, rng)
-            matches.append(match(episode, self.words(episode.example), flips, stray))
+            episodes.append(Episode(example, []))
+            matches.append(match(episodes[-1], self.words(example), flips, stray))
         guesser = Silent() if full else player
         seats = {"asker": player, "guesser": guesser, "answerer": answerer or self.table_player()}
         play_matches(matches, [seats] * len(matches), 1 if repeats else self.options.tries)
         return episodes
 
     def stray(self, wanders, rng, number, asked):
-        """In rounds in which a game wanders a question of the teacher's at random that was not asked before,
-        as a Reply."""
+        """A random question of the teacher that the game has not had, as a Reply; None in a round without
+        one. wanders: for each round whether it has one."""
         if not wanders[number]:
             return None
         questions = [self.world.questions[q] for q in self.teacher.pool]
@@ -212,18 +220,23 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         return Reply(new[rng.integers(len(new))] if new else asked[-1])
 
     def rollout(self, examples, player):
-        """Plain games, for a reply that is replaced by a better one would be no sample of the model's,
-        with up to --flips wrong answers, the same of all games about a keyword."""
+        """Plain games with up to --flips wrong answers.
+
+        Repeats stay: a reply that was replaced would not be a sample of the model. All games about a keyword
+        have the same flips, so that only the model's choices make their rewards differ."""
         from games.twentyq.experiments.own_games import reward_turns
 
         seeds = [[*player.seed, zlib.crc32(example["keyword"].encode())] for example in examples]
-        rates = [np.random.default_rng([*seed, 1]) for seed in seeds]
-        rates = [rng.uniform(0, self.options.flips) * (rng.random() > 0.2) for rng in rates]
+        rates = []
+        for seed in seeds:
+            rng = np.random.default_rng([*seed, 1])
+            rate = rng.uniform(0, self.options.flips)
+            rates.append(rate * (rng.random() > 0.2))  # a fifth of the keywords has no wrong answers
         episodes = self.play(examples, player, None, rates, True, seeds)
         return [reward_turns(episode, self.teacher) for episode in episodes]
 
     def equipped(self, agent):
-        """The agent with the aids that the flags name."""
+        """The agent with the aids that the flags ask for."""
         options = self.options
         if options.think:
             from games.twentyq.experiments.thinking import Thinker
@@ -231,20 +244,20 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             agent = Thinker(agent, options.think)
         if options.candidates or options.guesses != "model":
             world = world_of(options.belief) if options.belief else self.world
-            # with the pool that the model has learned to ask from
+            # the pool of the questions that the model has learned to ask
             agent = Informed(agent, Belief(world, POOL), options.candidates, options.guesses)
         if options.protocol:
             from games.twentyq.contest import alpha
 
-            agent = alpha.player(self, options.protocol, agent)
+            agent = alpha.player(self, options.protocol, agent)  # outermost: it hides its turns from the rest
         return agent
 
     def needs_model(self):
         return not self.options.replay
 
     def interact(self, players, read, show, seat, seed):
-        """Play with a person, or show recorded games (games.twentyq.terminal); a scripted game where nobody
-        is there (read is None). Returns the games played, as rows for --data and --replay."""
+        """Play with a person, or show recorded games (games.twentyq.terminal). Without a person (read is
+        None) it shows one game against the table. Returns the games as rows for --data and --replay."""
         from games.twentyq import terminal
 
         player = players.player
@@ -259,27 +272,30 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         return terminal.model_asks(self, self.equipped(player), read, show)
 
     def package(self, out, folder, format, settings):
-        """Write a model as a player for Kaggle (games.twentyq.kaggle)."""
+        """Write the model as a player for Kaggle (games.twentyq.kaggle)."""
         from games.twentyq import kaggle
 
-        self.equipped(None)  # which objects to a wrong file now, not there
+        self.equipped(None)  # reads the files of the flags, so that an error shows now and not on Kaggle
         kaggle.pack(out, folder, self.options, format, settings)
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, players):
-        """Win rates by noise and their intervals, of the first noise by groups as well, how questions vary,
-        plain greedy play, the answerer's accuracy, the table player; or a tournament, where --against names
-        others."""
+        """Win rates with intervals at each noise, and by group at the first one; the variety of the
+        questions; plain greedy play; the accuracy as answerer; the table player as baseline. With --against,
+        a tournament instead."""
         if against := players.named.get("against"):
             from games.twentyq.contest.tournament import tournament
 
             return tournament(self, examples, against)
-        metrics, intervals, baselines = {}, {}, {}
-        records, grouping = [], None
+        metrics = {}
+        intervals = {}
+        baselines = {}
+        records = []
+        grouping = None
         belief = Belief(self.world)
         player = self.equipped(players.player)
         answerer = player if self.options.answerer == "self" else players.named.get("answerer")
-        by_table = self.options.answerer == "table"
+        by_table = self.options.answerer == "table"  # only then is the table player a fair baseline
         for noise in self.noises:
             episodes = self.play(examples, player, answerer, noise)
             grouping = grouping or groups(self, episodes, players.trained_on)
@@ -288,6 +304,8 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             if by_table:
                 baseline = self.play(examples, self.table_player(), noise=noise)
                 summarise(baseline, belief, f"@{noise:g}", baselines, {})
+
+        # the rest at the first noise only
         least = self.noises[0]
         metrics |= variety(self.play(examples, player, answerer, least, full=True))
         if by_table:
@@ -303,17 +321,17 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             "intervals": intervals,
             "baselines": baselines,
             "groups": grouping,
-            "notes": list(lines_of(grouping)),
+            "notes": list(group_lines(grouping)),
             "records": records,
         }
 
 
 def read_noises(text):
-    """The shares of flipped answers that --noise names."""
+    """The list of shares in --noise."""
     try:
         noises = [float(share) for share in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"--noise {text}: must be shares such as 0,0.1") from error
+        raise UsageError(f"--noise {text}: must be a list of shares such as 0,0.1") from error
     if not all(0 <= share <= 1 for share in noises):
-        raise UsageError(f"--noise {text}: a share lies between 0 and 1")
+        raise UsageError(f"--noise {text}: a share must be between 0 and 1")
     return noises

@@ -1,7 +1,8 @@
-"""The world of 20 Questions: keywords, questions and their truth table, and the player who knows that table.
+"""The world of 20 Questions: keywords, questions and their truth table, and a player that knows the table.
 
-The table player is teacher, baseline and oracle answerer at once. It keeps a belief over the keywords, takes
-every answer to be wrong with probability EPS, and asks what it expects to learn most from."""
+The table player is the teacher, the baseline and a truthful answerer in one. It keeps a belief over the
+keywords, assumes that an answer is wrong with probability EPS, and asks the question from which it expects
+the most information."""
 
 import re
 from collections import Counter
@@ -15,11 +16,12 @@ from games.task import Reply
 from games.twentyq.prompts import read_prompt
 
 WORLD = Path(__file__).parent / "world.txt"  # the embedded world
-SAVED = "games/twentyq/world.txt", "games/worlds/twentyq.txt"  # ends of its path in runs, today and before
+# how the embedded world's path ends in saved runs, in this version and in older ones
+WORLD_ENDINGS = "games/twentyq/world.txt", "games/worlds/twentyq.txt"
 ENTRY = re.compile(r"([^<:|]*)<?([^:|]*):?([^|]*)\|?(.*)")  # name < kinds : tags | other spellings
-EPS = 0.1  # the chance that an answer is wrong, as a belief sees it
-POOL = 40  # separating questions that the teacher asks
-MOST = 400  # recorded questions that a belief may ask: those that were asked about most keywords
+EPS = 0.1  # chance that an answer is wrong, as a belief assumes
+POOL = 40  # separating questions that the teacher may ask
+MAX_RECORDED = 400  # recorded questions that a belief may ask: those with answers for the most keywords
 FILLERS = set(
     "is it its a an the of or and in to be does do can you word secret keyword item something".split()
 )
@@ -27,12 +29,16 @@ FILLERS = set(
 
 # ------------------------------------------------------------------------------------------------ worlds
 class World:
-    """keywords, questions: lists of str; alternates, kinds: keyword -> other right guesses, its kind; chance
-    (keywords, questions): P(yes), 1/2 where nobody knows; table: chance > 1/2."""
+    """The keywords and questions of a world file, and what is true of each keyword.
+
+    keywords, questions: lists of str. alternates: keyword -> other correct guesses. kinds: keyword -> its
+    kind. chance (keywords, questions): P(yes), 1/2 where the answer is unknown. table: chance > 1/2."""
 
     def __init__(self, path=WORLD):
-        self.keywords, self.questions = [], []
-        self.alternates, self.kinds = {}, {}
+        self.keywords = []
+        self.questions = []
+        self.alternates = {}
+        self.kinds = {}
         self.chance = np.array(self.read(Path(path)), dtype=float)
         if not self.keywords:
             raise ValueError(f"{path}: no keywords")
@@ -41,9 +47,11 @@ class World:
         self.question_index = {plain(question): i for i, question in enumerate(self.questions)}
 
     def read(self, path):
-        """The rows of the table in a world file, whose first lines explain its form."""
-        section, tags, rows = "", [], []
+        """The rows of the table in a world file. The first lines of world.txt explain the format."""
+        section = ""
+        tags = []  # one for each question, in the same order
         tags_of = {}  # kind -> its tags
+        rows = []
         for number, line in lines(path, path):
             where = f"{path}, line {number}"
             line = line.split("#")[0].strip()
@@ -58,41 +66,42 @@ class World:
                 tags.append(tag)
                 self.questions.append(question.strip())
             elif section in ("[kinds]", "[keywords]"):
-                name, parents, own, alternates = (part.strip() for part in ENTRY.fullmatch(line).groups())
+                name, parents, changes, alternates = map(str.strip, ENTRY.fullmatch(line).groups())
                 parents = parents.replace(",", " ").split()
-                true = true_tags(where, parents, own.split(), tags_of, tags)
+                true = true_tags(where, parents, changes.split(), tags_of, tags)
                 if section == "[kinds]":
                     tags_of[name] = true
                     continue
                 if name in self.alternates:
-                    raise ValueError(f"{where}: {name!r} stands there twice")
+                    raise ValueError(f"{where}: the keyword {name!r} is in the file twice")
                 self.keywords.append(name)
-                self.alternates[name] = stripped(alternates.split(","))
+                self.alternates[name] = strip_all(alternates.split(","))
                 self.kinds[name] = parents[0] if parents else ""
                 rows.append([tag in true for tag in tags])
             else:
-                raise ValueError(f"{where}: {line!r} stands outside of [questions], [kinds] and [keywords]")
+                raise ValueError(f"{where}: {line!r} is outside of [questions], [kinds] and [keywords]")
         return rows
 
     def answer(self, keyword, question):
-        """True, False, or None where the table does not know the keyword or the question."""
+        """True or False, or None if the table does not know the keyword or the question."""
         k = self.keyword_index.get(plain(keyword))
         q = self.question_index.get(plain(question))
         return None if k is None or q is None else bool(self.table[k, q])
 
     @lru_cache(maxsize=8)  # noqa: B019  (one world a process)
     def separating(self, n):
-        """The n questions that together tell the keywords apart best, most useful first: question indices.
+        """The n questions that together separate the keywords best, most useful first, as indices.
 
-        Greedy: every pair of keywords starts with weight 1, each chosen question on which a pair differs
-        multiplies its weight by 2 sqrt(EPS (1 - EPS)), the bound of Bhattacharyya on confusing them, and the
-        next question is the one that separates the most weight."""
+        The choice is greedy. Every pair of keywords starts with weight 1. Each chosen question multiplies the
+        weight of the pairs that it separates by 2 sqrt(EPS (1 - EPS)), the Bhattacharyya bound on confusing
+        them. The next question is the one that separates the most remaining weight."""
         yes = self.table.astype(float)
         no = (self.chance < 0.5).astype(float)
-        weight, chosen = 1 - np.eye(len(yes)), []
+        weight = 1 - np.eye(len(yes))  # (keywords, keywords)
+        chosen = []
         for _ in range(min(n, len(self.questions))):
             separated = ((weight @ yes) * no).sum(0)  # (questions,)
-            separated[chosen] = -1
+            separated[chosen] = -1  # never the same question twice
             best = int(separated.argmax())
             chosen.append(best)
             differ = np.outer(yes[:, best], no[:, best]).astype(bool)
@@ -100,48 +109,61 @@ class World:
         return chosen
 
     def difficulty(self):
-        """keyword -> easy, medium or hard: thirds by how many answers set it apart from its nearest other."""
+        """keyword -> "easy", "medium" or "hard": thirds of the keywords, by the number of questions that
+        separate a keyword from its nearest neighbour."""
         yes = self.table.astype(float)
-        apart = yes @ (1 - yes).T  # (keywords, keywords): questions that are yes for the first alone
+        apart = yes @ (1 - yes).T  # (keywords, keywords): questions with yes for the first only
+        # the large diagonal keeps a keyword from being its own neighbour
         nearest = (apart + apart.T + len(self.questions) * np.eye(len(yes))).min(1)
-        low, high = np.quantile(nearest, [1 / 3, 2 / 3])
-        names = ["hard" if x <= low else "medium" if x <= high else "easy" for x in nearest]
-        return dict(zip(self.keywords, names))
+        thirds = np.searchsorted(np.quantile(nearest, [1 / 3, 2 / 3]), nearest)
+        return dict(zip(self.keywords, np.take(["hard", "medium", "easy"], thirds).tolist()))
 
 
 class Recorded(World):
-    """A world of answers that somebody gave, perhaps a model that was asked everything: JSON lines
-    {"keyword", "answers": {question: [times or share of yes, of no]}, "category"?}. All of them are known; a
-    belief asks only the MOST frequent questions."""
+    """A world of recorded answers, such as those of a model that was asked every question.
+
+    The file holds JSON lines {"keyword", "answers": {question: [yes, no]}, "category"?}, where yes and no are
+    counts or shares. The world knows all of these answers; a belief asks only the MAX_RECORDED most frequent
+    questions."""
 
     def read(self, path):
-        self.answers = []  # for each keyword {question: P(yes)}, where that is not 1/2
-        times = Counter()  # question -> keywords that it was asked about
+        self.answers = []  # for each keyword {question: P(yes)}, without ties
+        frequency = Counter()  # question -> number of keywords with an answer to it
         for where, row in read_rows(str(path), "", ("keyword", "answers")):
-            keyword, answers = row.get("keyword"), row.get("answers")
+            keyword = row.get("keyword")
+            answers = row.get("answers")
             if not (isinstance(keyword, str) and isinstance(answers, dict)):
                 raise ValueError(f'{where}: a row needs "keyword", text, and "answers", question: [yes, no]')
-            times.update(answers.keys())
-            shares = {question: yes_share(where, question, counts) for question, counts in answers.items()}
+            frequency.update(answers.keys())
             self.keywords.append(keyword)
-            self.alternates[keyword], self.kinds[keyword] = [], row.get("category", "")
-            self.answers.append({question: share for question, share in shares.items() if share != 0.5})
-        self.questions = sorted(times, key=lambda question: (-times[question], question))[:MOST]
-        return [[shares.get(question, 0.5) for question in self.questions] for shares in self.answers]
+            self.alternates[keyword] = []
+            self.kinds[keyword] = row.get("category", "")
+            shares = {}
+            for question, counts in answers.items():
+                share = yes_share(where, question, counts)
+                if share != 0.5:
+                    shares[question] = share
+            self.answers.append(shares)
+        self.questions = sorted(frequency, key=lambda question: (-frequency[question], question))
+        del self.questions[MAX_RECORDED:]
+        rows = []
+        for shares in self.answers:
+            rows.append([shares.get(question, 0.5) for question in self.questions])
+        return rows
 
     @lru_cache(maxsize=100_000)  # noqa: B019  (one world a process)
     def answer(self, keyword, question):
-        """As a World's. A question that nobody asked about the keyword is taken for the most similar one that
-        somebody did, if they share half of their words."""
+        """As in World. A question without an answer for the keyword borrows the answer of the most similar
+        question that has one, if the two share half of their words."""
         k = self.keyword_index.get(plain(keyword))
         known = {} if k is None else self.answers[k]
-        alike = [(likeness(question, text), share) for text, share in known.items()]
-        best, share = max(alike, key=lambda pair: pair[0], default=(0.0, 0.5))
+        similar = [(similarity(question, text), share) for text, share in known.items()]
+        best, share = max(similar, key=lambda pair: pair[0], default=(0.0, 0.5))
         return share > 0.5 if best >= 0.5 else None
 
 
 def yes_share(where, question, counts):
-    """The share of yes among the answers [yes, no] to a question."""
+    """The share of yes in the answers [yes, no] to a question."""
     match counts:
         case [int() | float() as yes, int() | float() as no] if min(yes, no) >= 0 and yes + no > 0:
             return yes / (yes + no)
@@ -149,51 +171,60 @@ def yes_share(where, question, counts):
 
 
 def world_file(path):
-    """The Path of a world: "" is the embedded one, and so is the embedded one's path elsewhere, as runs of
-    older versions and of other checkouts have saved it."""
+    """The Path of a world. "" means the embedded one. So does the embedded world's path in another checkout
+    or an older version, because runs have saved it."""
     path = str(path) or str(WORLD)
-    return WORLD if path.endswith(SAVED) and not Path(path).exists() else Path(path)
+    return WORLD if path.endswith(WORLD_ENDINGS) and not Path(path).exists() else Path(path)
 
 
 def world_of(path=""):
-    """The World in a file, by default the embedded one; recorded answers where the file holds JSON lines."""
+    """The World in a file, by default the embedded one. JSON lines are recorded answers."""
     path = world_file(path)
     return (Recorded if ".jsonl" in path.suffixes else World)(path)
 
 
-def true_tags(where, parents, own, tags_of, tags):
-    """The tags of an entry of a world file: those of its kinds and its own, without those it takes away."""
+def true_tags(where, parents, changes, tags_of, tags):
+    """The set of tags of an entry of a world file: the tags of its kinds, plus those that it adds ("tag"),
+    minus those that it removes ("-tag")."""
     true = set()
     for parent in parents:
         if parent not in tags_of:
             raise ValueError(f"{where}: unknown kind {parent!r}")
         true |= tags_of[parent]
-    for tag in own:
-        name = tag.removeprefix("-")
-        if name not in tags:
-            raise ValueError(f"{where}: tag {tag!r} has no question")
-        true = true | {name} if name == tag else true - {name}
+    for change in changes:
+        tag = change.removeprefix("-")
+        if tag not in tags:
+            raise ValueError(f"{where}: tag {change!r} has no question")
+        if tag == change:
+            true.add(tag)
+        else:
+            true.discard(tag)
     return true
 
 
 def read_keywords(path):
-    """The keywords of a file as examples {"keyword", "alternates", "category", "difficulty"}: a word a line
-    (word | other spellings), rows with a "keyword", or Kaggle's JSON of categories with words."""
+    """The keywords of a file as examples {"keyword", "alternates", "category", "difficulty"}.
+
+    The file has one word a line (word | other spellings), or rows with a "keyword", or it is Kaggle's JSON of
+    categories with words."""
     examples = []
     for where, row in keyword_rows(Path(path)):
         if not plain(str(row.get("keyword", ""))):
             raise ValueError(f'{where}: a row needs a "keyword", found {str(row)[:80]}')
-        others = row.get("alts") or row.get("alternates") or []
-        others = others.split(",") if isinstance(others, str) else others  # a cell of CSV is text
-        about = {name: str(row.get(name, "")) for name in ("category", "difficulty")}
-        examples.append({"keyword": str(row["keyword"]), "alternates": stripped(others), **about})
+        alternates = row.get("alts") or row.get("alternates") or []
+        if isinstance(alternates, str):
+            alternates = alternates.split(",")  # a cell of a CSV file is text
+        example = {"keyword": str(row["keyword"]), "alternates": strip_all(alternates)}
+        for name in ("category", "difficulty"):
+            example[name] = str(row.get(name, ""))
+        examples.append(example)
     if not examples:
         raise ValueError(f"{path}: no keywords")
     return examples
 
 
 def keyword_rows(path):
-    """Yield (place, row) of each keyword in a file."""
+    """Yield (place in the file, row) for each keyword."""
     if path.suffix == ".txt":
         for number, line in lines(path, path):
             keyword, _, others = line.partition("|")
@@ -201,13 +232,14 @@ def keyword_rows(path):
                 yield f"{path}, line {number}", {"keyword": keyword.strip(), "alts": others}
         return
     for where, row in read_rows(str(path)):
+        # in Kaggle's JSON a row is a category; a row without "words" is a keyword itself
         for word in row.get("words", [{}]):
             yield where, word | row
 
 
 # ------------------------------------------------------------------------------------------------ texts
-def stripped(words):
-    """Words without the spaces around them, and without empty ones."""
+def strip_all(words):
+    """The words without surrounding spaces; empty ones are left out."""
     return [word.strip() for word in words if word.strip()]
 
 
@@ -217,66 +249,72 @@ def letters_and_digits(text):
 
 
 @lru_cache(maxsize=100_000)
-def gist(question):
-    """The words of a question that say what it asks."""
+def content_words(question):
+    """The words of a question that carry its meaning."""
     return frozenset(letters_and_digits(question)) - FILLERS
 
 
-def likeness(question, other):
-    """The share of the words of two questions that both have."""
-    words, others = gist(question), gist(other)
+def similarity(question, other):
+    """The share of the content words of two questions that both contain (Jaccard index)."""
+    words = content_words(question)
+    others = content_words(other)
     return len(words & others) / (len(words | others) or 1)
 
 
 @lru_cache(maxsize=100_000)
 def plain(text):
-    """Case, spaces and punctuation folded away: how the table looks up what somebody typed."""
+    """The text without case, spaces and punctuation. The table looks up what somebody typed in this form."""
     return "".join(letters_and_digits(text))
 
 
 # ------------------------------------------------------------------------------------------------ belief
 def entropy(p):
-    """Bits of yes-or-no answers with chances p."""
+    """The entropy in bits of yes-or-no answers with P(yes) = p."""
     return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
 
 
 class Belief:
-    """A probability for each keyword after the answers so far, and the question that would teach most about
-    it. pool: how many questions it may ask, 0 takes all."""
+    """A probability for each keyword, given the answers so far, and the most informative next question.
+
+    pool: how many questions it may ask; 0 means all."""
 
     def __init__(self, world, pool=0):
         self.world = world
-        size = len(world.questions)  # which to put in order takes too long where there are many keywords
-        order = world.separating(pool or size) if pool or len(world.keywords) <= 1000 else range(size)
-        self.pool = np.array(order, dtype=int)  # empty for a mere list of keywords
+        order = range(len(world.questions))
+        # separating() takes time and memory quadratic in the keywords: too much for a long list
+        if pool or len(world.keywords) <= 1000:
+            order = world.separating(pool or len(order))
+        self.pool = np.array(order, dtype=int)  # empty if the world is only a list of keywords
         likely = EPS + (1 - 2 * EPS) * world.chance  # P(yes | keyword), (keywords, questions)
-        self.log_yes, self.log_no = np.log(likely), np.log(1 - likely)
+        self.log_yes = np.log(likely)
+        self.log_no = np.log(1 - likely)
         self.yes = likely[:, self.pool]
         self.doubt = entropy(self.yes)
         self.restart()
 
     def restart(self):
-        self.logp = np.zeros(len(self.world.keywords))
+        self.logp = np.zeros(len(self.world.keywords))  # up to a constant
         self.unasked = np.ones(len(self.pool), dtype=bool)  # by place in the pool
         return self
 
     def update(self, question, answer):
-        """Take in the answer, "yes", "no" or "unsure", to a question, given by its index."""
+        """Update on the answer "yes", "no" or "unsure" to a question, given by its index."""
         if answer not in ("yes", "no", "unsure"):
             raise ValueError(f"an answer must be yes, no or unsure, not {answer!r}")
         if answer != "unsure":
-            self.logp += (self.log_yes if answer == "yes" else self.log_no)[:, question]
+            likelihood = self.log_yes if answer == "yes" else self.log_no
+            self.logp += likelihood[:, question]
         self.unasked &= self.pool != question
 
     def learn(self, question, answer):
-        """Take in the answer to a question, given by its text, if the world knows it."""
+        """Update on the answer to a question, given by its text, if the world knows the question."""
         index = self.world.question_index.get(plain(question))
         if index is not None:
             self.update(index, answer)
 
     def after(self, turns):
-        """This belief anew, after turns of (question, answer); questions that the world lacks are passed
-        over."""
+        """This belief, restarted and updated on turns of (question, answer). Questions that the world does
+        not know are skipped."""
         self.restart()
         for turn in turns:
             self.learn(*turn)
@@ -287,48 +325,50 @@ class Belief:
         return p / p.sum()
 
     def information(self):
-        """Bits that each question of the pool is expected to tell about the keyword, (pool,): the mutual
-        information of keyword and answer."""
+        """The expected information of each question in the pool about the keyword, in bits, (pool,): the
+        mutual information of keyword and answer."""
         p = self.probabilities()
         return entropy(p @ self.yes) - p @ self.doubt
 
     def gains(self):
-        """What each question of the pool is worth now, (pool,): the bits that it is expected to tell, 0 if it
-        was asked before."""
+        """The value of each question in the pool now, (pool,): its information, or 0 if it was asked
+        before."""
         return np.where(self.unasked, self.information(), 0.0)
 
     def worth_of(self, texts):
-        """The gains of some questions, 0 for one that is not in the pool."""
+        """The gains of questions given by their texts, 0 for a question outside of the pool."""
         gain_of = dict(zip(self.pool.tolist(), self.gains().tolist()))
         return [gain_of.get(self.world.question_index.get(plain(text)), 0.0) for text in texts]
 
     def questions(self, n=1):
-        """The n questions of most gain, by index."""
-        gains = self.gains().round(9)  # so that equals come in the pool's order
+        """The indices of the n questions with the largest gains."""
+        gains = self.gains().round(9)  # equal gains must tie exactly, so that the pool's order decides
         return self.pool[np.argsort(-gains, kind="stable")[:n]].tolist()
 
-    def odds_of(self, texts, base=np.e):
-        """The logarithm of the chance of each of some guesses; an unknown one has the least of all."""
-        p = np.log(np.maximum(self.probabilities(), 1e-12)) / np.log(base)
+    def log_chances(self, texts, base=np.e):
+        """The logarithm of the probability of each guess. A guess that is not in the world gets the lowest
+        value of all keywords."""
+        logs = np.log(np.maximum(self.probabilities(), 1e-12)) / np.log(base)
         places = [self.world.keyword_index.get(plain(text)) for text in texts]
-        return [float(p.min() if place is None else p[place]) for place in places]
+        return [float(logs.min() if place is None else logs[place]) for place in places]
 
     def guesses(self, n=1):
-        """The n likeliest keywords, by index."""
+        """The indices of the n most likely keywords."""
         return np.argsort(-self.logp, kind="stable")[:n].tolist()
 
 
 class TablePlayer:
-    """The table as an agent: reads a conversation of the game (prompts.py) and replies from the belief."""
+    """The table as an agent: it reads a conversation of the game (prompts.py) and replies from its belief."""
 
     def __init__(self, world):
-        self.world, self.belief = world, Belief(world)
+        self.world = world
+        self.belief = Belief(world)
 
     def reply(self, conversations, n=1):
         return [list(map(Reply, self.texts(conversation, n))) for conversation in conversations]
 
     def texts(self, conversation, n):
-        """What it says to a conversation, best first: list of str."""
+        """Its n best replies to a conversation, best first: list of str. As answerer it has one."""
         seat, content = read_prompt(conversation)
         if seat == "answerer":
             return ["yes" if self.world.answer(*content) else "no"]

@@ -1,1 +1,1 @@
-"""20 Questions as Kaggle's competition played it: spelling rules, the alphabet's protocol, tournaments."""
+"""20 Questions as Kaggle's competition played it: spelling rules, Agent Alpha, tournaments."""

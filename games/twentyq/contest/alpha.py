@@ -1,11 +1,11 @@
-"""Agent Alpha: finding the keyword of 20 Questions by its spelling, with a partner who knows the protocol.
+"""Agent Alpha: find the keyword of 20 Questions by its spelling, with a partner that knows the protocol.
 
-Alpha first asks "Is it Agent Alpha?". A partner who says yes answers by rule (contest/rules.py), and each
-answer to "Does the keyword precede ..." halves what is left of a list of words: 18 rounds are enough for
-100,000. With anybody else, and when the words have run out (the keyword is none of them, or the partner only
-pretended), Alpha plays as the agent it is made of, which never sees the turns spent on the protocol. All that
-a player here says follows from the conversation. The protocol is that of Kaggle's llm_20_questions, published
-there by loh-maa."""
+Alpha first asks "Is it Agent Alpha?". A partner that says yes answers by rule (contest/rules.py), and each
+answer to "Does the keyword precede ..." halves the rest of a list of words: 18 rounds are enough for 100,000.
+With any other partner, Alpha plays as the agent that it wraps, which never sees the turns of the protocol. It
+does the same when no word is left, because the keyword is not in the list or the partner only pretended.
+Every reply of a player here depends on the conversation only. The protocol is that of Kaggle's
+llm_20_questions, published there by loh-maa."""
 
 import re
 import zlib
@@ -16,136 +16,157 @@ import numpy as np
 
 from games.rows import lines
 from games.twentyq.contest.rules import HANDSHAKE, PRECEDES, answer_by_rule
-from games.twentyq.match import Around
+from games.twentyq.match import AgentWrapper
 from games.twentyq.prompts import ask_prompt, guess_prompt
 
-ASKED = re.compile(re.escape(PRECEDES).replace(re.escape("{}"), '([^"]+)'))
-LINE = re.compile(r'([^"\t]+)(?:\t(\d*\.?\d+))?')  # of a file of words
-EVEN = 0.5  # share of the prior that all words have in common: a rare word then costs one question more
+BISECTION = re.compile(re.escape(PRECEDES).replace(re.escape("{}"), '([^"]+)'))
+WORD_LINE = re.compile(r'([^"\t]+)(?:\t(\d*\.?\d+))?')  # word, tab, frequency
+# share of the prior that is spread evenly over all words; at 1/2 a rare word costs at most one more question
+EVEN = 0.5
 
 
 def read_words(path):
-    """(words, weights) of a file: a word a line and, after a tab, how often it occurs. Without these numbers
-    a list in alphabetical order has equal weights, and any other the most frequent words first: the n-th has
-    1 / n (Zipf's law)."""
+    """(words, weights) of a file: a word a line and, after a tab, its frequency.
+
+    If there are no frequencies, a list in alphabetical order has equal weights. Any other list is taken to be
+    sorted by frequency, and its n-th word has the weight 1 / n (Zipf's law)."""
     if not Path(path).exists():
         raise FileNotFoundError(f"--alpha-words {path}: no such file")
-    words, weights = [], []
+    words = []
+    weights = []
     for number, line in lines(Path(path), path):
         if not line.strip():
             continue
-        found = LINE.fullmatch(line.strip())
-        if found:
-            words.append(found[1].lower())
-            weights += [float(weight) for weight in found.groups()[1:] if weight]
-        if not found or weights[-1:] == [0] or len(weights) not in (0, len(words)):
+        entry = WORD_LINE.fullmatch(line.strip())
+        if entry:
+            words.append(entry[1].lower())
+            if entry[2]:
+                weights.append(float(entry[2]))
+        # a weight of 0, or some lines with a weight and some without
+        if not entry or weights[-1:] == [0] or len(weights) not in (0, len(words)):
             raise ValueError(
-                f"{path}, line {number}: needs a word without quotes and, as all lines or none, a tab and a "
-                f"number above 0, found {line.strip()!r}"
+                f"{path}, line {number}: expected a word without quotes, and in all lines or none a tab and "
+                f"a number above 0, found {line.strip()!r}"
             )
     if not words:
         raise ValueError(f"{path}: no words")
     if not weights:
-        in_order = words == sorted(words)
+        in_order = words == sorted(words)  # such an order says nothing about frequency
         weights = [1 if in_order else 1 / (i + 1) for i in range(len(words))]
     return words, weights
 
 
-class Ruled(Around):
-    """Half an Alpha: answers what a rule decides, and leaves the rest, asking included, to its agent."""
+class Ruled(AgentWrapper):
+    """Half an Alpha: answers by rule if a rule decides, and leaves all the rest, such as asking, to its
+    agent."""
 
-    def own(self, seat, content, n):
+    def own_texts(self, seat, content, n):
         answer = answer_by_rule(*content) if seat == "answerer" else None
         return [answer] if answer else []
 
 
 class Alpha(Ruled):
-    """Both seats of the protocol, over an agent for all that it does not say.
+    """Both seats of the protocol, around an agent that says everything else.
 
-    words: list of str, looked up in lower case; weights: how likely each is the keyword, by default equal;
-    control: whether to ask first what every Alpha denies, which unmasks half of those who say anything."""
+    words: list of str, in lower case from here on. weights: how likely each word is the keyword, by default
+    equal. control: whether the first question is one that every Alpha must deny; it unmasks half of the
+    partners that answer at random."""
 
     def __init__(self, agent, words, weights=None, control=False):
         super().__init__(agent)
         self.control = control
         weights = [1] * len(words) if weights is None else weights
-        likely = dict(sorted(zip(map(str.lower, words), weights)))
-        self.words, prior = list(likely), np.array(list(likely.values()), float)
+        # in alphabetical order for bisection; of a word that is there twice the larger weight counts
+        weight_of = dict(sorted(zip(map(str.lower, words), weights)))
+        self.words = list(weight_of)
+        prior = np.array(list(weight_of.values()), float)
         self.prior = (1 - EVEN) * prior / prior.sum() + EVEN / len(prior)
 
-    def left(self, turns):
-        """(prior, places) after some turns: the probability of each word, 0 of those that were guessed, and
-        the places of the words that can still be it, of none where the partner is no Alpha. After each turn
-        but the last the likeliest of these was guessed, and wrong."""
-        prior, low, high = self.prior.copy(), 0, len(self.prior)
+    def remaining(self, turns):
+        """(prior, places) after some turns. prior: the probability of each word, 0 after a wrong guess.
+        places: the words that can still be the keyword; empty if the partner is no Alpha.
+
+        Nobody tells it its own guesses, so it repeats them: after each turn but the last it guessed the
+        likeliest word that was left, and was wrong."""
+        prior = self.prior.copy()
+        low = 0
+        high = len(prior)
         if turns[0] != (HANDSHAKE, "yes"):
             return prior, np.array([], int)
         for number, (question, answer) in enumerate(turns):
             if number and low < high:
                 prior[low + prior[low:high].argmax()] = 0
-            if found := ASKED.fullmatch(question):
-                place = bisect_left(self.words, found[1])
-                low, high = (low, min(high, place)) if answer == "yes" else (max(low, place), high)
+            if bound := BISECTION.fullmatch(question):
+                place = bisect_left(self.words, bound[1])
+                if answer == "yes":
+                    high = min(high, place)
+                else:
+                    low = max(low, place)
+        # a word that was guessed is out, even inside the interval
         return prior, low + prior[low:high].nonzero()[0]
 
-    def own(self, seat, content, n):
+    def own_texts(self, seat, content, n):
         if seat == "answerer":
-            return super().own(seat, content, n)
+            return super().own_texts(seat, content, n)
         if not content:
             return [HANDSHAKE]
-        prior, places = self.left(content)
+        prior, places = self.remaining(content)
         if seat == "guesser":
             if not len(places) and not semantic(content):
-                places = prior.nonzero()[0]  # nothing is known of the keyword, and its agent was told nothing
+                # the agent has seen no turn that it could guess from
+                places = prior.nonzero()[0]
             order = np.argsort(-prior[places], kind="stable")[:n]
             return [self.words[place] for place in places[order]]
         if len(places) < 2:
-            return []
+            return []  # there is nothing to halve, so the agent asks
         if self.control and len(content) == 1:
-            return [PRECEDES.format(self.words[0])]
+            return [PRECEDES.format(self.words[0])]  # no word precedes the first one
+
+        # ask for the word that divides the probability most evenly
         below = prior[places].cumsum()
         half = int(np.abs(below[:-1] - below[-1] / 2).argmin())
         return [PRECEDES.format(self.words[places[half + 1]])]
 
-    def handed(self, seat, content, conversation):
+    def inner_prompt(self, seat, content, conversation):
         if seat == "answerer":
             return conversation
         return (ask_prompt if seat == "asker" else guess_prompt)(semantic(content))
 
 
 def semantic(turns):
-    """The turns that are not about the protocol."""
-    return [turn for turn in turns if turn[0] != HANDSHAKE and not ASKED.fullmatch(turn[0])]
+    """The turns that do not belong to the protocol."""
+    return [turn for turn in turns if turn[0] != HANDSHAKE and not BISECTION.fullmatch(turn[0])]
 
 
-def rng_of(*what):
-    """A random generator that follows from what was said."""
-    return np.random.default_rng(zlib.crc32(repr(what).encode()))
+def rng_from(*content):
+    """A random generator that depends on the content of the conversation only."""
+    return np.random.default_rng(zlib.crc32(repr(content).encode()))
 
 
 class Pretender(Ruled):
-    """A false Alpha: says yes to the handshake, and anything to what rules decide."""
+    """A false Alpha: says yes to the handshake, and answers spelling questions at random."""
 
-    def own(self, seat, content, n):
-        answer = super().own(seat, content, n)
+    def own_texts(self, seat, content, n):
+        answer = super().own_texts(seat, content, n)
         if not answer or content[1] == HANDSHAKE:
             return answer
-        return [str(rng_of(content).choice(["yes", "no"]))]
+        # the same question about the same keyword always gets the same answer
+        return [str(rng_from(content).choice(["yes", "no"]))]
 
 
-class Random(Around):
+class Random(AgentWrapper):
     """Asks, answers and guesses at random."""
 
     def __init__(self, world):
         super().__init__(None)
-        self.ideas = {"asker": world.questions, "guesser": world.keywords, "answerer": ["yes", "no"]}
+        self.choices = {"asker": world.questions, "guesser": world.keywords, "answerer": ["yes", "no"]}
 
-    def own(self, seat, content, n):
-        return [str(text) for text in rng_of(seat, content).permutation(self.ideas[seat])[:n]]
+    def own_texts(self, seat, content, n):
+        return [str(text) for text in rng_from(seat, content).permutation(self.choices[seat])[:n]]
 
 
 def player(task, kind, agent):
-    """The player of a kind over an agent: alpha, half, false, or random over none."""
+    """The player of a kind: alpha, half or false around an agent, or random."""
     if kind == "random":
         return Random(task.world)
     if kind == "alpha":

@@ -1,25 +1,28 @@
-"""Questions about how a keyword is spelled, answered by rule: letters, words, lengths, alphabetical order.
+"""Questions about the spelling of a keyword, answered by rule: letters, words, lengths, alphabetical order.
 
-Programs ask such questions and expect exact answers, which language models rarely give. Read RULES, the
-table, then what its functions call. Alphabetical order is that of the characters' codes, as programs sort: a
-space or a hyphen stands before every letter."""
+Programs ask such questions and expect exact answers, which language models rarely give. Read the table RULES
+first, then the functions that it calls. Alphabetical order is the order of character codes, as programs sort:
+a space or a hyphen comes before every letter."""
 
 import re
 
 from games.twentyq.world import plain
 
-HANDSHAKE = "Is it Agent Alpha?"  # whoever says yes answers PRECEDES exactly
+HANDSHAKE = "Is it Agent Alpha?"  # a partner that says yes answers PRECEDES exactly
 PRECEDES = 'Does the keyword (in lowercase) precede "{}" in alphabetical order?'
 
-ALPHABET, VOWELS = "abcdefghijklmnopqrstuvwxyz", "aeiou"
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+VOWELS = "aeiou"
 CONSONANTS = "bcdfghjklmnpqrstvwxyz"
-KINDS = {"vowel": VOWELS, "consonant": CONSONANTS}  # of letters
-KINDS |= {"the first half": ALPHABET[:13], "the second half": ALPHABET[13:]}
+# names of sets of letters
+LETTER_SETS = {"vowel": VOWELS, "consonant": CONSONANTS}
+LETTER_SETS |= {"the first half": ALPHABET[:13], "the second half": ALPHABET[13:]}
 NUMBERS = {word: i for i, word in enumerate("one two three four five six seven eight nine ten".split(), 1)}
 NUMBERS |= {"single": 1}
+# place -> index into a word's letters, or into a keyword's words
 PLACES = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4, "last": -1}
 MARKS = {"hyphen": "-", "dash": "-", "space": " ", "apostrophe": "'", "digit": "0123456789"}
-UNITS = {  # what is counted of a keyword
+UNITS = {  # unit -> how many of it a keyword has
     "word": lambda word: len(word.split()),
     "letter": lambda word: len(spelled(word)),
     "character": len,
@@ -32,63 +35,71 @@ spelled = lambda word: "".join(letter for letter in word if letter.isalpha())
 
 # ------------------------------------------------------------------------------------------------ functions
 def letters_of(text):
-    """The letters, a string, that words such as '"m"', 'a, b or c', 'a letter from a to m', 'a vowel' and
-    'before n' stand for; None where they say something else."""
+    """The letters that a text stands for, as a string, or None if it stands for anything else. Such texts are
+    '"m"', 'a, b or c', 'a letter from a to m', 'a vowel' and 'before n'."""
     text = re.sub(r"[\"():]|,? (?:in|of) the alphabet", "", text).strip()
+    # drop the words before "letter", "letter" itself, and the verb that may follow
     text = re.sub(r"^.*?\b(?=(?:letters?|vowel|consonant)\b)", "", text)
     text = re.sub(
         r"^(?:(?:letters?|either|both|any of|one of|these|the following|that) ?)+(?!\w*$)", "", text
     )
     text = re.sub(r"^letters? |^(?:comes?|is|are|in|from) ", "", text.strip())
-    if text in KINDS:
-        return KINDS[text]
-    if found := re.fullmatch(r"(before|after) ([a-z])", text):
-        place = ALPHABET.index(found[2])
-        return ALPHABET[:place] if found[1] == "before" else ALPHABET[place + 1 :]
-    if found := re.fullmatch(r"between ([a-z]) and ([a-z])|([a-z]) ?(?:-|to|through) ?([a-z])", text):
-        first, last = sorted(ALPHABET.index(letter) for letter in found.groups() if letter)
+    # the rest is a set, a bound, a range or a list of letters
+    if text in LETTER_SETS:
+        return LETTER_SETS[text]
+    if bound := re.fullmatch(r"(before|after) ([a-z])", text):
+        place = ALPHABET.index(bound[2])
+        return ALPHABET[:place] if bound[1] == "before" else ALPHABET[place + 1 :]
+    if ends := re.fullmatch(r"between ([a-z]) and ([a-z])|([a-z]) ?(?:-|to|through) ?([a-z])", text):
+        first, last = sorted(ALPHABET.index(letter) for letter in ends.groups() if letter)
         return ALPHABET[first : last + 1]
     listed = re.split(r"(?:[,/ ]|\b(?:or|and)\b)+", text)
     return "".join(listed) if all(len(letter) == 1 for letter in listed) else None
 
 
-def has_at(word, place, text):
-    """Whether one of the letters that a text names is at a place of a word."""
-    letters, own = letters_of(text), spelled(word)[PLACES[place] :][:1]
-    return None if letters is None else own != "" and own in letters
+def has_letter_at(word, place, text):
+    """Whether the letter at a place of a word is among the letters that a text names."""
+    letters = letters_of(text)
+    letter = spelled(word)[PLACES[place] :][:1]  # "" if the word is too short
+    return None if letters is None else letter != "" and letter in letters
 
 
-def has(word, text):
-    """Whether one of the letters that a text names is in a word, or all where the text says so."""
+def has_letters(word, text):
+    """Whether a word has one of the letters that a text names, or all of them if the text says so."""
     letters = letters_of(text)
     needed = all if re.search(r"\b(?:all|both|and)\b", text) and "between" not in text else any
     return None if letters is None else needed(letter in word for letter in letters)
 
 
-def counts(word, how, number, more, unit):
-    """Whether a word has as many units as said: ("more than", "5", None, "letter")."""
-    found, said = UNITS[unit](word), NUMBERS.get(number) or int(number)
+def has_count(word, how, number, more, unit):
+    """Whether a word has the stated number of units.
+
+    The arguments are the groups of the rule: how "more than", number "5" or "five", more "or more", unit
+    "letter"."""
+    count = UNITS[unit](word)
+    bound = NUMBERS.get(number) or int(number)
     if how == "at least" or more == "more":
-        return found >= said
+        return count >= bound
     if how in ("at most", "no more than") or more:
-        return found <= said
-    if how and how not in LESS.split("|"):
-        return found > said
-    return found < said if how else found == said
+        return count <= bound
+    if not how:
+        return count == bound
+    return count < bound if how in LESS.split("|") else count > bound
 
 
-def stands(word, where, other):
-    """Whether a word stands before, or behind, another in alphabetical order."""
+def is_in_order(word, where, other):
+    """Whether a word comes before, or after, another word in alphabetical order."""
     return word < other if re.search("precede|before|earlier", where) else word > other
 
 
-def in_word(word, begin, place, end):
-    """The answer to a question about one word of the keyword."""
-    own = word.split()[PLACES[place] :][:1]
-    return decided(own[0], f"{begin}the keyword{end}") if own else False
+def answer_about_word(word, begin, place, end):
+    """The answer to a question about one word of the keyword: the question without "the last word of"."""
+    part = word.split()[PLACES[place] :][:1]  # empty if the keyword has too few words
+    return apply_rules(part[0], f"{begin}the keyword{end}") if part else False
 
 
 # ------------------------------------------------------------------------------------------------ the table
+# parts of the regexes; each name stands for a phrase of the questions
 NAME = r"(?:the |this |your )?(?:secret )?(?:key ?word|word|name|term|answer|phrase)"
 IT = rf"(?:it|its name|{NAME}(?:'s name| itself)?|the spelling of {NAME})"
 ITS = rf"(?:does|is|has|would) {IT} (?:\(in lower ?case\) )?"
@@ -103,13 +114,19 @@ WHERE = rf"(precedes?|follows?|succeeds?|(?:comes? |is |be |stands? )?(?:\w+ally
 WORD = r"(?:the )?(?:word |term |letters? |string )?\"([^\"]+)\""
 ORDER = r"(?=.*(?:alphabet|lexicograph|dictionary))(?:(?:in|if|when)\b[^\"]*, )?"
 THERE = rf"(?:{ITS}(?:contains?|includes?|have|has)|(?:is|are) there) (?:an?y? )?"
-RULES = [  # (form of a question, truth by the keyword in lower case and the form's groups, an example)
+# (regex of a question, truth(keyword in lower case, *groups of the regex), an example); the first rule that
+# matches and does not return None decides
+RULES = [
     (r".*\bagent alpha\b.*", lambda word: True, HANDSHAKE),
-    (rf"(.*)the {PLACE} word (?:of|in) {IT}(.*)", in_word, "Does the last word of the keyword start with m?"),
-    (ORDER + rf"{ITS}{WHERE} {WORD}.*", stands, PRECEDES.format("melon")),
+    (
+        rf"(.*)the {PLACE} word (?:of|in) {IT}(.*)",
+        answer_about_word,
+        "Does the last word of the keyword start with m?",
+    ),
+    (ORDER + rf"{ITS}{WHERE} {WORD}.*", is_in_order, PRECEDES.format("melon")),
     (
         ORDER + rf"(?:does|is) {WORD} {WHERE} {IT}\b.*",
-        lambda word, other, where: stands(other, where, word),
+        lambda word, other, where: is_in_order(other, where, word),
         'Is "melon" before the keyword in alphabetical order?',
     ),
     (
@@ -119,7 +136,7 @@ RULES = [  # (form of a question, truth by the keyword in lower case and the for
     ),
     (
         rf"{ITS}(?:start|begin)(?:s|ning|ing)? with (.+)",
-        lambda word, text: has_at(word, "first", text),
+        lambda word, text: has_letter_at(word, "first", text),
         "Does the keyword begin with one of the letters a, m or z?",
     ),
     (
@@ -129,7 +146,7 @@ RULES = [  # (form of a question, truth by the keyword in lower case and the for
     ),
     (
         rf"{ITS}end(?:s|ing)? (?:with|in) (.+)",
-        lambda word, text: has_at(word, "last", text),
+        lambda word, text: has_letter_at(word, "last", text),
         "Does it end with a vowel?",
     ),
     (
@@ -139,16 +156,20 @@ RULES = [  # (form of a question, truth by the keyword in lower case and the for
     ),
     (
         rf"(?:is|does|are) the {PLACE} letter (?:of|in) {IT} (?:an? )?(.+)",
-        has_at,
+        has_letter_at,
         "Is the first letter of the keyword between a and m?",
     ),
-    (rf"(?:is|does) (?:its|{NAME}'s) {PLACE} letter (?:an? )?(.+)", has_at, 'Is its second letter "e"?'),
+    (
+        rf"(?:is|does) (?:its|{NAME}'s) {PLACE} letter (?:an? )?(.+)",
+        has_letter_at,
+        'Is its second letter "e"?',
+    ),
     (
         rf"{ITS}(?:have|has) (?:an? )?(.+) as (?:its|the) {PLACE} letter",
-        lambda word, text, place: has_at(word, place, text),
+        lambda word, text, place: has_letter_at(word, place, text),
         "Does it have an e as its third letter?",
     ),
-    (rf"{ITS}{MADE}{HOW}(?:an? )?{MANY} {UNIT}", counts, "Does it have more than five letters?"),
+    (rf"{ITS}{MADE}{HOW}(?:an? )?{MANY} {UNIT}", has_count, "Does it have more than five letters?"),
     (
         rf"{ITS}{MADE}between (\d+) and (\d+) {UNIT}",
         lambda word, low, high, unit: int(low) <= UNITS[unit](word) <= int(high),
@@ -184,7 +205,7 @@ RULES = [  # (form of a question, truth by the keyword in lower case and the for
         lambda word, mark: any(c in word for c in MARKS[mark]),
         "Does the keyword contain a hyphen?",
     ),
-    (rf"{THERE}(.+?)(?: in {IT})?", has, 'Does the keyword contain the letter "e"?'),
+    (rf"{THERE}(.+?)(?: in {IT})?", has_letters, 'Does the keyword contain the letter "e"?'),
     (rf"{THERE}{WORD}(?: in {IT})?", lambda word, text: text in word, 'Does it contain the word "lemon"?'),
     (
         rf"is {IT} (?:in|on|(?:one|any) of) (?:the following|this|these)(?: \w+)?: ?(.+)",
@@ -199,20 +220,23 @@ RULES = [  # (form of a question, truth by the keyword in lower case and the for
 ]
 
 
-def decided(word, question):
-    """What the first rule that takes a question about a keyword says, or None."""
+def apply_rules(word, question):
+    """The truth of a question about a keyword by the first rule that decides it, or None."""
     for form, truth, _ in RULES:
-        found = re.fullmatch(form, question)
-        said = truth(word, *found.groups()) if found else None
-        if said is not None:
-            return bool(said)
+        match = re.fullmatch(form, question)
+        answer = truth(word, *match.groups()) if match else None
+        if answer is not None:
+            return bool(answer)
     return None
 
 
 def answer_by_rule(keyword, question):
-    """ "yes" or "no" where a rule decides a question about a keyword, else None."""
+    """ "yes" or "no" if a rule decides a question about a keyword, else None."""
+    # one kind of quotation mark, lower case, single spaces: the form that RULES expect
     question = re.sub(r"[\u201c\u201d\u2018\u2019`]", "'", question.lower())
     question = re.sub(r"(?<!\w)'|'(?!\w)", '"', question)  # but not the apostrophe of "keyword's"
     question = re.sub(r"(?<=\w)-(?=words?\b|letters?\b)|\s+", " ", question)  # "a two-word term"
-    said = decided(keyword.lower(), question.strip("?. "))
-    return None if said is None else "yes" if said else "no"
+    truth = apply_rules(keyword.lower(), question.strip("?. "))
+    if truth is None:
+        return None
+    return "yes" if truth else "no"

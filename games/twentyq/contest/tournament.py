@@ -1,9 +1,9 @@
-"""A tournament of 20 Questions between agents, as Kaggle's competition was played and rated.
+"""A tournament of 20 Questions between agents, played and rated like Kaggle's competition.
 
-A game has two teams, each of a guesser and an answerer, and one keyword for both. Who finds it in the earlier
-round wins; in the same round, or where nobody does, it is a draw. An agent stands for a kind of player, so it
-may sit beside itself. Read `tournament` first: seats are drawn, all games are played in lock step (play), and
-skills are fitted (fit)."""
+A game has two teams, each with a guesser and an answerer, and one keyword for both. The team that finds it in
+the earlier round wins; if both find it in the same round, or neither does, the game is a draw. An agent
+stands for a kind of player, so it may take several seats of a game. Read `tournament` first: it draws the
+seats, plays all games in lock step (play), and fits the skills (fit)."""
 
 import numpy as np
 
@@ -15,26 +15,34 @@ from games.twentyq.match import match, play_matches
 from games.twentyq.prompts import ROUNDS
 
 SEATS = ("guesser", "answerer")
-MEAN = 600  # of all ratings, as in the competition; SCALE: 400 points more in one seat are odds of ten to one
-SPREAD = 2.0  # standard deviation of skills before any game, in logits (347 points): no rating is infinite
+# mean of all ratings, as in the competition; 400 points more in one seat (SCALE) are odds of 10 to 1
+MEAN = 600
+# standard deviation of the prior of a skill, in logits (347 points); it keeps ratings finite
+SPREAD = 2.0
 
 
 def tournament(task, examples, agents):
-    """A game about each example between agents drawn from {name: agent}: what `evaluate` gives, and
-    "tournament", a row for each agent, best first. A row has "agent", "n" (seats taken), "rating", "guesser",
-    "answerer" and "reward"; of a seat the share of games in which its team found the keyword, first or at the
-    same time. All but n and the mean reward are [value, low, high]."""
+    """Play a game about each example between agents drawn from {name: agent}. Returns the result of
+    `evaluate`, and under "tournament" a row for each agent, best first.
+
+    A row has "agent", "n" (seats taken), "rating", "guesser", "answerer" and "reward". "guesser" and
+    "answerer" are the shares of games in that seat in which the agent's team found the keyword, first or in
+    the same round. All but n and the mean reward are [value, low, high]."""
     names = list(agents)
     games = draw(names, examples, task.seed)
     play(task, games, agents, task.noises[0])
     teams = teams_of(games)
+    ratings = interval(fit(names, games, task.seed))  # (3, agents)
     rows = []
-    for name, rating in zip(names, interval(fit(names, games, task.seed)).T.tolist()):
-        rewards = {seat: [team["reward"] for team in teams if team[seat] == name] for seat in SEATS}
-        both = rewards["guesser"] + rewards["answerer"]
-        row = {"agent": name, "n": len(both), "rating": rating}
-        row |= {seat: share([reward > 0 for reward in rewards[seat]]) for seat in SEATS}
-        row["reward"] = float(np.mean(both)) if both else None
+    for name, rating in zip(names, ratings.T.tolist()):
+        row = {"agent": name, "n": 0, "rating": rating}
+        rewards = []
+        for seat in SEATS:
+            seat_rewards = [team["reward"] for team in teams if team[seat] == name]
+            row[seat] = rate([reward > 0 for reward in seat_rewards])
+            rewards += seat_rewards
+        row["n"] = len(rewards)
+        row["reward"] = float(np.mean(rewards)) if rewards else None
         rows.append(row)
     rows.sort(key=lambda row: -row["rating"][0])
     metrics, intervals = figures(games)
@@ -50,100 +58,122 @@ def tournament(task, examples, agents):
 
 
 def teams_of(games):
-    return [team for game in games for team in game["teams"]]
+    """The teams of all games, two in a row for each game."""
+    teams = []
+    for game in games:
+        teams += game["teams"]
+    return teams
 
 
-def share(hits):
-    """[rate, low, high] of a list of bool, the interval Wilson's."""
+def rate(hits):
+    """[share, low, high] of a list of bool, with Wilson's interval."""
     return [float(np.mean(hits)) if hits else 0.0, *wilson(sum(hits), len(hits))]
 
 
 # ------------------------------------------------------------------------------------------------ play
 def draw(names, examples, seed):
-    """Games to play: each example with its "teams", [{"guesser", "answerer"}] * 2, whose seats and partners
+    """The games to play: each example with its two "teams" {"guesser", "answerer"}. The agents of the seats
     are drawn by (seed, game)."""
     games = []
     for i, example in enumerate(examples):
-        places = np.random.default_rng([seed, 22, i]).integers(len(names), size=(2, 2))
-        teams = [dict(zip(SEATS, (names[place] for place in pair))) for pair in places]
+        rng = np.random.default_rng([seed, 22, i])
+        teams = []
+        for guesser, answerer in rng.integers(len(names), size=(2, 2)):
+            teams.append({"guesser": names[guesser], "answerer": names[answerer]})
         games.append(example | {"teams": teams})
     return games
 
 
 def play(task, games, agents, noise):
-    """Play all games in lock step: rounds [question, answer, guess] and rewards of each team are filled in.
+    """Play all games in lock step, and fill in the rounds [question, answer, guess] and the reward of each
+    team.
 
-    `noise` is the share of answers flipped, drawn by (seed, game, team, round): errors of judgement, so what
-    a rule decides is not flipped. Who comes too late has lost nothing, nor won: reward 0."""
-    episodes, matches, seats = [], [], []
+    noise: the share of answers to flip, drawn by (seed, game, team, round). Flips stand for errors of
+    judgement, so an answer by rule is never flipped. A team that is beaten to the keyword has reward 0: it
+    did not win, and it lost nothing."""
+    episodes = []
+    matches = []
+    seats = []
     for i, game in enumerate(games):
         flips = np.random.default_rng([task.seed, 23, i]).random((2, ROUNDS)) < noise
         for team, flipped in zip(game["teams"], flips):
             episodes.append(Episode(game, []))
-            matches.append(match(episodes[-1], task.words(game), flipped, decided=answer_by_rule))
-            guesser, answerer = agents[team["guesser"]], agents[team["answerer"]]
-            seats.append({"asker": guesser, "guesser": guesser, "answerer": answerer})
+            matches.append(match(episodes[-1], task.words(game), flipped, rule=answer_by_rule))
+            guesser = agents[team["guesser"]]
+            seats.append({"asker": guesser, "guesser": guesser, "answerer": agents[team["answerer"]]})
+    # together: when one team finds the keyword, the other one stops too
     play_matches(matches, seats, task.options.tries, together=2)
+
     for episode, team in zip(episodes, teams_of(games)):
-        team["rounds"], team["reward"] = rounds_of(episode.turns), episode.reward
+        team["rounds"] = rounds_of(episode.turns)
+        team["reward"] = episode.reward
     for game in games:
-        first, second = game["teams"]
-        if max(first["reward"], second["reward"]) > 0:
+        if any(team["reward"] > 0 for team in game["teams"]):
             for team in game["teams"]:
                 team["reward"] = max(team["reward"], 0)
 
 
 # ------------------------------------------------------------------------------------------------ figures
 def fit(names, games, seed=0, bootstraps=200):
-    """Ratings of the names, (1 + bootstraps, P): those of the games, and of as many games drawn from them.
+    """Ratings of P names, (1 + bootstraps, P): the first row from the games, the others from bootstrap
+    samples of them.
 
-    Bradley and Terry's model of teams: the logit of the chance that the first wins is the sum of its two
-    skills less that of the other's; a draw is half a win for either; skills have a Gaussian prior."""
-    n, teams = len(games), teams_of(games)
-    seats = np.array([[team[seat] for seat in SEATS] for team in teams])
-    taken = (seats[..., None] == np.array(names)).sum(1).reshape(n, 2, -1)  # (N, 2, P)
+    The model is Bradley and Terry's for teams: the logit of the first team's chance to win is the sum of its
+    two skills minus the sum of the other team's. A draw counts as half a win for either, and skills have a
+    Gaussian prior."""
+    n = len(games)
+    teams = teams_of(games)
+    seats = np.array([[team["guesser"], team["answerer"]] for team in teams])  # (2 N, 2)
+    taken = (seats[..., None] == np.array(names)).sum(1).reshape(n, 2, -1)  # (N, 2, P): seats by team
     first, other = np.array([team["reward"] for team in teams]).reshape(n, 2).T
-    won = (1 + np.sign(first - other)) / 2  # (N,)
-    counts, ridge = np.stack([won, 1 - won], 1), 1 / SPREAD**2
+    won = (1 + np.sign(first - other)) / 2  # (N,): 1, 1/2 or 0
+    counts = np.stack([won, 1 - won], 1)
+    ridge = 1 / SPREAD**2
     best = newton(taken, counts, ridge)
-    drawn = np.random.default_rng([seed, 24]).multinomial(n, np.full(n, 1 / n), bootstraps)
-    fits = [best, *(newton(taken, counts * times[:, None], ridge, best) for times in drawn)]
+    fits = [best]
+    samples = np.random.default_rng([seed, 24]).multinomial(n, np.full(n, 1 / n), bootstraps)
+    for times in samples:
+        # from the best fit on, a few steps are enough
+        fits.append(newton(taken, counts * times[:, None], ridge, best))
     return MEAN + SCALE * np.array(fits)
 
 
 def interval(values):
-    """[the first, low, high] along the first axis, the 95 % interval that of the others."""
+    """[first value, low, high] along the first axis. The other values give the 95 % interval."""
     return np.vstack([values[:1], np.quantile(values[1:], (0.025, 0.975), axis=0)])
 
 
 def figures(games):
-    """(metrics, intervals) of all games: how often a keyword was found, and in which round; how often a
-    guesser asked the handshake, was told yes, and was then told what no Alpha says."""
+    """(metrics, intervals) of all games: the share of games in which the keyword was found, and the mean
+    round; the share of guessers that asked the handshake, of handshakes that got a yes, and of these partners
+    that later broke a rule of the protocol."""
     won = [len(team["rounds"]) for team in teams_of(games) if team["reward"] > 0]
     hits = {name: [] for name in ("found", "handshakes", "handshakes_accepted", "false_alphas")}
     for game in games:
         hits["found"].append(any(team["reward"] > 0 for team in game["teams"]))
         for team in game["teams"]:
-            question, answer, _ = team["rounds"][0]
+            question, answer, _ = team["rounds"][0]  # Alpha shakes hands in the first round only
             shaken = question == HANDSHAKE
             hits["handshakes"].append(shaken)
             if shaken:
                 hits["handshakes_accepted"].append(answer == "yes")
             if shaken and answer == "yes":
                 hits["false_alphas"].append(breaks_a_rule(game["keyword"], team["rounds"]))
-    rates = {name: share(values) for name, values in hits.items() if values}
+    rates = {name: rate(values) for name, values in hits.items() if values}
+    # None where nothing was counted, such as handshakes without an Alpha
     metrics = {name: rates[name][0] if name in rates else None for name in hits}
     metrics["rounds_to_win"] = float(np.mean(won)) if won else None
-    return metrics, {name: rate[1:] for name, rate in rates.items()}
+    return metrics, {name: values[1:] for name, values in rates.items()}
 
 
 def breaks_a_rule(keyword, rounds):
-    """Whether an answer is not what a rule says."""
+    """Whether any answer contradicts a rule."""
     return any(answer_by_rule(keyword, question) not in (None, answer) for question, answer, _ in rounds)
 
 
 def table(rows):
-    """The rows as lines."""
+    """The rows as lines of text."""
+    # wide enough for the longest name
     width = max([20, *(len(row["agent"]) + 1 for row in rows)])
     lines = [
         "",

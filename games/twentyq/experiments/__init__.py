@@ -1,1 +1,1 @@
-"""What gained little here and is kept as the published systems did it."""
+"""Experiments that gained little here. They follow the published systems."""

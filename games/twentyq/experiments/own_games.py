@@ -1,40 +1,47 @@
-"""20 Questions, what a belief says of a model's own play: comparisons of its best replies
-(`infer.py collect --strategy compare`), and the reward and credits of its games (grpo).
+"""20 Questions: a belief judges a model's own play. It compares the model's best replies
+(`infer.py collect --strategy compare`), and gives the reward and the credits of its games (grpo).
 
-The belief is the teacher's, with its pool of questions: others, told to a model that never saw them asked,
-made it lose."""
+The belief is the teacher's, with the teacher's pool of questions. A model that had never seen other questions
+lost games when it learned them from the belief."""
 
 import numpy as np
 
-from games.twentyq.match import Around
+from games.twentyq.match import AgentWrapper
 from games.twentyq.prompts import ROUNDS
 from games.twentyq.world import plain
 
-MARGIN = 0.02  # bits by which a chosen question tells more
-ODDS = 1.5  # times as likely a chosen guess must be
-SPEED = 1 / 40  # what a round earlier is worth, where the win is worth 1
-CREDIT = 2.0  # weight, beside the win, of bits and chances that a turn gave away
+MARGIN = 0.02  # a chosen question has this many bits more than the rejected one, at least
+ODDS = 1.5  # a chosen guess is this many times as likely as the rejected one, at least
+SPEED = 1 / 40  # reward for each round to spare; the win itself counts 1
+CREDIT = 2.0  # weight of the bits and the probability that a reply lost, against the reward of the game
 
 
 # ------------------------------------------------------------------------------------------------ comparing
-class Comparer(Around):
-    """An agent that plays as another and notes, of its k best questions or guesses in each state, the one
-    that a belief thinks best beside the one it takes (or, if that is the best, beside the worst)."""
+class Comparer(AgentWrapper):
+    """An agent that replies like its inner agent and collects comparisons.
+
+    In each state, a belief ranks the agent's k best questions or guesses. The best of them is set against the
+    agent's first one, or against the worst if the first is the best."""
 
     def __init__(self, agent, belief, k):
         super().__init__(agent)
-        self.belief, self.least = belief, k
-        self.rows = {}  # by state, so that a state counts once
+        self.belief = belief
+        self.min_replies = k
+        self.rows = {}  # (seat, turns) -> comparison, so that a state counts once
 
-    def order(self, seat, turns, replies):
-        """The replies as they are. A comparison is noted where one is clearly better: questions are worth the
-        bits that they are expected to tell, guesses the logarithm to base ODDS of their chance; what was
-        asked before, and what the table does not know, is worth nothing."""
-        texts = [reply.text.strip() for reply in replies[: self.least]]
+    def reorder(self, seat, turns, replies):
+        """The replies unchanged. Stores a comparison if one reply is clearly better.
+
+        A question is worth its expected bits, and a guess the logarithm of its probability to base ODDS. A
+        question that was asked before or that the table does not know is worth nothing."""
+        texts = [reply.text.strip() for reply in replies[: self.min_replies]]
         belief = self.belief.after(turns)
-        worth = belief.worth_of(texts) if seat == "asker" else belief.odds_of(texts, ODDS)
+        if seat == "asker":
+            worth = belief.worth_of(texts)
+        else:
+            worth = belief.log_chances(texts, ODDS)
         best = worth.index(max(worth))
-        other = worth.index(min(worth)) if best == 0 else 0  # 0 is the one that is played
+        other = worth.index(min(worth)) if best == 0 else 0  # 0 is the reply that is played
         if worth[best] - worth[other] >= (MARGIN if seat == "asker" else 1.0):
             self.rows[seat, str(turns)] = {
                 "turns": [list(turn) for turn in turns],
@@ -46,42 +53,56 @@ class Comparer(Around):
 
 
 def compare(task, agent, examples, k, **settings):
-    """Play games about the examples with the settings of TwentyQuestions.play; what their states teach: for
-    each example a list of comparisons."""
+    """Play games about the examples with the settings of TwentyQuestions.play: for each example the list of
+    the comparisons from its states."""
     comparer = Comparer(agent, task.teacher, k)
     compared = []
     for episode in task.play(examples, comparer, repeats=True, **settings):
-        turns, rows = [], []
+        rows = []
+        states = []
+        turns = []
         for turn in episode.turns:
-            asker = "asker", str(turns)
+            states.append(("asker", str(turns)))
             turns.append((turn["question"], turn["answer"]))
-            for state in (asker, ("guesser", str(turns))):
-                if state in comparer.rows:
-                    rows.append({"keyword": episode.example["keyword"], **comparer.rows.pop(state)})
+            states.append(("guesser", str(turns)))
+        for state in states:
+            # a state of several games is given to the first of them
+            if state in comparer.rows:
+                rows.append({"keyword": episode.example["keyword"], **comparer.rows.pop(state)})
         compared.append(rows)
     return compared
 
 
 # ------------------------------------------------------------------------------------------------ reward
 def reward_turns(episode, belief):
-    """Give an Episode its reward for learning, 0 or 1 and SPEED for each round to spare, and each of its
-    replies its credit: that reward less, times CREDIT, what the reply fell short of the best by a belief,
-    in bits of its question or chance of its guess. (What a turn is worth by itself depends on where it is
-    played: late questions tell little.) What is no question or no guess costs 1 more, so it is worse than
-    any other."""
+    """Give an Episode its reward for learning, and each of its replies a credit.
+
+    The reward is 0 for a lost game, else 1 and SPEED for each round to spare. The credit of a reply is the
+    reward minus CREDIT times the reply's shortfall: how much less a belief expects of it than of the best
+    reply in the same state, in bits for a question, in probability for a guess. (The bits alone would depend
+    on the round: late questions have few.) A reply that is no question or no guess costs 1 more, and so is
+    worse than any other."""
     won = episode.reward > 0
     episode.reward = 1 + SPEED * (ROUNDS - len(episode.turns)) if won else 0.0
     belief.restart()
-    told, short, invalid = [], [], []
+    gains = []
+    shortfalls = []  # of question, guess, question, guess ...
+    invalid = []
     for turn in episode.turns:
-        (gain,), best = belief.worth_of([turn["question"]]), belief.gains().max()
-        told.append(gain)
-        short.append(best - gain)
+        gain = belief.worth_of([turn["question"]])[0]  # before the answer
+        gains.append(gain)
+        shortfalls.append(belief.gains().max() - gain)
         belief.learn(turn["question"], turn["answer"])
         chances = belief.probabilities()
         guess = belief.world.keyword_index.get(plain(turn["guess"]))
-        short.append(chances.max() - (0.0 if guess is None else chances[guess]))
+        shortfalls.append(chances.max() - (0.0 if guess is None else chances[guess]))
         invalid += [not turn["question"].endswith("?"), not plain(turn["guess"])]
-    episode.credits = [episode.reward - CREDIT * float(x) - no for x, no in zip(short, invalid)]
-    episode.scores = {"won": float(won), "bits": float(np.mean(told)), "short": float(np.mean(short))}
+    episode.credits = []
+    for shortfall, wrong in zip(shortfalls, invalid):
+        episode.credits.append(episode.reward - CREDIT * float(shortfall) - wrong)
+    episode.scores = {
+        "won": float(won),
+        "bits": float(np.mean(gains)),
+        "short": float(np.mean(shortfalls)),
+    }
     return episode

@@ -1,16 +1,17 @@
-"""20 Questions, learning from preferences (--loss dpo and kto on --data): comparisons, as
-`infer.py collect --strategy compare` writes them, and recorded games that were won or lost.
+"""20 Questions: learning from preferences (--loss dpo and kto on --data). The data are comparisons, which
+`infer.py collect --strategy compare` writes, and recorded games that were won or lost.
 
-A comparison is {"keyword", "turns", "asks": question or guess, "chosen", "rejected"}."""
+A comparison is {"keyword", "turns", "asks": "question" or "guess", "chosen", "rejected"}."""
 
 from games.task import Judged, Pair
 from games.twentyq.prompts import ask_prompt, guess_prompt, lesson
 
-NO_PARTING = "lost games from which no won one parts at a question or guess (--temperature makes such)"
+NO_PARTING = "lost games that differ from no won game in a question or guess first (try --temperature)"
 
 
 def read(where, row):
     """A comparison of --data, checked. Raises ValueError."""
+    # the file comes from a user, so every type is checked
     texts = all(isinstance(row.get(key), str) for key in ("keyword", "chosen", "rejected"))
     turns = row.get("turns")
     pairs = isinstance(turns, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in turns)
@@ -19,29 +20,39 @@ def read(where, row):
     return row
 
 
-# ------------------------------------------------------------------------------------------------ choosing
-def usable(rows, kind, dropped):
-    """The rows to learn from: comparisons, and games, of which won and lost ones about the same keyword make
-    pairs. The others are counted in `dropped`."""
-    comparisons = [row for row in rows if "chosen" in row]
-    games = [row for row in rows if "won" in row and "chosen" not in row]
+# ------------------------------------------------------------------------------------------------ selecting
+def select(rows, kind, dropped):
+    """The rows to learn from: comparisons, and games that say whether they were won; `dropped` counts the
+    others. For Pair, won and lost games about the same keyword become comparisons."""
+    comparisons = []
+    games = []
+    for row in rows:
+        if "chosen" in row:
+            comparisons.append(row)
+        elif "won" in row:
+            games.append(row)
     if unknown := len(rows) - len(comparisons) - len(games):
         dropped["games that do not say whether they were won"] += unknown
     return comparisons + (divergences(games, dropped) if kind is Pair else games)
 
 
 def divergences(games, dropped):
-    """Comparisons of won and lost games about one keyword, at the last state in which they part: list of
-    dicts. Lost games without one are counted: those of a player that takes what is likeliest part at answers
-    alone."""
-    by_keyword, rows = {}, {}
+    """Comparisons of lost games with won games about the same keyword: list of dicts.
+
+    Two games are compared in the first state in which they differ. Of all won games, the one that stays with
+    the lost game for the longest counts. `dropped` counts lost games without a comparison: if a player always
+    takes its most likely reply, two of its games differ only after a different answer."""
+    by_keyword = {}
     for game in games:
         by_keyword.setdefault(game["keyword"], []).append(game)
-    for about in by_keyword.values():
-        won = [game for game in about if game["won"]]
-        for loser in [game for game in about if not game["won"]]:
-            partings = filter(None, [parting(winner, loser) for winner in won])
-            last = max(partings, key=lambda found: found[0], default=None)
+    rows = {}  # by keyword and state, so that a state counts once
+    for same_keyword in by_keyword.values():
+        winners = [game for game in same_keyword if game["won"]]
+        for loser in same_keyword:
+            if loser["won"]:
+                continue
+            partings = filter(None, [parting(winner, loser) for winner in winners])
+            last = max(partings, key=lambda place: place[0], default=None)
             if last:
                 _, state, replies = last
                 rows[loser["keyword"] + str(state)] = {"keyword": loser["keyword"], **state, **replies}
@@ -51,8 +62,8 @@ def divergences(games, dropped):
 
 
 def parting(winner, loser):
-    """Where two games part, (round, state, the replies chosen and rejected), or None where they part at an
-    answer."""
+    """Where two games first differ: (round, state, the chosen and the rejected reply), or None if they differ
+    in an answer first, which is no choice of the player."""
     turns = winner["turns"]
     for number, (turn, other) in enumerate(zip(turns, loser["turns"])):
         if turn[0] != other[0]:
@@ -60,6 +71,7 @@ def parting(winner, loser):
             return number, state, {"chosen": turn[0], "rejected": other[0]}
         if turn != other:
             return None
+    # all turns of the winner are shared, so its last guess made the difference
     last = len(turns) - 1
     if last >= len(loser["turns"]) or not ("guesses" in winner and "guesses" in loser):
         return None
@@ -69,18 +81,25 @@ def parting(winner, loser):
 
 # ------------------------------------------------------------------------------------------------ lessons
 def items(row, kind):
-    """What a comparison teaches, or what Judged learns from a game: list of Pair, Judged or Chat, the better
-    reply to imitate."""
+    """What a comparison teaches, or what Judged learns from a game: list of Pair, Judged or Chat. A Chat
+    imitates the chosen reply."""
     if "chosen" not in row:
-        return judged(row)
+        return judge(row)
     prompt = (ask_prompt if row["asks"] == "question" else guess_prompt)(row["turns"])
     if kind is Judged:
         return [Judged(prompt, row["chosen"], True), Judged(prompt, row["rejected"], False)]
-    return [Pair(prompt, row["chosen"], row["rejected"]) if kind is Pair else lesson(prompt, row["chosen"])]
+    if kind is Pair:
+        return [Pair(prompt, row["chosen"], row["rejected"])]
+    return [lesson(prompt, row["chosen"])]
 
 
-def judged(game):
-    """Every question and the last guess of a game, good if it was won: list of Judged."""
-    turns, won = game["turns"], game["won"]
-    asked = [Judged(ask_prompt(turns[:i]), question, won) for i, (question, _) in enumerate(turns)]
-    return asked + [Judged(guess_prompt(turns), guess, won) for guess in game.get("guesses", [])[-1:]]
+def judge(game):
+    """Every question and the last guess of a game, good if the game was won: list of Judged."""
+    turns = game["turns"]
+    judged = []
+    for i, (question, _) in enumerate(turns):
+        judged.append(Judged(ask_prompt(turns[:i]), question, game["won"]))
+    # earlier guesses were wrong in won games too
+    for guess in game.get("guesses", [])[-1:]:
+        judged.append(Judged(guess_prompt(turns), guess, game["won"]))
+    return judged

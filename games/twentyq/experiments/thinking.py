@@ -1,4 +1,4 @@
-"""20 Questions, thinking aloud before each question and guess (--think)."""
+"""20 Questions: thinking aloud before each question and guess (--think)."""
 
 from games.twentyq.prompts import read_prompt
 
@@ -7,21 +7,25 @@ THEN = {"asker": "Now write only the next question.", "guesser": "Now write only
 
 
 class Thinker:
-    """An agent that thinks aloud before it asks or guesses: for at most so many seconds over all
-    conversations of a call, so that the length of a match is known beforehand."""
+    """An agent that thinks aloud before it asks or guesses. All conversations of a call together get at most
+    this many seconds, so that the length of a match is known in advance."""
 
     def __init__(self, agent, seconds):
-        self.agent, self.seconds = agent, seconds
+        self.agent = agent
+        self.seconds = seconds
 
     def reply(self, conversations, n=1):
         seats = [read_prompt(conversation)[0] for conversation in conversations]
-        if "answerer" in seats:
+        if "answerer" in seats:  # a call is about one phase, so all of them answer
             return self.agent.reply(conversations, n)
-        thinking, asked = [], []
+        thinking = []
         for *before, last in conversations:
             thinking.append([*before, {"role": "user", "content": f"{last['content']}\n{THINK}"}])
         thoughts = self.agent.reply(thinking, seconds=self.seconds)
+
+        prompts = []
         for conversation, (thought, *_), seat in zip(thinking, thoughts, seats):
-            said = {"role": "assistant", "content": thought.text.strip() or "..."}
-            asked.append([*conversation, said, {"role": "user", "content": THEN[seat]}])
-        return self.agent.reply(asked, n)
+            # a model that ran out of time may have said nothing
+            thought = {"role": "assistant", "content": thought.text.strip() or "..."}
+            prompts.append([*conversation, thought, {"role": "user", "content": THEN[seat]}])
+        return self.agent.reply(prompts, n)

@@ -272,14 +272,14 @@ def test_the_table_and_a_run_play_from_the_short_prompts(task, collect, run):
 @pytest.mark.parametrize(
     "who, strategy, more, said",
     [
-        ("", "cheap", ["--run", "RUN"], "--strategy cheap: goes with a --teacher"),
+        ("", "cheap", ["--run", "RUN"], "--strategy cheap: needs a --teacher"),
         ("table", "facts", [], "asks a model"),
         ("table", "simulate", [], "table knows the short prompts of the game only"),
         ("RUN", "snapshot", [], "knows the short prompts of the game only"),
         ("http://127.0.0.1:9/v1", "play", [], "an endpoint takes the other strategies"),
-        ("table", "cheap", ["--run", "x"], "--teacher: plays instead of"),
+        ("table", "cheap", ["--run", "x"], "--teacher: takes the place of"),
         ("http://127.0.0.1:9/v1", "cheap", ["--price", "1"], "--price 1: must be two numbers"),
-        ("http://127.0.0.1:9/v1", "cheap", ["--n", "2"], "--n without --temperature"),
+        ("http://127.0.0.1:9/v1", "cheap", ["--n", "2"], "--n needs --temperature"),
     ],
 )
 def test_what_does_not_go_together_is_a_wrong_call(collect, run, capsys, who, strategy, more, said):
@@ -439,7 +439,7 @@ def test_a_prompt_that_names_the_keyword_is_refused_when_games_are_read(world_fi
     rows = [GAME | {"rounds": leaks}, {"keyword": "apple", "rounds": first}]
     path = write_rows(tmp_path / "games.jsonl", rows)
     task = TwentyQuestions(Options(world=str(world_file), data=str(path)))
-    assert task.dropped == {"rest of a game, whose question names the keyword": 2}
+    assert task.dropped == {"games cut before a question that names the keyword": 2}
     (game,) = task.games
     assert (game["turns"], game["guesses"]) == ([("Is it alive?", "yes")], ["oak"])
 

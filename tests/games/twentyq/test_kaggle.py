@@ -17,7 +17,7 @@ import infer
 import lora
 import model as models
 from games.twentyq import kaggle
-from games.twentyq.kaggle import RESCUE, Client, allowed, as_question
+from games.twentyq.kaggle import RESCUE, Client, as_question, time_limit
 from games.twentyq.prompts import answer_prompt, ask_prompt, correct, guess_prompt
 from games.twentyq.task import Options, TwentyQuestions
 from games.twentyq.world import WORLD, World
@@ -171,12 +171,12 @@ def test_a_client_has_the_aids_that_the_flags_name(client):
 def test_time_is_kept_however_late_the_model_is():
     bank = 300.0
     for _ in range(60):
-        seconds = allowed(ASK | {"remainingOverageTime": bank})
+        seconds = time_limit(ASK | {"remainingOverageTime": bank})
         assert 40 <= seconds < 60 + bank
         bank -= max(0.0, seconds - 60)
     assert bank > 60
-    assert allowed(ASK) > 120  # to load a model
-    assert allowed(ASK | {"remainingOverageTime": 0}) < 60
+    assert time_limit(ASK) > 120  # to load a model
+    assert time_limit(ASK | {"remainingOverageTime": 0}) < 60
 
 
 # ------------------------------------------------------------------------------------------- packing

@@ -354,7 +354,7 @@ def test_a_recorded_game_gives_one_chat_a_phase_and_round(world_file, tmp_path, 
         ({"keyword": "eagle", "rounds": ["Is it alive?"]}, "round"),
         ({"keyword": "eagle", "rounds": [["Is it alive?", True]]}, "round"),
         (GAME | {"rounds": [["Is it alive?", "yes", 5]]}, "a round must be"),
-        (GAME | {"rounds": [["Is it alive?", "yes", "oak"], ["Is it food?", "yes"]]}, "all rounds have a"),
+        (GAME | {"rounds": [["Is it alive?", "yes", "oak"], ["Is it food?", "yes"]]}, "all rounds must have"),
         (GAME | {"flipped": [True]}, "'flipped' must be a list"),
     ],
 )

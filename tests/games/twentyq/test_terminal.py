@@ -46,8 +46,8 @@ def questions_in(shown):
     + [("Q", "quit"), ("top", "top"), ("UNDO", "undo"), ("xyzzy", ""), ("", ""), ("yes and no", "")]
     + [(None, "quit")],
 )
-def test_understood(line, meaning):
-    assert terminal.understood(line) == meaning
+def test_the_meaning_of_a_line(line, meaning):
+    assert terminal.meaning_of(line) == meaning
 
 
 # ------------------------------------------------------------------------------------------ the model asks
