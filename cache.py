@@ -232,11 +232,13 @@ class Session:
         """(tokens shared, row) of the row that begins most like a prompt. The last token of a prompt counts
         as new, since it must be read for its output."""
         best = 0, 0
+        least = 1  # one comparison skips a row that shares less than the best so far
         for row, text in enumerate(self.texts):
-            if text[:1] == prompt[:1]:
+            if text[:least] == prompt[:least]:
                 keep = min(shared_length(text, prompt), len(prompt) - 1)
-                if self.cache.can_continue(row, keep):
-                    best = max(best, (keep, row))
+                if keep >= best[0] and self.cache.can_continue(row, keep):
+                    best = keep, row
+                    least = max(1, keep)
         return best
 
     def claim(self, prompt, taken):

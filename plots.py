@@ -42,9 +42,8 @@ class Run:
     after: dict
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: Path) -> Run:
     """Read metrics.jsonl and the evaluations before and after training."""
-    folder = Path(folder).resolve()  # `latest` shows the name of the run it points to
     rows = [row for _, row in read_rows(folder / "metrics.jsonl")]
     steps = [row for row in rows if "loss" in row]
     evaluations = [{"step": row["step"], **row["eval"]} for row in rows if "eval" in row]
@@ -65,59 +64,70 @@ def smooth(values: list[float], window: int) -> list[float]:
 
 def choose_panels(runs: list[Run], only: list[str]) -> list[str]:
     """The names of the panels to draw: `only`, or what a run shows without it."""
-    reported = {}  # ordered sets of names
-    extra = {}  # those of the reported ones that were ever other than 0
-    measured = {}
-    main = {}  # the first metric of each task, where it was evaluated during training
+    # Dicts serve as ordered sets of names: only their keys matter.
+    known = dict.fromkeys([*PANELS, ENDS])
+    main = {}  # the main metric of each task, if it was evaluated during training
+    nonzero = {}  # a name whose value is 0 at every step gets no panel
     for run in runs:
         for row in run.steps:
-            reported |= row
-            extra |= {name: None for name, value in row.items() if value}
+            known |= row
+            nonzero |= dict.fromkeys(filter(row.get, row))
         for row in run.evaluations:
-            measured |= row
+            known |= row
         if len(run.evaluations) > 2:
-            main |= dict.fromkeys([*run.evaluations[0]][1:2])  # after the step
+            main |= dict.fromkeys([*run.evaluations[0]][1:2])  # the name after "step"
+
     for name in only:
-        check_choice("only", name, [*dict.fromkeys([*PANELS, ENDS, *reported, *measured])])
+        check_choice("only", name, [*known])
     if only:
         return only
 
-    extra = sorted(extra, key=lambda name: name.endswith("_std"))  # spreads after means
-    panels = dict.fromkeys([*PANELS, *[ENDS] * bool(measured), *main, *extra])
-    panels = [name for name in panels if name not in NOT_DRAWN]
+    names = [*PANELS]
+    if any(run.evaluations for run in runs):
+        names.append(ENDS)
+    names += main
+    names += sorted(nonzero, key=lambda name: name.endswith("_std"))  # spreads after means
+    panels = [name for name in dict.fromkeys(names) if name not in NOT_DRAWN]
     if left_out := panels[MAX_PANELS:]:
         print(f"not drawn: {', '.join(left_out)}; --only draws the panels that it names")
     return panels[:MAX_PANELS]
 
 
-def draw(folders: list[str], out: str | Path, only: list[str] = ()) -> list[Path]:
-    """Draw runs to a PNG file, a colour for each run, and return the file. only: names of panels."""
-    folders = dict.fromkeys(Path(folder).resolve() for folder in folders)  # each once
-    runs = [read_run(folder) for folder in folders]
+def draw(folders: list[Path], out: str, only: list[str]) -> list[Path]:
+    """Draw runs to a PNG file, a colour for each run, and return the file. only: names of panels, or []."""
+    # A run is drawn once. `latest` becomes the name of the run it points to.
+    folders = dict.fromkeys(map(Path.resolve, folders))
+    runs = [*map(read_run, folders)]
     names = choose_panels(runs, only)
+
+    # A line of panels is 3.2 inches high; the one with the evaluations grows with its number of dots.
     columns = min(3 if len(names) <= 9 else 4, len(names))
     lines = math.ceil(len(names) / columns)
     heights = [3.2] * lines
-    if ENDS in names:  # a dot needs its height whatever the number of rows
+    if ENDS in names:
         dots = sum(len(rows_of(run.after or run.before)) for run in runs)
         heights[names.index(ENDS) // columns] = max(3.2, 1 + 0.28 * dots)
     size = 4.8 * columns, sum(heights)
     figure, axes = pyplot().subplots(lines, columns, figsize=size, height_ratios=heights, squeeze=False)
+
     for name, axis in zip(names, axes.flat):
         if name == ENDS:
             draw_ends(axis, runs)
         else:
             draw_panel(axis, runs, name)
-    for axis in axes.flat[len(names) :]:
+        axis.title.set_fontsize(10)
+        axis.xaxis.label.set_fontsize(8)
+        axis.tick_params(which="both", labelsize=8)
+    for axis in axes.flat[len(names) :]:  # the rest of the last line stays empty
         axis.set_axis_off()
-    axes.flat[0].legend(fontsize=8)
-    figure.supxlabel(
-        f"thin: every step; thick: mean over the last {100 * SMOOTHING:g} % of the steps", fontsize=8
-    )
+
+    axes.flat[0].legend(fontsize=8)  # colours mean the same in all panels
+    note = f"thin: every step; thick: mean over the last {100 * SMOOTHING:g} % of the steps"
+    figure.supxlabel(note, fontsize=8)
     return [finish(figure, out)]
 
 
-def draw_panel(axis, runs: list[Run], name: str):
+def draw_panel(axis, runs, name):
     """Draw what steps report or evaluations measured under a name, over the steps of each run."""
     title = f"{name}, evaluated"
     for i, run in enumerate(runs):
@@ -130,37 +140,47 @@ def draw_panel(axis, runs: list[Run], name: str):
         if name == "loss" and any("valid_loss" in row for row in run.evaluations):
             draw_evaluations(axis, run, "valid_loss", colour, line="")
             title = "loss (dots: validation)"
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel("step", fontsize=8)
+
+    axis.set(title=title, xlabel="step")
     axis.xaxis.get_major_locator().set_params(integer=True)
+
+    # On a linear axis, a few large values at the start would flatten the rest of the run.
     low, high = axis.dataLim.intervaly
     if name in ("loss", "grad") and high > LOG_FROM * low > 0:
         axis.set_yscale("log", subs=[2, 5])
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")  # few decades: 2 and 5 are labelled too
     axis.grid(alpha=0.3)
-    axis.tick_params(which="both", labelsize=8)
 
 
-def draw_steps(axis, run: Run, name: str, colour: str):
+def points_of(rows, name):
+    """The steps and the values of the rows that have a value under a name."""
+    x = []
+    y = []
+    for row in rows:
+        if row.get(name) is not None:
+            x.append(row["step"])
+            y.append(row[name])
+    return x, y
+
+
+def draw_steps(axis, run, name, colour):
     """Draw a noisy line and its mean; the learning rate is not noisy."""
-    rows = [row for row in run.steps if row.get(name) is not None]
-    x = [row["step"] for row in rows]
-    y = [row[name] for row in rows]
+    x, y = points_of(run.steps, name)
     if name != "lr":
         axis.plot(x, y, alpha=0.25, linewidth=0.6, color=colour)
         y = smooth(y, max(1, round(SMOOTHING * len(y))))
     axis.plot(x, y, color=colour, label=run.name)
 
 
-def draw_evaluations(axis, run: Run, name: str, colour: str, label: str | None = None, line: str = "-"):
+def draw_evaluations(axis, run, name, colour, label=None, line="-"):
     """Draw a dot for each evaluation, with its interval at both ends of training. Two dots get no line: it
     would show a way from one to the other that nobody measured."""
-    rows = [row for row in run.evaluations if row.get(name) is not None]
-    x = [row["step"] for row in rows]
-    y = [row[name] for row in rows]
-    axis.plot(x, y, "o" + line * (len(rows) > 2), markersize=4, color=colour, label=label)
-    for step, report in zip((0, x[-1] if x else 0), (run.before, run.after)):
+    x, y = points_of(run.evaluations, name)
+    style = "o" + line if len(x) > 2 else "o"
+    axis.plot(x, y, style, markersize=4, color=colour, label=label)
+    last = x[-1] if x else 0
+    for step, report in ((0, run.before), (last, run.after)):
         interval = report.get("intervals", {}).get(name)
         if interval:
             axis.vlines(step, *interval, color=colour, linewidth=1.2)
@@ -170,31 +190,33 @@ def rows_of(report: dict) -> dict:
     """{label: (value, interval)} of the main metric, of others with an interval, and of larger groups."""
     rows = {}
     metrics = report.get("metrics", {})
+    intervals = report.get("intervals", {})
     main = next(iter(metrics), "")
     for name, value in metrics.items():
-        interval = report.get("intervals", {}).get(name)
+        interval = intervals.get(name)
         if value is not None and (interval or name == main):
             rows[name] = value, interval
+
+    measure = main.partition("@")[0]  # without the share of noise: all games of groups have the first one
     for name, groups in report.get("groups", {}).items():
         for part, group in groups.items():
-            value = group.get(main.partition("@")[0])  # groups are games at the first share of noise
+            value = group.get(measure)
             if value is not None and group["n"] >= MIN_GROUP:
                 rows[f"{main}, {name} {part}"] = value, group["interval"]
     return rows
 
 
-def draw_ends(axis, runs: list[Run]):
+def draw_ends(axis, runs):
     """Draw the evaluations before and after training beside each other, a row for each metric or group."""
     tables = []
     looks = []
     for i, run in enumerate(runs):
+        colour = f"C{i}"
         tables += [rows_of(run.before), rows_of(run.after)]
-        looks += [(f"C{i}", True), (f"C{i}", False)]
-        axis.plot([], [], "o-", color=f"C{i}", label=run.name)  # its line in a legend
-    draw_rows(axis, tables, looks=looks, fontsize=8)
-    axis.set_title("before (hollow) and after training", fontsize=10)
-    axis.set_xlabel("value with 95 % interval", fontsize=8)
-    axis.tick_params(axis="x", labelsize=8)
+        looks += [(colour, True), (colour, False)]
+        axis.plot([], [], "o-", color=colour, label=run.name)  # its line in a legend
+    draw_rows(axis, tables, looks=looks)
+    axis.set(title="before (hollow) and after training", xlabel="value with 95 % interval")
 
 
 # ------------------------------------------------------------------------------------------------ games
@@ -210,12 +232,12 @@ def draw_recorded(paths: list[Path], out: Path) -> list[Path]:
     """Draw recorded games of 20 Questions, or battles; return the files written."""
     if paths[0].suffix == ".jsonl":
         rows = [row for _, row in read_rows(paths[0])]
-        if rows and all(isinstance(row.get("rounds"), list) and "keyword" in row for row in rows):
+        if rows and all("rounds" in row and "keyword" in row for row in rows):
             return [plots_of("20q").draw_beliefs(rows, out)]
     return plots_of("arena").draw_battles(paths, out)
 
 
-def draw_files(paths: list[Path], out: str) -> list[Path]:
+def draw_files(paths: list[Path], out: str | None) -> list[Path]:
     """Draw reports of one game, or rows, and return the files written."""
     out = Path(out or paths[0].with_suffix(".png"))
     reports = {}
@@ -223,28 +245,30 @@ def draw_files(paths: list[Path], out: str) -> list[Path]:
         if path.suffix != ".json":
             return draw_recorded(paths, out)
         report = read_json(path)
-        if not (isinstance(report, dict) and report.get("task") in GAMES and report.get("records")):
+        drawable = isinstance(report, dict) and report.get("task") in GAMES and report.get("records")
+        if not drawable:
             raise ValueError(f"{path}: not a run, nor an evaluation that infer.py eval --out wrote")
         if any(other["task"] != report["task"] for other in reports.values()):
             raise ValueError(f"{path}: cannot be in one picture with {paths[0]}, another game")
-        reports[str(path) if path.stem in reports else path.stem] = report
+        name = str(path) if path.stem in reports else path.stem  # two folders may hold an eval.json each
+        reports[name] = report
     return plots_of(report["task"]).draw(reports, out)
 
 
 def run_call(argv: list[str] | None):
     """Parse a call and draw what it names."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders, evaluations, or files of battles"
-    )
-    parser.add_argument("--out", default="", help="file to write [runs.png, or EVAL.png]")
+    kinds = "run folders, evaluations, or files of battles"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=kinds)
+    parser.add_argument("--out", help="file to write [runs.png, or EVAL.png]")
     parser.add_argument("--only", default="", help="panels of runs, separated by commas")
     cfg = parser.parse_args(argv)
     paths = [Path(name) for name in cfg.runs]
     if paths[0].is_file():
         written = draw_files(paths, cfg.out)
     else:
-        written = draw(cfg.runs, cfg.out or "runs.png", [*filter(None, cfg.only.split(","))])
+        only = [*filter(None, cfg.only.split(","))]
+        written = draw(paths, cfg.out or "runs.png", only)
     for path in written:
         print(f"written: {path}")
 

@@ -48,10 +48,15 @@ def memory(objective, learner, step, device, compute) -> str:
         batch = next(batches(step.rows))
         kept = activations(lambda: objective.loss(learner, batch, step))
 
-    gradients = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
+    weights = 0
+    gradients = 0
+    for weight in model.parameters():
+        weights += weight.nbytes
+        if weight.requires_grad:
+            gradients += weight.nbytes
     averages = 1 if learner.cfg.optimizer == "muon" else 2  # adamw also keeps one of the squared gradients
     parts = {
-        "weights": sum(weight.nbytes for weight in model.parameters()),
+        "weights": weights,
         "gradients": gradients,
         "optimizer": gradients * averages,
         "activations": kept,
@@ -81,9 +86,11 @@ def survey(objective, learner, task, examples, seconds=3.0) -> str:
     for step in steps:
         rows += step.rows
         too_long += step.left_out
-        # The weight of a step of chats counts tokens, not samples.
-        kept += sum(len(row.labels) for row in step.rows) if objective.item is Chat else step.weight
-    check_enough(kept, {f"longer than --max-tokens {cfg.max_tokens}": too_long}, "samples", cfg.keep)
+        kept += step.weight
+    if objective.item is Chat:  # the weights of its steps count tokens, not samples
+        kept = sum(len(row.labels) for row in rows)
+    dropped = {f"longer than --max-tokens {cfg.max_tokens}": too_long}
+    check_enough(kept, dropped, "samples", cfg.keep)
 
     lengths = [len(row.ids) for row in rows]
     line = f"samples: {kept:,} kept; dropped: {too_long:,} too long"
@@ -121,22 +128,30 @@ def dropped_line(dropped: dict) -> str:
 def item_text(item, learner) -> str:
     """An item as text for the terminal, with learned tokens in green."""
     tokenizer = learner.tokenizer
-    prompt_text = lambda ids: tokenizer.colour(ids, [0] * len(ids))
+
+    def prompt_text(messages):
+        ids = tokenizer.prompt(messages)
+        return tokenizer.colour(ids, [0] * len(ids))  # no token of a prompt is learned
+
     if isinstance(item, Contrast):
         lines = [f"query: {item.query}", f"positive: {item.positive}"]
-        for text in item.negatives:
-            lines.append(f"negative: {text}")
+        lines += [f"negative: {text}" for text in item.negatives]
         return printable("\n".join(lines))
     if isinstance(item, Chat):
         learn = "all" if learner.cfg.learn_all else item.learn
         return tokenizer.colour(*tokenizer.render(item.messages, learn))
     if isinstance(item, Duel):
-        sides = [prompt_text(tokenizer.prompt(messages)) for messages in (item.first, item.second)]
-        return "\n".join([*sides, f"-> {item.target}"])
+        return f"{prompt_text(item.first)}\n{prompt_text(item.second)}\n-> {item.target}"
     if isinstance(item, Label):
-        return f"{prompt_text(tokenizer.prompt(item.messages))} -> {item.target}"
+        return f"{prompt_text(item.messages)} -> {item.target}"
+
+    # What is left has a reply: one, or a pair of a better and a worse one.
     replies = [item.chosen, item.rejected] if isinstance(item, Pair) else [item.reply]
-    return "\n".join(tokenizer.colour(*tokenizer.render_reply(item.messages, reply)) for reply in replies)
+    lines = []
+    for reply in replies:
+        ids, learn = tokenizer.render_reply(item.messages, reply)
+        lines.append(tokenizer.colour(ids, learn))
+    return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------------------------ the report
@@ -148,10 +163,13 @@ def describe(objective, learner: Learner, task, examples: list, step: Step, devi
         if name in cfg.origin and value != "":
             chosen.append(f"{name}={value}")
     lines = [", ".join(chosen)]
+
+    # The data: what is left of it, and how long its samples are.
     lines.append(f"examples: {len(examples):,} kept; dropped: {dropped_line(task.dropped)}")
     if objective.item:
         lines.append(survey(objective, learner, task, examples))
 
+    # The size of the model and of the run.
     model = learner.model
     if model.fresh:
         fresh = ", ".join(sorted(model.fresh))
@@ -160,11 +178,13 @@ def describe(objective, learner: Learner, task, examples: list, step: Step, devi
     trained = 0
     for weight in model.parameters():
         total += weight.numel()
-        trained += weight.numel() if weight.requires_grad else 0
+        if weight.requires_grad:
+            trained += weight.numel()
     lines.append(f"parameters: {trained:,} trained of {total:,}; vocabulary {model.config.vocab:,}")
     epochs = cfg.steps * cfg.batch / len(examples)
     lines.append(f"steps: {cfg.steps} of {cfg.batch} examples, {epochs:.2f} epochs")
 
+    # The first step, made but not yet taken: mistakes in the data show here.
     slots = sum(len(row.ids) for row in step.rows)
     learned = f"{round(step.weight):,} {objective.unit} learned"
     lines.append(
@@ -177,11 +197,11 @@ def describe(objective, learner: Learner, task, examples: list, step: Step, devi
     for sample in step.samples[: cfg.show]:
         lines.append(f"first game: {printable(json.dumps(sample, ensure_ascii=False))}")
     if objective.item:
-        first = draw(examples, cfg, data.indices(cfg.seed, 0, cfg.batch, len(examples))[:1])
+        order = data.indices(cfg.seed, 0, cfg.batch, len(examples))
+        first = draw(examples, cfg, order[:1])
         (items,) = items_of(task, first, objective.item)
         lines.append(f"first example: {len(items)} items")
-        for item in items[: cfg.show]:
-            lines.append(item_text(item, learner))
+        lines += [item_text(item, learner) for item in items[: cfg.show]]
     if step.rows:
         lines.append(memory(objective, learner, step, device, compute))
     return lines
@@ -202,13 +222,19 @@ def table(after: dict, before: dict | None = None, verbose=False, file="") -> li
         value = result["metrics"].get(name)
         interval = result["intervals"].get(name)
         text = "-" if value is None else f"{value:.3f}"
-        return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{text:21}"
+        if interval:
+            low, high = interval
+            return f"{text} [{low:.3f}, {high:.3f}]"
+        return f"{text:21}"  # about as long as with an interval, so that values stand below each other
 
     def row(name):
-        columns = "".join(f"{cell(result, name):>22}" for result in results)
+        line = f"{name:{width}}"
+        for result in results:
+            line += f"{cell(result, name):>22}"
         baseline = after["baselines"].get(name)
-        return f"{name:{width}}" + columns + ("" if baseline is None else f"{baseline:>10.3f}")
+        return line if baseline is None else f"{line}{baseline:>10.3f}"
 
+    # The lines that there are, and those that fit.
     names = list(after["metrics"])
     notes = after.get("notes", [])
     total = len(names) + len(notes)
@@ -223,9 +249,12 @@ def table(after: dict, before: dict | None = None, verbose=False, file="") -> li
         notes = [] if GROUPS & after.keys() else notes[: room - len(names)]
 
     results = [result for result in (before, after) if result]
-    width = max([28, *(len(name) + 1 for name in names)])
-    titles = f"{'before':>22}{'after':>22}" if before else " " * 22
-    counts = f"n = {after['n']}" + (f" after, {before['n']} before" if before else "")
+    width = max([27, *map(len, names)]) + 1
+    titles = " " * 22
+    counts = f"n = {after['n']}"
+    if before:
+        titles = f"{'before':>22}{'after':>22}"
+        counts += f" after, {before['n']} before"
     lines = [" " * width + titles + f"{'baseline':>10}", *map(row, names), *notes]
     lines.append(f"{counts}; 95 % intervals")
     if left_out := total - len(names) - len(notes):

@@ -12,74 +12,96 @@ MAX_TASKS = 10  # tasks of an evaluation that are drawn
 def draw(reports, out):
     """Draw evaluations {name: report} to the picture `out`, a Path: their curves, and for a single one its
     tasks in a second picture. Returns the Paths written."""
-    written = [draw_curve(reports, out)]
+    written = [draw_curves(reports, out)]
     if len(reports) == 1:
         (report,) = reports.values()
         written.append(draw_tasks(report["records"], further_file(out, "tasks")))
     return written
 
 
-def draw_curve(reports, out):
+def draw_curves(reports, out):
     """Draw the scaling curves of evaluations, and the lengths of replies and of grids of the last one."""
-    figure, (curve, lengths) = pyplot().subplots(1, 2, figsize=(11, 4))
+    figure, axes = pyplot().subplots(1, 2, figsize=(11, 4))
     sizes = set()
     for i, (name, report) in enumerate(reports.items()):
-        n = report.get("n", len(report["records"]))  # tasks with a known output
-        shares = list(report["curve"].values())
-        x = [int(size) for size in report["curve"]]
-        sizes |= set(x)
-        x = [size * 1.02**i for size in x]  # beside each other, or intervals would overlap
-        ends = [wilson(share * n, n) for share in shares]
-        curve.plot(x, shares, "o-", markersize=4, color=f"C{i}", label=f"{name} ({n} tasks)")
-        curve.vlines(x, *zip(*ends), color=f"C{i}", linewidth=1, alpha=0.6)
-    curve.set(xscale="log", xlabel="replies a task", ylim=(0, None))
-    curve.set_ylabel("share of tasks solved, 95 % intervals")
-    curve.set_xticks(sorted(sizes), sorted(sizes))
-    curve.minorticks_off()  # they would be powers of ten between the sizes
-    programs = []
-    grids = []
-    last = name
-    for record in reports[last]["records"]:
-        programs += [reply["tokens"] for reply in record["replies"]]
-        outputs = [pair["output"] for pair in record["test"] if "output" in pair]
-        grids += [len(grid) * (len(grid[0]) + 1) for grid in outputs]  # a row end costs as much as a cell
-    longest = max(programs + grids)
-    bins = [longest * i / 40 for i in range(41)]
-    for name, values in (("replies", programs), ("true answers as grids", grids)):
-        lengths.hist(values, bins, weights=[1 / len(values)] * len(values), alpha=0.6, label=name)
-    lengths.set(xlabel="tokens (of grids: cells and row ends)", ylabel="share of replies, of answers")
-    lengths.set_title(f"lengths in {last}", fontsize=10)
-    for axis in (curve, lengths):
+        sizes.update(map(int, report["curve"]))
+        draw_curve(axes[0], name, report, f"C{i}", 1.02**i)
+    sizes = sorted(sizes)
+    axes[0].set(xscale="log", xlabel="replies a task", ylim=(0, None))
+    axes[0].set_ylabel("share of tasks solved, 95 % intervals")
+    axes[0].set_xticks(sizes, sizes)
+    axes[0].minorticks_off()  # they would be powers of ten between the sizes
+
+    draw_lengths(axes[1], name, report["records"])
+    for axis in axes:
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     return finish(figure, out)
+
+
+def draw_curve(axis, name, report, colour, shift):
+    """Draw the share of tasks solved with each number of replies. shift: a factor of x that sets curves side
+    by side, or their intervals would overlap."""
+    n = report.get("n", len(report["records"]))  # tasks with a known output
+    x = [int(size) * shift for size in report["curve"]]
+    shares = [*report["curve"].values()]
+    lows, highs = zip(*[wilson(share * n, n) for share in shares])
+    axis.plot(x, shares, "o-", markersize=4, color=colour, label=f"{name} ({n} tasks)")
+    axis.vlines(x, lows, highs, color=colour, linewidth=1, alpha=0.6)
+
+
+def draw_lengths(axis, name, records):
+    """Draw histograms of the tokens of replies, and of the true answers if they were written as grids."""
+    replies = []
+    grids = []
+    for record in records:
+        replies += [reply["tokens"] for reply in record["replies"]]
+        for pair in record["test"]:
+            grid = pair.get("output")
+            if grid:
+                grids.append(len(grid) * (len(grid[0]) + 1))  # a row end costs as much as a cell
+
+    # The same bins for both; weights turn counts into shares, as there are many replies to an answer.
+    longest = max(replies + grids)
+    bins = [longest * i / 40 for i in range(41)]
+    for label, values in (("replies", replies), ("true answers as grids", grids)):
+        weights = [1 / len(values)] * len(values)
+        axis.hist(values, bins, weights=weights, alpha=0.6, label=label)
+    axis.set(xlabel="tokens (of grids: cells and row ends)", ylabel="share of replies, of answers")
+    axis.set_title(f"lengths in {name}", fontsize=10)
 
 
 def draw_tasks(records, out):
     """Draw the first tasks of an evaluation, one a line: its pairs, its test, the voted answer."""
     plt = pyplot()
     colours = plt.matplotlib.colors.ListedColormap(COLOURS)
-    lines = [(record["id"], cells_of(record)) for record in records[:MAX_TASKS]]
-    columns = max(len(cells) for _, cells in lines)
+    records = records[:MAX_TASKS]
+    lines = [*map(cells_of, records)]
+    columns = max(map(len, lines))
     size = 1.4 * columns, 1.9 * len(lines)
     figure, axes = plt.subplots(len(lines), columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for row, (name, cells) in zip(axes, lines):
-        for axis, (title, grid) in zip(row, cells):
-            shape = f"\n{len(grid)}x{len(grid[0])}" if grid else ""
-            first = f"task {name}\n" if axis is row[0] else ""
-            axis.set_title(first + title + shape, fontsize=8)
+
+    # A cell without a grid (an unknown truth, no answer) keeps its title.
+    for record, cells, line in zip(records, lines, axes):
+        for axis, (title, grid) in zip(line, cells):
+            if axis is line[0]:
+                title = f"task {record['id']}\n{title}"
             if grid:
+                title += f"\n{len(grid)}x{len(grid[0])}"
                 axis.pcolormesh(grid, cmap=colours, vmin=0, vmax=9, edgecolors="#555555", linewidth=0.3)
                 axis.set_aspect("equal")
-                axis.invert_yaxis()
+                axis.invert_yaxis()  # row 0 on top
+            axis.set_title(title, fontsize=8)
     return finish(figure, out, 100)
 
 
 def cells_of(record):
     """[(title, grid or None)] of a task: its pairs, then for each test input, truth and answer."""
-    cells = [(side, pair[side]) for pair in record["train"] for side in ("input", "output")]
+    cells = []
+    for pair in record["train"]:
+        cells += [("input", pair["input"]), ("output", pair["output"])]
     for test in tests_of(record):
         pair = record["test"][test]
         best = best_answer(record, test)
