@@ -280,6 +280,44 @@ def test_nothing_sets_an_attribute_on_a_task_an_agent_or_a_model_of_others():
                         assert made or owner != "model", (name_of(path), part.lineno)
 
 
+# ------------------------------------------------------------------------------------------- pages
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("games/*/*.md"), *ROOT.glob("bench/*.md")]
+)
+
+
+def test_the_front_page_is_short():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n") <= 200 and len(text.encode()) <= 12_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_between_pages_lead_to_files(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    files = [link.partition("#")[0] for link in links if not link.startswith("http")]
+    assert [name for name in files if name and not (page.parent / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_commands_on_a_page_name_flags_that_exist(page):
+    """Calls of train.py and infer.py in fenced blocks; docs/log.md quotes calls of older code."""
+    if page.name == "log.md":
+        return
+    known = fields_of(Train) | fields_of(Infer) | {"help"}
+    for name in GAMES:
+        known |= fields_of(task_class(name).Options)
+    for block in re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        for line in block.splitlines():
+            call = line.partition("#")[0]
+            if re.search(r"(?<![/\w])(train|infer)\.py\b", call):
+                flags = {
+                    flag.replace("-", "_").removeprefix("no_")
+                    for flag in re.findall(r"--([a-z][a-z-]*)", call)
+                }
+                flags -= {"nproc_per_node"}  # torchrun's
+                assert flags <= known, (name_of(page), line)
+
+
 # ------------------------------------------------------------------------------------------- family names
 FAMILY = re.compile("|".join(sorted({re.sub(r"\d+(_text)?$", "", name) for name in FAMILIES})), re.I)
 # where a family's name may stand in code: top-level assignments and functions of these files
