@@ -116,19 +116,29 @@ def group_lines(groups):
 
 
 def answer_accuracy(world, agent, n, seed):
-    """The accuracy of the agent as answerer on n random cells of the truth table, half of them true."""
+    """(metrics, intervals): the accuracy of the agent as answerer on n random cells of the truth table, half
+    of them true. The balanced accuracy has an interval by the normal approximation."""
     if n < 2:
-        return {}
+        return {}, {}
     rng = np.random.default_rng([seed, 21])
     rates = []  # of the true cells, then of the false ones
+    intervals = {}
+    variance = 0.0  # of the balanced accuracy
     for right, table in ((True, world.chance > 0.5), (False, world.chance < 0.5)):
         cells = np.argwhere(table)  # (cells, 2): keyword, question
         # equally many of both, because most cells of the table are no
         cells = cells[rng.choice(len(cells), min(n // 2, len(cells)), replace=False)]
         prompts = [answer_prompt(world.keywords[k], world.questions[q]) for k, q in cells]
         hits = [(yes > no) == right for yes, no in agent.choose(prompts, ["yes", "no"])]
-        rates.append(float(np.mean(hits)))
-    return {"answerer_true": rates[0], "answerer_false": rates[1], "answerer_balanced": sum(rates) / 2}
+        rate = float(np.mean(hits))
+        rates.append(rate)
+        intervals[f"answerer_{right}".lower()] = wilson(int(sum(hits)), len(hits))
+        variance += rate * (1 - rate) / len(hits) / 4
+    balanced = sum(rates) / 2
+    margin = 1.96 * variance**0.5
+    intervals["answerer_balanced"] = (max(0.0, balanced - margin), min(1.0, balanced + margin))
+    metrics = {"answerer_true": rates[0], "answerer_false": rates[1], "answerer_balanced": balanced}
+    return metrics, intervals
 
 
 def rounds_of(turns):

@@ -296,6 +296,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         player = self.equipped(players.player)
         answerer = player if self.options.answerer == "self" else players.named.get("answerer")
         by_table = self.options.answerer == "table"  # only then is the table player a fair baseline
+        least = self.noises[0]
         for noise in self.noises:
             episodes = self.play(examples, player, answerer, noise)
             grouping = grouping or groups(self, episodes, players.trained_on)
@@ -305,16 +306,19 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
                 baseline = self.play(examples, self.table_player(), noise=noise)
                 summarise(baseline, belief, f"@{noise:g}", baselines, {})
 
+            if noise == least:  # before the other noises, so that the short table after training shows it
+                metrics |= variety(self.play(examples, player, answerer, least, full=True))
+                if by_table:
+                    baselines |= variety(self.play(examples, self.table_player(), noise=least, full=True))
+
         # the rest at the first noise only
-        least = self.noises[0]
-        metrics |= variety(self.play(examples, player, answerer, least, full=True))
-        if by_table:
-            baselines |= variety(self.play(examples, self.table_player(), noise=least, full=True))
         if self.options.greedy:
             greedy = self.play(examples, player, answerer, least, repeats=True)
             summarise(greedy, belief, f"_greedy@{least:g}", metrics, intervals)
         if by_table and hasattr(players.player, "choose"):
-            metrics |= answer_accuracy(self.world, players.player, self.options.answers, self.seed)
+            accuracy = answer_accuracy(self.world, players.player, self.options.answers, self.seed)
+            metrics |= accuracy[0]
+            intervals |= accuracy[1]
         return {
             "n": len(examples),
             "metrics": metrics,

@@ -290,11 +290,18 @@ def test_variety_is_of_games_that_go_on_to_their_last_round(task):
 
 
 def test_answer_accuracy_is_one_for_the_table_and_half_for_one_word(task):
-    truthful = answer_accuracy(task.world, Knowing(task.world), 100, 0)
+    truthful, intervals = answer_accuracy(task.world, Knowing(task.world), 100, 0)
     assert truthful == dict(answerer_true=1.0, answerer_false=1.0, answerer_balanced=1.0)
     stubborn = Ranked()
     stubborn.choose = lambda conversations, choices: [[0.0, -1.0] for _ in conversations]
-    assert answer_accuracy(task.world, stubborn, 100, 0)["answerer_balanced"] == 0.5
+    metrics, intervals = answer_accuracy(task.world, stubborn, 100, 0)
+    assert metrics["answerer_balanced"] == 0.5 and intervals["answerer_balanced"] == (0.5, 0.5)
+    assert intervals["answerer_true"][1] == 1.0 and intervals["answerer_false"][0] == 0.0
+    half = Ranked()
+    half.choose = lambda conversations, choices: [[0.0, -1.0], [-1.0, 0.0]] * (len(conversations) // 2)
+    metrics, intervals = answer_accuracy(task.world, half, 16, 0)
+    low, high = intervals["answerer_balanced"]
+    assert metrics["answerer_balanced"] == 0.5 and high - low == pytest.approx(2 * 1.96 * (0.25 / 16) ** 0.5)
 
 
 def test_keywords_that_a_model_was_not_trained_on_are_tested_first(task):
