@@ -48,9 +48,11 @@ def llama3_scaling(frequencies, rope):
     wavelengths = 2 * math.pi / frequencies
     low = rope["low_freq_factor"]
     high = rope["high_freq_factor"]
-    blend = (rope["original_max_position_embeddings"] / wavelengths - low) / (high - low)
+    turns = rope["original_max_position_embeddings"] / wavelengths  # within the original context
+    blend = (turns - low) / (high - low)
     blend = blend.clamp(0, 1)
-    return (1 - blend) * frequencies / rope["factor"] + blend * frequencies
+    slowed = (1 - blend) * frequencies / rope["factor"]
+    return slowed + blend * frequencies
 
 
 def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
@@ -65,8 +67,10 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
     kind = rope["rope_type"]
     if kind == "dynamic":
         longest = rope["max_position_embeddings"]
-        excess = ((positions.amax(1) + 1) / longest).clamp(min=1) - 1  # (B,)
-        base = base * (1 + rope["factor"] * excess) ** (head_dim / (head_dim - 2))
+        lengths = positions.amax(1) + 1  # (B,)
+        excess = (lengths / longest).clamp(min=1) - 1  # 0 for a row within that length
+        growth = 1 + rope["factor"] * excess
+        base = base * growth ** (head_dim / (head_dim - 2))
         base = base[:, None, None, None]
     frequencies = base**-exponents  # (E/2,) or (B, 1, 1, E/2)
     if kind == "linear":
@@ -76,13 +80,17 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
     angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, E/2)
     cos = angles.cos()
     sin = angles.sin()
-    return [torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)]
+    return [
+        torch.cat((cos, cos), dim=-1).to(dtype),
+        torch.cat((-sin, sin), dim=-1).to(dtype),
+    ]
 
 
 def rotate(x, cos, sin):
     """Rotate pairs (first half, second half) of the head width: x (B, heads, T, E), cos and sin by
     `rotary`."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+    swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (second half, first half)
+    return torch.addcmul(x * cos, swapped, sin)
 
 
 # ------------------------------------------------------------------------------------------------ the ways
@@ -90,21 +98,30 @@ def dense(q, k, v, mask, causal, scale, softcap):
     """Attention by all T x S scores: (B, H, T, E) of q (B, H, T, E) on k and v (B, K, S, E).
 
     mask (B, 1, T, S), or None: an encoder's query then sees all keys, a decoder's those up to its slot."""
-    T = q.shape[2]
-    group = q.shape[1] // k.shape[1]  # query heads that share a key head
+    _, H, T, E = q.shape
+    K = k.shape[1]
+    group = H // K  # query heads that share a key head
     if T == 1 and group > 1:  # these heads can be treated as so many queries of one head
-        x = dense(q.view(-1, k.shape[1], group, q.shape[3]), k, v, mask, False, scale, softcap)
+        queries = q.view(-1, K, group, E)  # (B, K, G, E)
+        x = dense(queries, k, v, mask, False, scale, softcap)
         return x.reshape(q.shape)
 
     causal = causal and mask is None and T > 1
-    if group > 1 and (softcap or (mask is not None and q.device.type != "cpu")):
+    masked_on_gpu = mask is not None and q.device.type != "cpu"
+    if group > 1 and (softcap or masked_on_gpu):
         # no fast kernel takes both a mask and grouped heads
         k = k.repeat_interleave(group, dim=1)
         v = v.repeat_interleave(group, dim=1)
     if not softcap:
-        grouped = q.shape[1] != k.shape[1]
+        grouped = H != k.shape[1]
         return F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
+            q,
+            k,
+            v,
+            mask,
+            is_causal=causal,
+            scale=scale,
+            enable_gqa=grouped,
         )
 
     # by hand: no fused kernel limits scores to +-softcap before the mask and a float32 softmax
@@ -113,7 +130,8 @@ def dense(q, k, v, mask, causal, scale, softcap):
         mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.float().softmax(dim=-1).to(v.dtype) @ v
+    weights = scores.float().softmax(dim=-1).to(v.dtype)
+    return weights @ v
 
 
 def cascaded(q, k, v, mask, causal, scale, softcap, n):
@@ -136,9 +154,12 @@ def cascaded(q, k, v, mask, causal, scale, softcap, n):
         rest = softcap * torch.tanh(rest / softcap)
     if mask is not None:
         rest = rest.masked_fill(~mask[..., n:], -torch.inf)
+
+    # one softmax over both parts, then the values of each
     scores = torch.cat((first, merge(rest)), dim=2)  # (K, B G, S)
     weights = scores.float().softmax(dim=2).to(v.dtype)
-    x = split(weights[..., :n] @ v[0, :, :n]) + split(weights[..., n:]) @ v[:, :, n:]
+    x = split(weights[..., :n] @ v[0, :, :n])  # (B, K, G, E)
+    x = x + split(weights[..., n:]) @ v[:, :, n:]
     return x.reshape(B, H, 1, E)
 
 
@@ -147,19 +168,24 @@ def banded(q, k, v, mask, causal, scale, softcap):
     keys within its reach. mask (B, n, 1, w, S): see `band`, which has a picture."""
     T = q.shape[2]
     _, n, _, w, S = mask.shape
-    before = S - w if causal else (S - w) // 2  # keys ahead of a block's first query
+    before = S - w  # keys ahead of a block's first query
+    if not causal:  # as many behind its last
+        before //= 2
 
     def cut(x, before, width):
         """Windows (B n, heads, width, E) of x (B, heads, T, E), each beginning `before` slots ahead of its
         block."""
-        x = F.pad(x, (0, 0, before, (n - 1) * w + width - before - T)).unfold(2, width, w)
+        behind = (n - 1) * w + width - before - T
+        x = F.pad(x, (0, 0, before, behind))
+        x = x.unfold(2, width, w)  # (B, heads, n, E, width)
         return x.permute(0, 2, 1, 4, 3).flatten(0, 1)
 
     queries = cut(q, 0, w)
     keys = cut(k, before, S)
     values = cut(v, before, S)
     x = dense(queries, keys, values, mask.flatten(0, 1), causal, scale, softcap)  # (B n, H, w, E)
-    return x.unflatten(0, (-1, n)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+    x = x.unflatten(0, (-1, n)).transpose(1, 2)  # (B, H, n, w, E)
+    return x.flatten(2, 3)[:, :, :T]
 
 
 def by_text(q, k, v, texts, causal, scale, softcap):
@@ -170,7 +196,8 @@ def by_text(q, k, v, texts, causal, scale, softcap):
     outputs = []
     for shape, *part in zip(texts, *parts):
         part = [x.unflatten(0, shape).transpose(1, 2) for x in part]  # (count, heads, T, E)
-        outputs.append(dense(*part, None, causal, scale, softcap).transpose(1, 2).flatten(0, 1))
+        x = dense(*part, None, causal, scale, softcap)
+        outputs.append(x.transpose(1, 2).flatten(0, 1))  # (count T, heads, E)
     return torch.cat(outputs).transpose(0, 1)[None]
 
 
@@ -183,8 +210,18 @@ def flexed(q, k, v, mask, causal, scale, softcap):
         score = lambda score, b, h, i, j: cap * torch.tanh(score * scale / cap)
     else:
         score = lambda score, b, h, i, j: score * scale
-    attend = compiled_flex() if q.is_cuda else flex_attention  # uncompiled it is no faster than dense
-    return attend(q, k, v, score_mod=score, block_mask=mask, scale=1.0, enable_gqa=True)
+    attend = flex_attention  # uncompiled it is no faster than dense
+    if q.is_cuda:
+        attend = compiled_flex()
+    return attend(
+        q,
+        k,
+        v,
+        score_mod=score,
+        block_mask=mask,
+        scale=1.0,
+        enable_gqa=True,
+    )
 
 
 @lru_cache
@@ -198,10 +235,12 @@ def compiled_flex():
 def texts_of(end):
     """The texts of an encoder's rows, if each row holds one, else None: a list of (how many successive rows
     have this length, the length), empty rows left out. end (B, T)."""
-    if not ((end == 0) | (end == end.amax(1, keepdim=True))).all():
+    one_text = (end == 0) | (end == end.amax(1, keepdim=True))  # (B, T)
+    if not one_text.all():
         return None
     lengths = (end > 0).sum(1)
-    lengths, counts = lengths[lengths > 0].unique_consecutive(return_counts=True)
+    lengths = lengths[lengths > 0]
+    lengths, counts = lengths.unique_consecutive(return_counts=True)
     return list(zip(counts.tolist(), lengths.tolist()))
 
 
@@ -228,7 +267,9 @@ def band(positions, end, reach, causal):
     padding itself sees may differ from what a dense mask shows it."""
     T = positions.shape[1]
     w = max(BLOCK, (reach + 1) // 4)
-    after = 0 if causal else reach
+    after = reach
+    if causal:
+        after = 0
     n = -(-T // w)
     S = reach + w + after
     if T < 2 * S:  # forward and backward 1.0 to 2.3 times faster at 2 S, 1.8 to 3.2 at 3 S, 2.5 to 3.7 at 4 S
@@ -252,7 +293,9 @@ def band(positions, end, reach, causal):
     end = F.pad(end, (reach, n * w - T + after))
     end_i = end[:, reach : reach + n * w].view(-1, n, w, 1)
     end_j = end.unfold(1, S, w)[:, :, None]  # (B, n, 1, S)
-    return (sees(i, j, end_i, end_j, causal) & ((i - j).abs() <= reach))[:, :, None]
+    near = (i - j).abs() <= reach  # (n, w, S)
+    mask = sees(i, j, end_i, end_j, causal) & near  # (B, n, w, S)
+    return mask[:, :, None]
 
 
 def blocks(positions, end, reach, causal):
@@ -264,7 +307,8 @@ def blocks(positions, end, reach, causal):
     n = -(-T // 128)
     positions = positions.int()
     end = end.int()
-    padding = F.pad(end == 0, (0, n * 128 - T), value=True)
+    behind = n * 128 - T  # slots that fill the last block
+    padding = F.pad(end == 0, (0, behind), value=True)
     reach = torch.full((), reach, dtype=torch.int, device=end.device)  # as a tensor: see `flexed`
 
     def rule(b, h, i, j):
@@ -273,10 +317,15 @@ def blocks(positions, end, reach, causal):
 
     def bounds(x):
         """The least and the greatest in each block, as (B, n, 1) for queries and (B, 1, n) for keys."""
-        x = F.pad(x, (0, n * 128 - T))
+        x = F.pad(x, (0, behind))
         low = x.masked_fill(padding, ALWAYS).view(B, n, 128).amin(2)
         high = x.masked_fill(padding, 0).view(B, n, 128).amax(2)
-        return low[:, :, None], high[:, :, None], low[:, None], high[:, None]
+        return (
+            low[:, :, None],
+            high[:, :, None],
+            low[:, None],
+            high[:, None],
+        )
 
     # a block is live unless its bounds show that none of its queries sees any of its keys
     J = torch.arange(n, device=end.device)
@@ -291,7 +340,12 @@ def blocks(positions, end, reach, causal):
     live = live | (I == J)  # (B, n, n)
     order = live.int().argsort(dim=2, descending=True, stable=True)  # the live ones first
     count = live.sum(2, dtype=torch.int)[:, None]
-    return BlockMask.from_kv_blocks(count, order[:, None].int(), mask_mod=rule, seq_lengths=(T, T))
+    return BlockMask.from_kv_blocks(
+        count,
+        order[:, None].int(),
+        mask_mod=rule,
+        seq_lengths=(T, T),
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the choice
@@ -301,15 +355,21 @@ def use_flex(config, positions):
     if not positions.is_cuda or positions.shape[1] < FLEX_FROM or not has_triton():
         return False
     room = torch.cuda.get_device_properties(positions.device).shared_memory_per_multiprocessor
-    return 16 <= config.head_dim <= (256 if room >= 160 << 10 else 64)
+    widest = 64
+    if room >= 160 << 10:
+        widest = 256
+    return 16 <= config.head_dim <= widest
 
 
-def ways(config, positions, end, keys, mask, shared) -> tuple:
-    """How full layers attend, and how sliding ones do: (function, mask) for each.
-
-    positions (B, T): of the queries; keys (B, S): positions of the keys; end (B, S) or None: until which slot
-    each key is seen; mask (B, 1, T, S) replaces what `end` says. shared: how many of the first keys are known
-    to be the same in all rows; T is 1 then."""
+def ways(
+    config,
+    positions,  # (B, T), of the queries
+    end,  # (B, S): until which slot each key is seen; or None
+    keys,  # (B, S): positions of the keys
+    mask,  # (B, 1, T, S), replaces what `end` says; or None
+    shared,  # how many of the first keys are known to be the same in all rows; T is 1 then
+) -> tuple:
+    """How full layers attend, and how sliding ones do: (function, mask) for each."""
     causal = config.causal
     reach = config.reach
     alone = mask is None and keys.shape == positions.shape  # no keys but those of the queries
@@ -317,16 +377,22 @@ def ways(config, positions, end, keys, mask, shared) -> tuple:
 
     # on a GPU, for long rows: a compiled kernel
     if alone and use_flex(config, positions):
-        known = torch.full_like(positions, ALWAYS) if end is None else end
+        known = end
+        if end is None:
+            known = torch.full_like(positions, ALWAYS)
         if end is None and not config.softcap:
             full = dense, None  # which has a kernel without a mask
         else:
             full = flexed, blocks(positions, known, ALWAYS, causal)
-        return full, (flexed, blocks(positions, known, reach, causal)) if slides else full
+        if not slides:
+            return full, full
+        return full, (flexed, blocks(positions, known, reach, causal))
 
     # on a CPU, for an encoder's texts: each by itself; on a GPU so many small kernels would take longer
     apart = alone and not (causal or end is None) and positions.device.type == "cpu"
-    texts = texts_of(end) if apart else None
+    texts = None
+    if apart:
+        texts = texts_of(end)
     if texts and not slides:
         return (by_text, texts), (by_text, texts)
     if texts:  # sliding layers take their tokens as a row of several texts
@@ -335,9 +401,13 @@ def ways(config, positions, end, keys, mask, shared) -> tuple:
         end = lengths.cumsum(0).repeat_interleave(lengths)[None]
 
     # otherwise a mask of all scores, unless every layer that would need one has another way
-    near = band(positions, end, reach, causal) if alone and slides else None
-    if mask is None and end is not None and not (near is not None and (texts or all(config.sliding))):
+    near = None
+    if alone and slides:
+        near = band(positions, end, reach, causal)
+    spared = near is not None and (texts or all(config.sliding))
+    if mask is None and end is not None and not spared:
         mask = visible(end, causal)
+
     if texts:
         full = by_text, texts
     elif shared:
@@ -348,7 +418,8 @@ def ways(config, positions, end, keys, mask, shared) -> tuple:
         return full, (banded, near)
     if not slides:
         return full, full
-    near = (positions[:, :, None] - keys[:, None, :]).abs()[:, None] <= reach  # (B, 1, T, S)
+    distance = (positions[:, :, None] - keys[:, None, :]).abs()  # (B, T, S)
+    near = distance[:, None] <= reach
     if mask is not None:
         near = near & mask
     elif causal and positions.shape[1] > 1:  # a single query stands behind all keys

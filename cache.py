@@ -56,15 +56,23 @@ class KVCache:
 
     def __init__(self, config, rows: int, slots: int, device=None, dtype=None, windows=False):
         near = config.reach + SLACK + 1
-        small = windows and any(config.sliding or ()) and near < slots
-        self.near = near if small else None  # slots of a window; None where every layer keeps all
+        self.near = None  # slots of a window; None where every layer keeps all
+        if windows and any(config.sliding or ()) and near < slots:
+            self.near = near
         self.slides = [bool(self.near and config.sliding[layer]) for layer in range(config.layers)]
         self.reach = config.reach
         self.capacity = slots
 
         def empty(slides):
             size = near if slides else slots
-            return torch.zeros(rows, config.kv_heads, size, config.head_dim, device=device, dtype=dtype)
+            return torch.zeros(
+                rows,
+                config.kv_heads,
+                size,
+                config.head_dim,
+                device=device,
+                dtype=dtype,
+            )
 
         self.keys = [empty(slides) for slides in self.slides]
         self.values = [empty(slides) for slides in self.slides]
@@ -74,8 +82,12 @@ class KVCache:
 
         # for one pass
         self.rows = slice(None)
-        self.slots = self.positions = self.used = self.near_used = None
-        self.length = self.shared = 0
+        self.slots = None
+        self.positions = None
+        self.used = None
+        self.near_used = None  # slots looked at in windows
+        self.length = 0  # slots looked at elsewhere
+        self.shared = 0
 
     def open(self, positions: torch.Tensor) -> tuple:
         """Choose the slots of tokens at positions (B, T), for `append` to fill.
@@ -84,7 +96,8 @@ class KVCache:
         each query sees, None where it sees all up to its own."""
         B, T = positions.shape
         slots = positions if self.slots is None else self.slots
-        self.length = S = self.used or int(slots.max()) + 1
+        S = self.used or int(slots.max()) + 1
+        self.length = S
         rows = torch.arange(len(self.base), device=slots.device)[self.rows, None]
         self.place = rows, slots
         if self.near:
@@ -92,13 +105,16 @@ class KVCache:
             self.near_place = rows, (positions - base).clamp(max=self.near - 1)
             keys = base + torch.arange(self.near_used, device=slots.device)  # (B, near)
             back = positions[:, :, None] - keys[:, None]
-            self.window = ((back >= 0) & (back <= self.reach))[:, None]  # (B, 1, T, near)
+            seen = (back >= 0) & (back <= self.reach)  # (B, T, near)
+            self.window = seen[:, None]
+
         if self.slots is not None:
             return self.positions[:, :S], None
         keys = torch.arange(S, device=slots.device).expand(B, S)
         if S == T or positions.numel() == 1:  # texts from their beginning, or the last token of one
             return keys, None
-        return keys, (keys[:, None] <= positions[:, :, None])[:, None]
+        seen = keys[:, None] <= positions[:, :, None]  # (B, T, S)
+        return keys, seen[:, None]
 
     def append(self, layer, k, v):
         """Store k and v (B, K, T, E) in the slots just opened. Returns all keys and values that are looked
@@ -121,13 +137,16 @@ class KVCache:
         if not self.near:
             return
         for row, first, end in parts:
-            if end - self.bases[row] >= self.near:
-                start = first - self.reach - self.bases[row]
+            base = self.bases[row]
+            if end - base >= self.near:
+                start = first - self.reach - base  # slot of the first key that is still needed
                 for x, slides in zip(self.tensors, self.slides * 2):
                     if slides:
-                        x[row, :, : self.reach] = x[row, :, start : start + self.reach].clone()
-                self.rebase(row, first - self.reach)
-            self.near_used = max(self.near_used, end - self.bases[row])
+                        kept = x[row, :, start : start + self.reach]  # (K, reach, E)
+                        x[row, :, : self.reach] = kept.clone()  # a copy, since the two may overlap
+                base += start
+                self.rebase(row, base)
+            self.near_used = max(self.near_used, end - base)
 
     def rebase(self, row, base=0):
         """Let the windows of a row begin at position `base`."""
@@ -142,9 +161,8 @@ class KVCache:
         """Give a row the first n tokens of the row `source`, of this cache or of another."""
         other = other or self
         for x, y in zip(self.tensors, other.tensors):
-            x[row, :, :n] = y[
-                source, :, :n
-            ]  # n slots are enough in windows too: no slot exceeds its position
+            # n slots are enough in windows too: no slot exceeds its position
+            x[row, :, :n] = y[source, :, :n]
         self.rebase(row, other.bases[source])
 
 
@@ -172,26 +190,35 @@ class Session:
         dtype = self.model.embed.weight.dtype
         if torch.is_autocast_enabled(device.type):  # which gives keys and values a dtype of its own
             dtype = torch.get_autocast_dtype(device.type)
+        held = len(self.texts)
         usable = old is not None and old.keys[0].dtype == dtype and (windows or not old.near)
-        if usable and rows <= len(self.texts) and slots <= old.capacity:
+        if usable and rows <= held and slots <= old.capacity:
             return rows
 
         if old is not None:
             slots = max(old.capacity, slots + slots // 4)  # a conversation that grew will grow again
-        row_size = sum(x.nbytes for x in KVCache(config, 1, slots, "meta", dtype, windows).tensors)
-        total = max(1, min(max(rows, len(self.texts)), self.budget // row_size))
+        one_row = KVCache(config, 1, slots, "meta", dtype, windows)
+        row_size = sum(x.nbytes for x in one_row.tensors)  # bytes
+        wanted = max(rows, held)
+        total = max(1, min(wanted, self.budget // row_size))
         self.cache = KVCache(config, total, slots, device, dtype, windows)
         self.graphs = {}
 
         # keep the rows that were used last
         kept = []
         if usable and old.near == self.cache.near:
-            kept = sorted(range(len(self.texts)), key=lambda row: -self.last_used[row])[:total]
+            kept = sorted(range(held), key=lambda row: -self.last_used[row])[:total]
+        texts = []
+        last_used = []
         for new, row in enumerate(kept):
             self.cache.copy(row, new, len(self.texts[row]), old)
-        empty = total - len(kept)
-        self.texts = [self.texts[row] for row in kept] + [[] for _ in range(empty)]
-        self.last_used = [self.last_used[row] for row in kept] + [-1] * empty
+            texts.append(self.texts[row])
+            last_used.append(self.last_used[row])
+        for _ in range(total - len(kept)):
+            texts.append([])
+            last_used.append(-1)
+        self.texts = texts
+        self.last_used = last_used
         return min(rows, total)
 
     def prefill(self, prompts: list, busy=()) -> tuple:
@@ -215,12 +242,14 @@ class Session:
             later = []
             previous = []
             for i in waiting:  # in order of their ids: a prompt shares most with its neighbours
-                keep, _ = self.best_match(prompts[i])
-                if min(shared_length(previous, prompts[i]), len(prompts[i]) - 1) > keep + MIN_SHARED:
+                prompt = prompts[i]
+                keep, _ = self.best_match(prompt)
+                shared = min(shared_length(previous, prompt), len(prompt) - 1)
+                if shared > keep + MIN_SHARED:
                     later.append(i)
                 else:
                     wave.append((keep, i))
-                    previous = prompts[i]
+                    previous = prompt
             for _, i in sorted(wave, reverse=True):  # the prompt that shares most chooses first
                 rows[i] = self.claim(prompts[i], taken)
                 taken.add(rows[i])
@@ -271,7 +300,9 @@ class Session:
         while order:  # prompts of about the same length together
             group = [order.pop()]  # the longest gives the width
             T = len(new[group[0]])
-            least = T / 2 if T > 4 * MIN_SHARED else 1  # tokens: padding must not be most of the work
+            least = 1  # token
+            if T > 4 * MIN_SHARED:
+                least = T / 2  # padding must not be most of the work
             while order and (len(group) + 1) * T <= PREFILL_SLOTS and len(new[order[-1]]) >= least:
                 group.append(order.pop())
             states |= self.extend({row: new[row] for row in group})
@@ -290,9 +321,12 @@ class Session:
 
         Returns the hidden states (top, D) of all rows up to the highest. shared: how many tokens all of these
         rows begin with."""
-        top = max(tokens) + 1
+        count = max(tokens) + 1
+        top = count  # rows that are computed
         if self.graphed:  # a graph is made for each number of rows, so only for 1, 2, 4, 8, 16, 24 ...
-            rounded = next((n for n in (1, 2, 4) if n >= top), -(-top // 8) * 8)
+            rounded = -(-top // 8) * 8
+            if top <= 4:
+                rounded = 1 << (top - 1).bit_length()
             top = min(len(self.texts), rounded)
         if self.model.device.type == "cpu" and len(tokens) >= SHARED_ROWS and shared >= SHARED_TOKENS:
             self.cache.shared = shared
@@ -301,7 +335,7 @@ class Session:
         for row, token in tokens.items():
             self.texts[row].append(token)
             self.last_used[row] = self.clock
-        return hidden[: max(tokens) + 1, 0]
+        return hidden[:count, 0]
 
     def forward(self, new, graphed=False):
         """Read ids that follow the texts of rows, {row: ids}, in one pass. Returns hidden states (B, T, D),
@@ -312,8 +346,9 @@ class Session:
         T = max(map(len, new.values()))
         lengths = [len(self.texts[row]) for row in rows]
         cache.slide((row, n, n + len(new[row])) for row, n in zip(rows, lengths))
-        cache.rows = slice(rows[0], rows[-1] + 1)  # which copies nothing
-        if len(rows) < rows[-1] + 1 - rows[0]:
+        stop = rows[-1] + 1
+        cache.rows = slice(rows[0], stop)  # which copies nothing
+        if len(rows) < stop - rows[0]:
             cache.rows = torch.tensor(rows, device=device)
         cache.used = min(max(lengths) + T, cache.capacity)
 
@@ -324,7 +359,10 @@ class Session:
         positions = np.minimum(positions, cache.capacity - 1)  # padding must not need more slots
         ids = torch.from_numpy(ids).to(device)
         positions = torch.from_numpy(positions).to(device)
-        hidden = self.replay(ids, positions) if graphed else self.model(ids, positions, cache=cache)
+        if graphed:
+            hidden = self.replay(ids, positions)
+        else:
+            hidden = self.model(ids, positions, cache=cache)
         cache.used = None
         return hidden
 
@@ -363,4 +401,7 @@ class Session:
 
 def memory_for_texts(device):
     """Bytes that a session may keep: half of what is free on a graphics card, otherwise 2 GiB."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2 << 30
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free // 2
+    return 2 << 30

@@ -79,10 +79,14 @@ class Attention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        D, H, K, E = config.dim, config.heads, config.kv_heads, config.head_dim
-        self.q_proj = nn.Linear(D, H * E, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(D, K * E, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(D, K * E, bias=config.qkv_bias)
+        D = config.dim
+        H = config.heads
+        K = config.kv_heads
+        E = config.head_dim
+        linear = partial(nn.Linear, bias=config.qkv_bias)
+        self.q_proj = linear(D, H * E)
+        self.k_proj = linear(D, K * E)
+        self.v_proj = linear(D, K * E)
         self.o_proj = nn.Linear(H * E, D, bias=config.o_bias)
         self.q_norm = make_norm(config, config.qk_norm, E)
         self.k_norm = make_norm(config, config.qk_norm, E)
@@ -99,10 +103,15 @@ class Attention(nn.Module):
         if hasattr(self, "qkv_proj"):  # see fused.py
             q, k, v = self.qkv_proj(x).split(self.widths, dim=-1)
         else:
-            q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        q = self.q_norm(q.view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, H, T, E)
-        k = self.k_norm(k.view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, K, T, E)
-        v = v.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, K, T, E)
+            q = self.q_proj(x)  # (B, T, H E)
+            k = self.k_proj(x)  # (B, T, K E)
+            v = self.v_proj(x)
+
+        # one vector per head; the norms of q and k, where a family has them, are over E
+        by_head = (B, T, -1, self.head_dim)
+        q = self.q_norm(q.view(by_head)).transpose(1, 2)  # (B, H, T, E)
+        k = self.k_norm(k.view(by_head)).transpose(1, 2)  # (B, K, T, E)
+        v = v.view(by_head).transpose(1, 2)  # (B, K, T, E)
 
         dtype = v.dtype
         if rope is not None:
@@ -111,21 +120,25 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(layer, k, v)  # (B, K, S, E)
         if q.device.type == "cpu":  # the CPU's bfloat16 kernel takes twice the time of float32
-            q, k, v = q.float(), k.float(), v.float()
+            q = q.float()
+            k = k.float()
+            v = v.float()
 
         attend, mask = way
         with torch.autocast(q.device.type, enabled=False):  # it would undo that cast
             x = attend(q, k, v, mask, self.causal, self.scale, self.softcap)  # (B, H, T, E)
-        return self.o_proj(x.to(dtype).transpose(1, 2).reshape(B, T, -1))
+        x = x.to(dtype).transpose(1, 2)  # (B, T, H, E)
+        return self.o_proj(x.reshape(B, T, -1))
 
 
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
+        linear = partial(nn.Linear, bias=config.mlp_bias)
         if config.gated:
-            self.gate_proj = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
+            self.gate_proj = linear(config.dim, config.mlp_dim)
+        self.up_proj = linear(config.dim, config.mlp_dim)
+        self.down_proj = linear(config.mlp_dim, config.dim)
         self.activation = FUNCTIONS[config.activation]
         self.gated = config.gated
 
@@ -135,7 +148,8 @@ class MLP(nn.Module):
         if hasattr(self, "gate_up_proj"):  # see fused.py
             gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         else:
-            gate, up = self.gate_proj(x), self.up_proj(x)
+            gate = self.gate_proj(x)
+            up = self.up_proj(x)
         return self.down_proj(self.activation(gate) * up)
 
 
@@ -157,8 +171,11 @@ class Block(nn.Module):
         if self.post:
             x = self.attn_norm(x + self.attn(x, rope, way, cache, layer))
             return self.mlp_norm(x + self.mlp(x))
-        x = x + self.attn_out_norm(self.attn(self.attn_norm(x), rope, way, cache, layer))
-        return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x)))
+
+        update = self.attn(self.attn_norm(x), rope, way, cache, layer)
+        x = x + self.attn_out_norm(update)
+        update = self.mlp(self.mlp_norm(x))
+        return x + self.mlp_out_norm(update)
 
     def step(self, x, rope, way, cache, layer):
         """`forward` for one token per row: (B, D) of x (B, D). The block must be fused and have no norms but
@@ -171,7 +188,8 @@ class Block(nn.Module):
         B = len(x)
         H, K, _ = [width // attn.head_dim for width in attn.widths]
         qkv = attn.qkv_proj(self.attn_norm(x)).view(B, -1, 1, attn.head_dim)  # (B, H + 2 K, 1, E)
-        q, k = rotate(qkv[:, :-K], *rope).split([H, K], dim=1)  # one rotation for both
+        qk = rotate(qkv[:, :-K], *rope)  # one rotation for both
+        q, k = qk.split([H, K], dim=1)
         v = qkv[:, -K:]  # (B, K, 1, E)
         k, v = cache.append(layer, k, v)  # (B, K, S, E)
         attend, mask = way
@@ -188,13 +206,18 @@ class Classifier(nn.Module):
     def __init__(self, config):
         super().__init__()
         dim = config.dim
-        self.dense = nn.Linear(dim, dim, bias=config.dense_bias) if config.dense else nn.Identity()
-        self.activation = FUNCTIONS[config.dense] if config.dense else nn.Identity()
+        if config.dense:
+            self.dense = nn.Linear(dim, dim, bias=config.dense_bias)
+            self.activation = FUNCTIONS[config.dense]
+        else:
+            self.dense = nn.Identity()
+            self.activation = nn.Identity()
         self.dense_norm = make_norm(config, config.dense_norm)
         self.out = nn.Linear(dim, config.labels, bias=config.classes_bias)
 
     def forward(self, x):
-        return self.out(self.dense_norm(self.activation(self.dense(x))))
+        x = self.activation(self.dense(x))
+        return self.out(self.dense_norm(x))
 
 
 def pool(hidden: Tensor, end: Tensor | None, how: str) -> Tensor:
@@ -202,15 +225,26 @@ def pool(hidden: Tensor, end: Tensor | None, how: str) -> Tensor:
     or the mean.
 
     Only tokens with an `end` (B, T) above 0 count, so padding may be on either side; None counts them all."""
+    device = hidden.device
     B, T, _ = hidden.shape
-    valid = torch.ones(B, T, device=hidden.device) if end is None else (end > 0).float()  # (B, T)
+    if end is None:
+        valid = torch.ones(B, T, device=device)
+    else:
+        valid = (end > 0).float()  # (B, T)
+
     if how == "mean":
         total = (hidden.float() * valid[:, :, None]).sum(1)  # (B, D)
-        return (total / valid.sum(1).clamp(min=1)[:, None]).to(hidden.dtype)
-    slots = torch.arange(1, T + 1, device=hidden.device)
+        length = valid.sum(1).clamp(min=1)  # at least 1, so a row of padding gives zeros
+        return (total / length[:, None]).to(hidden.dtype)
+
     # padding scores 0; among valid slots, 1 / slot is greatest at the first and slot at the last
-    slot = (valid / slots if how == "cls" else valid * slots).argmax(1)  # (B,)
-    return hidden[torch.arange(B, device=hidden.device), slot]
+    slots = torch.arange(1, T + 1, device=device)
+    if how == "cls":
+        scores = valid / slots
+    else:
+        scores = valid * slots
+    rows = torch.arange(B, device=device)
+    return hidden[rows, scores.argmax(1)]
 
 
 class Transformer(nn.Module):
@@ -281,9 +315,11 @@ class Transformer(nn.Module):
         shared = 0
         if cache is not None:
             keys, cache_mask = cache.open(positions)
-            mask = cache_mask if mask is None else mask
+            if mask is None:
+                mask = cache_mask
+            if T == 1:
+                shared = cache.shared
             end = None
-            shared = cache.shared if T == 1 else 0
         full_way, sliding_way = ways(config, positions, end, keys, mask, shared)
         if cache is not None and cache.near:
             sliding_way = dense, cache.window
@@ -305,13 +341,21 @@ class Transformer(nn.Module):
 
         recompute = self.recompute and torch.is_grad_enabled()
         for layer, block in enumerate(self.layers):
-            inputs = (x, full_rope, full_way, cache, layer)
+            rope = full_rope
+            way = full_way
             if config.sliding and config.sliding[layer]:
-                inputs = (x, sliding_rope, sliding_way, cache, layer)
-            x = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
+                rope = sliding_rope
+                way = sliding_way
+            inputs = (x, rope, way, cache, layer)
+            if recompute:
+                x = checkpoint(block, *inputs, use_reentrant=False)
+            else:
+                x = block(*inputs)
+
         x = self.norm(x)
         if by_texts:  # back into rows; padding is zero
-            x = x.new_zeros(B * T, x.shape[2]).index_copy(0, slots, x[0]).view(B, T, -1)
+            padded = x.new_zeros(B * T, x.shape[2])
+            x = padded.index_copy(0, slots, x[0]).view(B, T, -1)
         return x
 
     def embed_tokens(self, ids, positions):
@@ -342,7 +386,9 @@ class Transformer(nn.Module):
         """Scores over the vocabulary, (..., V), of hidden states (..., D)."""
         logits = self.head(hidden)
         cap = self.config.logit_softcap
-        return cap * torch.tanh(logits / cap) if cap else logits
+        if cap:  # keeps every score between -cap and cap
+            logits = cap * torch.tanh(logits / cap)
+        return logits
 
     def classify(self, hidden: Tensor, end: Tensor | None = None) -> Tensor:
         """Class scores, (B, labels), of hidden states (B, T, D), pooled as the checkpoint says."""
@@ -376,7 +422,8 @@ def class_logits(model: Transformer, batch) -> Tensor:
     """Class scores, (B, classes), of a data.Batch with one text per row."""
     slots = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     end = (slots < batch.length[:, None]) * ALWAYS  # (B, T)
-    return model.classify(model(batch.ids, batch.positions, end), end)
+    hidden = model(batch.ids, batch.positions, end)  # (B, T, D)
+    return model.classify(hidden, end)
 
 
 # ------------------------------------------------------------------------------------------------ loading
@@ -485,7 +532,9 @@ def save(model: Transformer, folder: Path | str | None):
     Files get their names once all are written, so a failure leaves the old ones as they were."""
     from huggingface_hub import split_torch_state_dict_into_shards  # nothing else here needs it
 
-    weights = {key: whole(value).detach().cpu() for key, value in model.state_dict().items()}
+    weights = {}
+    for key, value in model.state_dict().items():
+        weights[key] = whole(value).detach().cpu()
     if model.config.tied:
         del weights["head.weight"]
     state = {}  # the same tensors under the family's names
@@ -503,9 +552,11 @@ def save(model: Transformer, folder: Path | str | None):
         files[name] = {key: state[key] for key in keys}
     if shards.is_sharded:
         files[INDEX] = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
-    config = {key: value for key, value in model.config.hf.items() if key not in ("torch_dtype", "dtype")}
-    dtype = str(model.embed.weight.dtype).removeprefix("torch.")
-    files["config.json"] = config | {"torch_dtype": dtype}
+    config = dict(model.config.hf)
+    for key in ("torch_dtype", "dtype"):  # two names for the dtype that was loaded
+        config.pop(key, None)
+    config["torch_dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
+    files["config.json"] = config
 
     with ExitStack() as stack:  # all files are renamed when the block ends
         for name, content in files.items():
@@ -531,7 +582,8 @@ def main(argv: list[str]) -> int:
         config = config_from_hf(hf, path)
         with torch.device("meta"):
             parameters = sum(weight.numel() for weight in Transformer(config).parameters())
-        print("\n".join(describe(config, hf["model_type"], parameters)))
+        for line in describe(config, hf["model_type"], parameters):
+            print(line)
 
     return exit_code("model.py", show)
 

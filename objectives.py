@@ -42,11 +42,18 @@ def render(learner: Learner, item: Chat) -> tuple:
     """Ids and loss mask of a Chat. One that is too long is shortened, if it brings a function for that."""
     tokenizer = learner.tokenizer
     limit = learner.cfg.max_tokens
-    learn = lambda chat: "all" if learner.cfg.learn_all else chat.learn
-    ids, mask = tokenizer.render(item.messages, learn(item))
+
+    def encode(chat):
+        learn = "all" if learner.cfg.learn_all else chat.learn
+        return tokenizer.render(chat.messages, learn)
+
+    def fits(chat):
+        ids, _ = encode(chat)
+        return len(ids) <= limit
+
+    ids, mask = encode(item)
     if len(ids) > limit and item.shorten:
-        item = item.shorten(lambda chat: len(tokenizer.render(chat.messages, chat.learn)[0]) <= limit)
-        ids, mask = tokenizer.render(item.messages, learn(item))
+        ids, mask = encode(item.shorten(fits))
     return ids, mask
 
 
@@ -56,10 +63,17 @@ def chat_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     rows = []
     left_out = 0
     for items in items_of(task, drawn, Chat):
-        samples = [render(learner, item) for item in items]
-        kept = [(ids, mask) for ids, mask in samples if len(ids) <= cfg.max_tokens and any(mask[1:])]
-        rows += trees(kept, cfg.max_tokens) if kept else []
-        left_out += len(samples) - len(kept)
+        samples = []
+        for item in items:
+            ids, mask = render(learner, item)
+            # Nothing predicts the first token, so a sample needs a learned token after it.
+            if len(ids) <= cfg.max_tokens and any(mask[1:]):
+                samples.append((ids, mask))
+            else:
+                left_out += 1
+        if samples:
+            rows += trees(samples, cfg.max_tokens)
+
     weight = sum(len(row.target) for row in rows)
     return Step(pack(rows, cfg.row_tokens), weight, left_out)
 
@@ -81,9 +95,10 @@ def label_step(learner: Learner, task, drawn: list, place: Place) -> Step:
 
 
 def classify_loss(learner: Learner, batch: Batch, step: Step) -> list:
-    labels = batch.labels
-    logits = class_logits(learner.model, batch)
-    right = logits.argmax(-1) == (labels if labels.dim() == 1 else labels.argmax(-1))
+    logits = class_logits(learner.model, batch)  # (B, classes)
+    labels = batch.labels  # (B,) classes, or (B, classes) probabilities
+    best = labels if labels.dim() == 1 else labels.argmax(-1)  # (B,)
+    right = logits.argmax(-1) == best
     return [losses.classify(logits, labels).sum(), right.sum()]
 
 
@@ -96,9 +111,12 @@ class JudgedStep(Step):
 
 def trees_that_fit(groups, max_tokens):
     """A row for each (samples, labels) that must stay together, and how many rows were too long."""
-    rows = [share_prefixes(*group) for group in groups]
-    kept = [row for row in rows if len(row) <= max_tokens]
-    return kept, len(rows) - len(kept)
+    rows = []
+    for samples, labels in groups:
+        row = share_prefixes(samples, labels)
+        if len(row) <= max_tokens:
+            rows.append(row)
+    return rows, len(groups) - len(rows)
 
 
 def pair_step(learner: Learner, task, drawn: list, place: Place) -> Step:
@@ -107,8 +125,9 @@ def pair_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     render_reply = learner.tokenizer.render_reply
     groups = []
     for item in flat_items(task, drawn, Pair):
-        samples = [render_reply(item.messages, reply) for reply in (item.chosen, item.rejected)]
-        groups.append((samples, [1.0, 0.0]))
+        chosen = render_reply(item.messages, item.chosen)
+        rejected = render_reply(item.messages, item.rejected)
+        groups.append(([chosen, rejected], [1.0, 0.0]))
     rows, left_out = trees_that_fit(groups, cfg.max_tokens)
     return Step(pack(rows, cfg.row_tokens), len(rows), left_out)
 
@@ -121,14 +140,17 @@ def judged_step(learner: Learner, task, drawn: list, place: Place) -> Step:
         sample = learner.tokenizer.render_reply(item.messages, item.reply)
         groups.append(([sample], [float(item.good)]))
     rows, left_out = trees_that_fit(groups, cfg.max_tokens)
-    others = swap_replies(rows) if len(rows) > 1 else []
+    others = []
+    if len(rows) > 1:  # a single row has no other prompt
+        others = swap_replies(rows)
     return JudgedStep(pack(rows, cfg.row_tokens), len(rows), left_out, others=others)
 
 
 def swap_replies(rows):
     """Rows of one reply each, where every reply follows the prompt of the next row."""
     swapped = []
-    for row, other in zip(rows[1:] + rows[:1], rows):
+    next_rows = rows[1:] + rows[:1]
+    for row, other in zip(next_rows, rows):
         prompt = row.ids[: row.source[0] + 1]
         mask = [0] * len(prompt) + [1] * len(other.target)
         swapped.append(share_prefixes([(prompt + other.target, mask)]))
@@ -137,19 +159,24 @@ def swap_replies(rows):
 
 def reply_logp(model, batch: Batch) -> torch.Tensor:
     """Summed log-probability of the learned tokens of each sample, (S,)."""
-    logp = token_logp(model, batch)
-    return logp.new_zeros(len(batch.labels)).index_add(0, batch.owner, logp)
+    logp = token_logp(model, batch)  # (N,)
+    zeros = logp.new_zeros(len(batch.labels))  # (S,)
+    return zeros.index_add(0, batch.owner, logp)
 
 
 def dpo_loss(learner: Learner, batch: Batch, step: Step) -> list:
     beta = learner.cfg.beta
     ref = before_training(learner, reply_logp, batch).view(-1, 2)
-    logp = reply_logp(learner.model, batch).view(-1, 2)  # (pairs, 2)
-    gain = (logp - ref).detach()
+    logp = reply_logp(learner.model, batch).view(-1, 2)  # (pairs, 2): chosen, rejected
+
     loss = losses.dpo(logp[:, 0], logp[:, 1], ref[:, 0], ref[:, 1], beta)
     # arXiv 2404.19733: else both replies may become less likely, and unwanted ones more
     loss = loss - learner.cfg.nll * logp[:, 0]
-    return [loss.sum(), (gain[:, 0] > gain[:, 1]).sum(), beta * (gain[:, 0] - gain[:, 1]).sum()]
+
+    gain = (logp - ref).detach()  # (pairs, 2)
+    right = gain[:, 0] > gain[:, 1]
+    margin = gain[:, 0] - gain[:, 1]
+    return [loss.sum(), right.sum(), beta * margin.sum()]
 
 
 @torch.no_grad()
@@ -157,8 +184,11 @@ def kto_before(learner, step, batches, reduce):
     """Fill in step.z, which is 0 where there are no other prompts."""
     z = torch.zeros((), device=learner.model.device)
     for batch in batches(step.others):
-        gain = reply_logp(learner.model, batch) - before_training(learner, reply_logp, batch)
-        z += 0 if batch.filler else gain.sum()
+        logp = reply_logp(learner.model, batch)  # (S,)
+        ref = before_training(learner, reply_logp, batch)
+        # A filler repeats another batch: the ranks need its passes, but it must not count twice.
+        if not batch.filler:
+            z += (logp - ref).sum()
     reduce(z)
     step.z = z / max(1, len(step.others))
 
@@ -202,22 +232,27 @@ def whole_step_functions(outputs: Callable, width: Callable, total: Callable) ->
         ready = list(batches(step.rows))
         if len(ready) == 1 and len(ready[0].ids) == len(step.rows):
             return
+
         everything = torch.zeros(len(step.rows), width(learner), device=learner.model.device)
         with torch.no_grad():
             for batch in batches(step.rows):
                 made = outputs(learner, batch).float()
-                everything[batch.labels[:, 0]] = 0 if batch.filler else made
+                if not batch.filler:  # which another rank fills in: `reduce` adds the ranks up
+                    everything[batch.labels[:, 0]] = made
         reduce(everything)
+
         with torch.enable_grad():
             values = total(learner, everything.requires_grad_(), step)
             (step.slope,) = torch.autograd.grad(values[0].sum(), everything)
         step.values = torch.stack(values, 1).detach()
 
     def loss(learner, batch, step):
-        made = outputs(learner, batch).float()
-        index = batch.labels[:, 0]
+        made = outputs(learner, batch).float()  # (B, width)
+        index = batch.labels[:, 0]  # (B,)
         if step.slope is None:
-            return [value.sum() for value in total(learner, made[index.argsort()], step)]
+            in_order = made[index.argsort()]  # as the step's indices count them
+            return [value.sum() for value in total(learner, in_order, step)]
+
         surrogate = (made * step.slope[index]).sum()  # has the gradient of the loss, but not its value
         values = step.values[index].sum(0)
         return [surrogate + (values[0] - surrogate).detach(), *values[1:]]
@@ -253,7 +288,9 @@ class Texts:
         rows = [None] * len(self.indices)
         for kind in ("query", "document"):
             texts = [text for text_kind, text in self.indices if text_kind == kind]
-            tokens = embedder.tokens(texts, embedder.prompt_of(kind)) if texts else []
+            if not texts:
+                continue
+            tokens = embedder.tokens(texts, embedder.prompt_of(kind))
             for text, (ids, skip) in zip(texts, tokens):
                 index = self.indices[kind, text]
                 rows[index] = text_row(ids, [index, skip])
@@ -265,17 +302,21 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     items = flat_items(task, drawn, Contrast)
     cfg = learner.cfg
     bank = learner.bank
+
+    # Texts are numbered, and so become rows, in this order: queries, positives, negatives, the bank.
     texts = Texts()
     query = [texts.index("query", item.query) for item in items]
     positive = []
     for item in items:
-        positive.append(texts.index("document", bank[item.label_id] if bank else item.positive))
+        text = bank[item.label_id] if bank else item.positive
+        positive.append(texts.index("document", text))
     negatives = []  # a list for each item
     all_negatives = []
     for item in items:
         hard = item.negatives if cfg.distil or not bank else []  # else they are in the bank
-        negatives.append([texts.index("document", text) for text in hard])
-        all_negatives += negatives[-1]
+        indices = [texts.index("document", text) for text in hard]
+        negatives.append(indices)
+        all_negatives += indices
     in_bank = [texts.index("document", text) for text in bank]
     candidates = list(dict.fromkeys([*positive, *in_bank, *all_negatives]))  # each once
     place_of = {index: i for i, index in enumerate(candidates)}
@@ -297,15 +338,21 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
         query_label=tensor([*map(label, positive)]),
         candidate_label=tensor([*map(label, candidates)]),
     )
+
     if cfg.distil:
         step.teacher = tensor(teacher_scores(items))
         groups = []
         for first, hard in zip(positive, negatives):
             group = [place_of[index] for index in (first, *hard)]
-            groups.append(group + group[:1] * (step.teacher.shape[1] - len(group)))
+            # Any candidate may fill up a group, for the teacher's score there is -inf.
+            padding = group[:1] * (step.teacher.shape[1] - len(group))
+            groups.append(group + padding)
         step.group = tensor(groups)
+
+    # Candidates with a query's own label, beside its positive: the loss masks them.
     twins = (step.query_label[:, None] == step.candidate_label).sum().item() - len(items)
-    step.report = {"texts": len(rows), "masked": twins / max(1, len(items) * (len(candidates) - 1))}
+    comparisons = len(items) * (len(candidates) - 1)
+    step.report = {"texts": len(rows), "masked": twins / max(1, comparisons)}
     return step
 
 
@@ -323,15 +370,18 @@ def text_vectors(learner, batch):
 
 def contrast(learner, vectors, step):
     """[loss of each text, (texts,)] from the vectors of all texts of a step; only queries have a loss."""
-    query = vectors[step.query]
-    candidates = vectors[step.candidate]
+    query = vectors[step.query]  # (Q, E)
+    candidates = vectors[step.candidate]  # (C, E)
     loss = losses.contrastive(
         query, candidates, step.positive, learner.cfg.tau, step.query_label, step.candidate_label
     )
     if step.teacher is not None:
-        scores = torch.einsum("be,bge->bg", query, candidates[step.group]) / learner.cfg.tau
+        grouped = candidates[step.group]  # (Q, G, E)
+        scores = torch.einsum("be,bge->bg", query, grouped) / learner.cfg.tau  # (Q, G)
         loss = loss + learner.cfg.distil * losses.distil(scores, step.teacher)
-    return [loss.new_zeros(len(vectors)).index_add(0, step.query, loss)]
+
+    zeros = loss.new_zeros(len(vectors))  # (texts,)
+    return [zeros.index_add(0, step.query, loss)]
 
 
 contrast_before, contrastive_loss = whole_step_functions(
@@ -355,7 +405,12 @@ def duel_step(learner: Learner, task, drawn: list, place: Place) -> Step:
             ids, shortened = learner.tokenizer.fit_prompt(messages, learner.cfg.max_tokens)
             rows.append(text_row(ids, [len(rows)]))
             cut += shortened
-        targets.append(item.target if isinstance(item.target, list) else np.eye(3)[item.target].tolist())
+
+        target = item.target  # three probabilities, or the index of the outcome
+        if not isinstance(target, list):
+            target = np.eye(3)[target].tolist()
+        targets.append(target)
+
     targets = torch.tensor(targets, device=learner.model.device)
     return DuelStep(rows, len(targets), report={"cut": cut / max(1, len(rows))}, targets=targets)
 
@@ -363,10 +418,15 @@ def duel_step(learner: Learner, task, drawn: list, place: Place) -> Step:
 def duel(learner, scores, step):
     """[loss, whether the verdict is right] of each side, (texts,), from the scores (texts, 2) of all sides:
     worth and inclination to tie. The values of an item stand at its first side, its second has zeros."""
-    logits = losses.davidson(scores[::2], scores[1::2])
-    loss = losses.classify(logits, step.targets)
+    logits = losses.davidson(scores[::2], scores[1::2])  # (duels, 3)
+    loss = losses.classify(logits, step.targets)  # (duels,)
     right = (logits.argmax(-1) == step.targets.argmax(-1)).float()
-    return [torch.stack([value, torch.zeros_like(value)], 1).flatten() for value in (loss, right)]
+
+    by_side = []
+    for values in (loss, right):
+        sides = torch.stack([values, torch.zeros_like(values)], 1)  # (duels, 2)
+        by_side.append(sides.flatten())
+    return by_side
 
 
 duel_before, duel_loss = whole_step_functions(

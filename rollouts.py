@@ -29,7 +29,9 @@ def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutSt
     Examples whose games all had the same reward teach nothing and are left out. So are replies cut off at
     --max-new, unless --no-mask-truncated. The report counts both."""
     cfg = learner.cfg
-    groups = play_groups(learner, task, [example for example, _ in drawn], place)
+    examples = [example for example, _ in drawn]
+    groups = play_groups(learner, task, examples, place)
+
     rewards = []
     for group in groups:
         rewards.append([float(game.reward) for game in group])
@@ -46,21 +48,30 @@ def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutSt
         even.append(not reply_gains.any())
         if even[-1]:
             continue
-        samples, labels = learned_replies(group, reply_gains, cfg)
-        short = [i for i, (ids, _) in enumerate(samples) if len(ids) <= cfg.max_tokens]
-        left_out += len(samples) - len(short)
-        if short:
-            count += len(short)
-            samples = [samples[i] for i in short]
-            tokens += sum(sum(mask) for _, mask in samples)
-            rows += trees(samples, cfg.max_tokens, [labels[i] for i in short])
 
-    weight = {"token": tokens, "sequence": count, "constant": count * cfg.max_new}[cfg.normalise]
+        samples, labels, too_long = learned_replies(group, reply_gains, cfg)
+        left_out += too_long
+        if not samples:
+            continue
+        count += len(samples)
+        for _, mask in samples:
+            tokens += sum(mask)
+        rows += trees(samples, cfg.max_tokens, labels)
+
+    weights = {
+        "token": tokens,
+        "sequence": count,
+        "constant": count * cfg.max_new,
+    }
+
     worst_first = sorted(groups[0], key=lambda game: game.reward)
     shown = worst_first[:: max(1, cfg.group - 1)]  # the worst and the best
-    samples = [{**game.example, "turns": game.turns, "reward": game.reward} for game in shown]
+    samples = []
+    for game in shown:
+        samples.append({**game.example, "turns": game.turns, "reward": game.reward})
+
     report = rollout_report(groups, rewards, even)
-    return RolloutStep(pack(rows, cfg.row_tokens), weight, left_out, report, samples)
+    return RolloutStep(pack(rows, cfg.row_tokens), weights[cfg.normalise], left_out, report, samples)
 
 
 def play_groups(learner, task, examples, place):
@@ -74,11 +85,16 @@ def play_groups(learner, task, examples, place):
     repeated = []
     for example in examples[place.rank :: place.world]:
         repeated += [example] * cfg.group
-    model.eval()
+
+    model.eval()  # no dropout while it plays
     games = play(repeated, agent)
     model.train()
+
+    games_by_rank = [games]
+    if place.world > 1:
+        games_by_rank = ranks.gather(games)
     groups = [None] * len(examples)
-    for rank, played in enumerate(ranks.gather(games) if place.world > 1 else [games]):
+    for rank, played in enumerate(games_by_rank):
         groups[rank :: place.world] = in_groups(played, cfg.group)
     return groups
 
@@ -88,27 +104,50 @@ def spread_gains(group, gains, scale):
     computed from the credits of the replies if the game gives any."""
     J = max(len(game.replies) for game in group)
     if not group[0].credits:
-        return torch.where(gains.abs() > 1e-6, gains, 0.0)[:, None].expand(-1, J)
-    credits = [game.credits + [math.nan] * (J - len(game.credits)) for game in group]
+        # Rounding leaves tiny advantages in a group of equal rewards, which should teach nothing.
+        gains = torch.where(gains.abs() > 1e-6, gains, 0.0)
+        return gains[:, None].expand(-1, J)
+
+    credits = []
+    for game in group:
+        padding = [math.nan] * (J - len(game.credits))
+        credits.append(game.credits + padding)
     return losses.turn_advantages(torch.tensor(credits), scale)
 
 
 def learned_replies(group, gains, cfg):
-    """(samples (ids, mask), labels [advantage, scale of its loss]) of the complete replies of one example."""
+    """The complete replies of the games of one example: samples (ids, mask), labels [advantage, scale of its
+    loss], and how many more were too long."""
     samples = []
     labels = []
+    too_long = 0
     for game, values in zip(group, gains.tolist()):
         for reply, advantage in zip(game.replies, values):
-            if reply.ids and (reply.finished or not cfg.mask_truncated):
-                mask = [0] * len(reply.prompt) + [1] * len(reply.ids)
-                samples.append((reply.prompt + reply.ids, mask))
-                labels.append([advantage, 1 / len(reply.ids) if cfg.normalise == "sequence" else 1.0])
-    return samples, labels
+            cut_off = cfg.mask_truncated and not reply.finished
+            if cut_off or not reply.ids:
+                continue
+            ids = reply.prompt + reply.ids
+            if len(ids) > cfg.max_tokens:
+                too_long += 1
+                continue
+
+            mask = [0] * len(reply.prompt) + [1] * len(reply.ids)
+            samples.append((ids, mask))
+            scale = 1.0
+            if cfg.normalise == "sequence":  # every reply weighs the same, however long
+                scale = 1 / len(reply.ids)
+            labels.append([advantage, scale])
+    return samples, labels, too_long
 
 
 def rollout_report(groups, rewards, even):
-    games = [game for group in groups for game in group]
-    replies = [reply for game in games for reply in game.replies]
+    games = []
+    replies = []
+    for group in groups:
+        games += group
+        for game in group:
+            replies += game.replies
+
     report = {
         "reward": rewards.mean().item(),
         "reward_std": rewards.std(1).mean().item(),
@@ -128,11 +167,12 @@ def rollout_report(groups, rewards, even):
 def grpo_before(learner, step, batches, reduce):
     """Fill in step.sampled if the games are used for several updates. With a single one, these are the
     log-probabilities that the loss computes itself."""
-    if learner.cfg.updates > 1:
-        step.sampled = {}
-        with torch.no_grad():
-            for batch in list(batches(step.rows)):
-                step.sampled[batch.number] = sampled_logp(learner.model, batch, learner.cfg)
+    if learner.cfg.updates <= 1:
+        return
+    step.sampled = {}
+    with torch.no_grad():
+        for batch in list(batches(step.rows)):
+            step.sampled[batch.number] = sampled_logp(learner.model, batch, learner.cfg)
 
 
 def sampled_logp(model, batch, cfg):
@@ -142,13 +182,18 @@ def sampled_logp(model, batch, cfg):
 def grpo_loss(learner, batch, step):
     """[loss, KL from the model before training, clipped tokens], each summed over the batch."""
     cfg = learner.cfg
-    logp = sampled_logp(learner.model, batch, cfg)
-    old = logp.detach() if step.sampled is None else step.sampled[batch.number]
+    logp = sampled_logp(learner.model, batch, cfg)  # (N,), as all that follow
+    old = logp.detach()
+    if step.sampled is not None:
+        old = step.sampled[batch.number]
     advantage, scale = batch.labels[batch.owner].T
+
     gap = torch.zeros_like(logp)
     if cfg.kl:
-        gap = losses.kl(logp, before_training(learner, sampled_logp, batch, cfg))
+        ref = before_training(learner, sampled_logp, batch, cfg)
+        gap = losses.kl(logp, ref)
     loss = losses.grpo(logp, old, advantage, CLIP, CLIP) + cfg.kl * gap
+
     ratio = (logp.detach() - old).exp()
     clipped = (ratio < 1 - CLIP) | (ratio > 1 + CLIP)
     return [(scale * loss).sum(), (scale * gap).sum(), (scale * clipped).sum()]

@@ -28,15 +28,18 @@ def truncate(probs, top_k=0, top_p=1.0, min_p=0.0):
     In this order: all but the top_k likeliest; all but the fewest that hold top_p of what is left (arXiv
     1904.09751); those below min_p times the likeliest (arXiv 2407.01082)."""
     if 0 < top_k < probs.shape[-1]:
-        probs = probs * (probs >= probs.topk(top_k, dim=-1).values[..., -1:])
+        lowest = probs.topk(top_k, dim=-1).values[..., -1:]  # (B, 1)
+        probs = probs * (probs >= lowest)
     if top_p < 1:
         ranked, index = probs.sort(dim=-1, descending=True)
         before = ranked.cumsum(-1) - ranked  # the mass of all likelier tokens
         # at least 1e-9, so that the likeliest token always stays
-        ranked = ranked * (before < max(top_p, 1e-9) * ranked.sum(-1, keepdim=True))
+        enough = max(top_p, 1e-9) * ranked.sum(-1, keepdim=True)  # (B, 1)
+        ranked = ranked * (before < enough)
         probs = torch.zeros_like(probs).scatter(-1, index, ranked)
     if min_p > 0:
-        probs = probs * (probs >= min_p * probs.amax(-1, keepdim=True))
+        lowest = min_p * probs.amax(-1, keepdim=True)  # (B, 1)
+        probs = probs * (probs >= lowest)
     return probs
 
 
@@ -47,10 +50,12 @@ def pick(logits, uniform, temperature, **tails):
     truncate."""
     if temperature == 0:
         return logits.argmax(-1)
-    probs = truncate((logits / temperature).softmax(-1), **tails)
-    exact = probs if probs.is_cuda else probs.cpu()  # not every device has float64
-    uniform = torch.tensor(uniform, dtype=torch.float64, device=exact.device)
-    return invert(exact, uniform).to(logits.device)[:, 0]
+    probs = (logits / temperature).softmax(-1)  # (B, V)
+    probs = truncate(probs, **tails)
+    if not probs.is_cuda:  # not every device has float64
+        probs = probs.cpu()
+    uniform = torch.tensor(uniform, dtype=torch.float64, device=probs.device)
+    return invert(probs, uniform)[:, 0].to(logits.device)
 
 
 def invert(probs, uniform, block=256):
@@ -64,25 +69,31 @@ def invert(probs, uniform, block=256):
         value = torch.minimum(value, torch.nextafter(cumulative[:, -1:], torch.zeros_like(value)))
         return torch.searchsorted(cumulative, value, right=True)
 
-    blocks = F.pad(probs, (0, -probs.shape[1] % block)).unflatten(1, (-1, block))
+    padded = F.pad(probs, (0, -probs.shape[1] % block))
+    blocks = padded.unflatten(1, (-1, block))  # (B, blocks, block)
     outer = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     value = uniform[:, None].double() * outer[:, -1:]
     at = first_above(outer, value)  # (B, 1), a block
-    inner = blocks.gather(1, at[:, :, None].expand(-1, -1, block))[:, 0].double().cumsum(-1)
-    return at * block + first_above(inner, value - F.pad(outer, (1, 0)).gather(1, at))
+    index = at[:, :, None].expand(-1, -1, block)
+    chosen = blocks.gather(1, index)[:, 0]  # (B, block)
+    inner = chosen.double().cumsum(-1)
+    before = F.pad(outer, (1, 0)).gather(1, at)  # the sum of all earlier blocks
+    return at * block + first_above(inner, value - before)
 
 
 # ------------------------------------------------------------------------------------------------ sampling
 class Growing:
     """A reply of at most `limit` tokens that grows in a row of the cache, the `index`-th of the call.
 
-    `uniform` is its random stream, a number for each token; none at temperature 0."""
+    `uniform` is its random stream, an iterator with a number for each token; None at temperature 0."""
 
     def __init__(self, index, prompt, limit, temperature, seed):
         self.index = index
         self.prompt = prompt
         self.limit = limit
-        self.uniform = np.random.default_rng(seed).random(limit) if temperature else ()
+        self.uniform = None
+        if temperature:
+            self.uniform = iter(np.random.default_rng(seed).random(limit))
         self.reply = Reply("", finished=False)
 
     def add(self, token, logp, stop, until):
@@ -120,7 +131,9 @@ def generate(
     session = session or Session(model)
     limits = [max_new] * len(prompts) if isinstance(max_new, int) else max_new
     seeds = seeds or range(len(prompts))
-    replies = [Growing(i, prompts[i], limits[i], temperature, seeds[i]) for i in range(len(prompts))]
+    replies = []
+    for i, prompt in enumerate(prompts):
+        replies.append(Growing(i, prompt, limits[i], temperature, seeds[i]))
     longest = max(len(new.prompt) + new.limit for new in replies)
     rows = session.reserve(min(batch, len(prompts)), longest)
     hidden = torch.empty(len(session.texts), model.config.dim, device=model.device)  # last state of each row
@@ -142,9 +155,13 @@ def generate(
         # one token for each
         at = sorted(growing)
         logits = model.logits(hidden[at]).float()  # (B, V)
-        uniform = [growing[row].uniform[len(growing[row].reply.ids)] for row in at if temperature]
-        tokens = pick(logits, uniform, temperature, **tails)
-        logps = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        uniform = []
+        if temperature:
+            for row in at:
+                uniform.append(next(growing[row].uniform))
+        tokens = pick(logits, uniform, temperature, **tails)  # (B,)
+        chosen = logits.gather(1, tokens[:, None])[:, 0]
+        logps = chosen - logits.logsumexp(-1)
         fed = {}
         for row, token, logp in zip(at, tokens.tolist(), logps.tolist()):
             growth = growing[row]
@@ -191,7 +208,9 @@ class Search:
         options = []
         for w, beam in enumerate(self.beams):
             total = beam.logp
-            options += [(total + logp, w, token, logp) for logp, token in zip(logps[w], tokens[w])]
+            for logp, token in zip(logps[w], tokens[w]):
+                options.append((total + logp, w, token, logp))
+
         grown = []
         parents = []
         for _, w, token, logp in nlargest(2 * self.n, options):
@@ -202,9 +221,11 @@ class Search:
             elif len(grown) < self.n:
                 grown.append(longer)
                 parents.append(w)
+
         self.ended = nlargest(self.n, self.ended, key=attrgetter("logp"))
-        if grown and len(self.ended) == self.n and grown[0].logp <= self.ended[-1].logp:
-            grown = []  # no longer reply can become better
+        if grown and len(self.ended) == self.n:
+            if grown[0].logp <= self.ended[-1].logp:
+                grown = []  # no longer reply can become better
         padding = [0] * (self.n - len(grown))
         self.beams = grown
         self.parents = parents[: len(grown)] + padding
@@ -218,7 +239,8 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
     Beams are branches of one tree behind the prompt, kept apart by the mask, so nothing is copied when they
     fork. Token t of beam w has slot len(prompt) + t n + w."""
     session = session or Session(model)
-    longest = max(map(len, prompts))
+    sizes = [len(prompt) for prompt in prompts]
+    longest = max(sizes)
     S = longest + n * max_new
     if session.reserve(len(prompts), S, windows=False) < len(prompts):  # too many for the budget
         half = -(-len(prompts) // 2)
@@ -229,16 +251,17 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
     hidden = hidden[:, None]  # (B, W, D)
     cache = session.cache
     tensor = partial(torch.tensor, device=model.device)
-    lengths = tensor([len(prompt) for prompt in prompts])[:, None]  # (B, 1)
+    lengths = tensor(sizes)[:, None]  # (B, 1)
     slots = torch.arange(S, device=model.device)
+    in_prompt = slots < lengths  # (B, S)
     cache.rows = tensor(at)
-    cache.positions = torch.where(slots < lengths, slots, lengths + (slots - lengths) // n)  # (B, S)
-    seen = (slots < lengths)[:, None]  # (B, W, S): the slots that each beam sees
+    cache.positions = torch.where(in_prompt, slots, lengths + (slots - lengths) // n)  # (B, S)
+    seen = in_prompt[:, None]  # (B, W, S): the slots that each beam sees
     searches = [Search(n, set(stop)) for _ in prompts]
     for t in range(max_new):
         logps = model.logits(hidden).float().log_softmax(-1)  # (B, W, V)
-        best = logps.topk(min(2 * n, logps.shape[-1]), dim=-1)
-        for search, values, tokens in zip(searches, best.values.tolist(), best.indices.tolist()):
+        top, index = logps.topk(min(2 * n, logps.shape[-1]), dim=-1)  # (B, W, C) each
+        for search, values, tokens in zip(searches, top.tolist(), index.tolist()):
             search.grow(values, tokens)
         if t + 1 == max_new or not any(search.beams for search in searches):
             break
@@ -248,7 +271,8 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
         last = tensor([search.last for search in searches])
         cache.slots = lengths + t * n + torch.arange(n, device=model.device)
         cache.used = longest + (t + 1) * n
-        seen = seen.gather(1, parents[..., None].expand(-1, -1, S)).scatter(2, cache.slots[..., None], True)
+        seen = seen.gather(1, parents[..., None].expand(-1, -1, S))
+        seen = seen.scatter(2, cache.slots[..., None], True)
         mask = seen[:, None, :, : cache.used]  # (B, 1, W, used)
         hidden = model(last, (lengths + t).expand(-1, n), cache=cache, mask=mask)
     cache.slots = None
@@ -281,9 +305,12 @@ def score(model, samples: list, rows=16, max_tokens=1024) -> list:
     for start in range(0, len(groups), rows):
         trees = []
         for group in groups[start : start + rows]:
-            trees.append(share_prefixes([samples[i] for i in group], group))
+            members = [samples[i] for i in group]
+            trees.append(share_prefixes(members, group))
         batch = collate(trees, model.device)
-        hidden = model(batch.ids, batch.positions, batch.end).flatten(0, 1)[batch.source]  # (N, D)
+        hidden = model(batch.ids, batch.positions, batch.end)  # (B, T, D)
+        hidden = hidden.flatten(0, 1)[batch.source]  # (N, D)
         logps = token_logp(model.logits, hidden, batch.target, model.config.vocab)
-        totals.index_add_(0, batch.labels[batch.owner].cpu(), logps.cpu().double())
+        owners = batch.labels[batch.owner].cpu()  # (N,): the sample of each token
+        totals.index_add_(0, owners, logps.cpu().double())
     return totals.tolist()

@@ -72,8 +72,12 @@ def calibration(probs, targets):
     for k, name in enumerate(("a", "b", "tie")):
         tables[name] = reliability(probs[:, k], targets[:, k])
     gaps = [row["n"] * abs(row["predicted"] - row["observed"]) for row in tables["top"]]
-    brier = float(((probs - targets) ** 2).sum(1).mean())
-    return {"ece": sum(gaps) / len(probs), "brier": brier, "reliability": tables}
+    squares = ((probs - targets) ** 2).sum(1)  # (N,)
+    return {
+        "ece": sum(gaps) / len(probs),
+        "brier": float(squares.mean()),
+        "reliability": tables,
+    }
 
 
 # ------------------------------------------------------------------------------------------------ features
@@ -103,7 +107,8 @@ def texts_of(example):
 def length_differences(examples):
     """The log length of A minus that of B, (N,)."""
     lengths = [(len(a), len(b)) for _, a, b in map(texts_of, examples)]
-    return np.subtract(*np.log1p(lengths).T)
+    a, b = np.log1p(lengths).T  # (N,) each
+    return a - b
 
 
 def features(example):
@@ -129,8 +134,10 @@ def fit_style(X, targets):
     scale = np.sqrt((X**2).mean(0)) + 1e-9
 
     def design(X):  # (N, 3, 13)
+        scaled = X / scale
         # answers that differ in style are tied less often, up to a limit
-        return davidson_design(X / scale, np.minimum(np.abs(X / scale), 1))
+        distances = np.minimum(np.abs(scaled), 1)  # (N, 6)
+        return davidson_design(scaled, distances)
 
     parameters = newton(design(X), targets, STYLE_RIDGE)
     return lambda X: np.exp(log_softmax(design(X) @ parameters))
@@ -146,14 +153,18 @@ def position(probs, back, targets):
     "both_second" count the battles where both verdicts are for the same place, whichever answer is there."""
     verdict = probs.argmax(1)
     swapped_verdict = back.argmax(1)
+    changed = verdict != swapped_verdict  # (N,)
+    moved = np.abs(probs - back).sum(1)  # (N,), from 0 to 2
+    both_first = (verdict == 0) & (swapped_verdict == 1)
+    both_second = (verdict == 1) & (swapped_verdict == 0)
     gap = lambda shares: float((shares[:, 0] - shares[:, 1]).mean())
     return {
         "gap": gap(probs),
         "gap_of_labels": gap(targets),
-        "flips": float((verdict != swapped_verdict).mean()),
-        "asymmetry": float(np.abs(probs - back).sum(1).mean() / 2),
-        "both_first": int(((verdict == 0) & (swapped_verdict == 1)).sum()),
-        "both_second": int(((verdict == 1) & (swapped_verdict == 0)).sum()),
+        "flips": float(changed.mean()),
+        "asymmetry": float(moved.mean() / 2),
+        "both_first": int(both_first.sum()),
+        "both_second": int(both_second.sum()),
     }
 
 
@@ -215,7 +226,10 @@ def count_outcomes(battles):
         a, b = example["models"] or ("", "")
         if a != b and example["target"] is not None:
             (truth,) = targets_of([example])
-            counts[min(a, b), max(a, b)] += truth if a < b else truth[SWAP]
+            if a < b:
+                counts[a, b] += truth
+            else:
+                counts[b, a] += truth[SWAP]
     return counts
 
 
@@ -238,9 +252,14 @@ def connected_groups(pairs):
     groups = []
     for pair in pairs:
         # a pair joins the groups that it touches, at most two, into one
-        touched = [group for group in groups if group & {*pair}]
-        groups = [group for group in groups if group not in touched]
-        groups.append({*pair}.union(*touched))
+        merged = {*pair}
+        apart = []
+        for group in groups:
+            if group & merged:
+                merged |= group
+            else:
+                apart.append(group)
+        groups = [*apart, merged]
     return sorted(map(sorted, groups), key=lambda group: (-len(group), group))
 
 
@@ -263,7 +282,8 @@ def ratings(battles, bootstraps=200, seed=0):
             differences[i, names.index(b)] = -1
 
         # the counts as they are, then those of each bootstrap
-        draws = rng.multinomial(round(counts.sum()), counts.ravel() / counts.sum(), bootstraps)
+        total = counts.sum()
+        draws = rng.multinomial(round(total), counts.ravel() / total, bootstraps)  # (bootstraps, 3 P)
         samples = np.concatenate([counts[None], draws.reshape(-1, *counts.shape)])  # (1 + bootstraps, P, 3)
 
         design = davidson_design(differences)  # (P, 3, M + 1)
@@ -271,9 +291,17 @@ def ratings(battles, bootstraps=200, seed=0):
         # without the row and the column of ties the design is Bradley and Terry's
         bradley_terry = fit_ratings(design[:, :2, :-1], half_wins, len(names))
         davidson = fit_ratings(design, samples, len(names))
-        sizes = map(round, np.abs(differences).T @ counts.sum(1))
-        columns = ("model", "n", "bradley_terry", "davidson")
-        rows = [dict(zip(columns, cells)) for cells in zip(names, sizes, bradley_terry, davidson)]
+        sizes = np.abs(differences).T @ counts.sum(1)  # (M,): battles of each model
+        rows = []
+        for i, name in enumerate(names):
+            rows.append(
+                {
+                    "model": name,
+                    "n": round(sizes[i]),
+                    "bradley_terry": bradley_terry[i],
+                    "davidson": davidson[i],
+                }
+            )
         groups.append(sorted(rows, key=lambda row: -row["davidson"][0]))
     return groups
 
@@ -283,8 +311,11 @@ def fit_ratings(design, samples, n):
     the interval to the others."""
     best = newton(design, samples[0], RIDGE)
     # each bootstrap starts from the fit to all battles, which is near its own
-    fits = [best, *(newton(design, counts, RIDGE, best) for counts in samples[1:])]
-    strengths = np.array(fits)[:, :n]
-    points = CENTRE + SCALE * (strengths - strengths.mean(1, keepdims=True))
+    fits = [best]
+    for counts in samples[1:]:
+        fits.append(newton(design, counts, RIDGE, best))
+    strengths = np.array(fits)[:, :n]  # (S, n), without Davidson's pull of ties
+    centred = strengths - strengths.mean(1, keepdims=True)
+    points = CENTRE + SCALE * centred
     interval = np.quantile(points[1:], (0.025, 0.975), axis=0)
     return np.vstack([points[:1], interval]).T.tolist()

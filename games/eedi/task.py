@@ -98,8 +98,10 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         split = self.options.split
         if split == "all":
             return "test"
+        if example["split"]:
+            return example["split"]
         group = str(example.get(f"{split}_id", example["question"]))
-        return example["split"] or ("train" if zlib.crc32(group.encode()) % 5 else "test")
+        return "train" if zlib.crc32(group.encode()) % 5 else "test"
 
     def examples(self, split):
         """One example for each wrong answer in the user's data. From the world: for training the numbers of
@@ -125,7 +127,10 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
     def bank(self):
         """The texts of the labels that training rows have. The softmax would only push away a label that is
         never right in training."""
-        return [self.label_texts[label] for label in self.trained]
+        return self.texts_of(self.trained)
+
+    def texts_of(self, labels):
+        return [self.label_texts[label] for label in labels]
 
     def texts(self):
         rng = np.random.default_rng([self.seed, 2])
@@ -135,13 +140,17 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         return queries + self.label_texts
 
     def trained_on(self):
-        return [example["id"] for example in self.splits["train"]] if self.options.data else []
+        if not self.options.data:
+            return []
+        return [example["id"] for example in self.splits["train"]]
 
     # -------------------------------------------------------------------------------------------- training
     def wrong_answers(self, example, rng):
         """The wrong answers that a training example teaches. A number of the world is drawn as a question
         first."""
-        return self.draw_answers(rng, example["number"]) if "number" in example else [example]
+        if "number" in example:
+            return self.draw_answers(rng, example["number"])
+        return [example]
 
     def items(self, example, rng):
         """Contrasts; or for a reranker (--loss classify) Labels, "yes" for the right label and "no" for mined
@@ -155,7 +164,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             candidates = [right, *answer.get("neg", [])]
             drawn = self.draw_group(len(candidates), rng)
             labels = [candidates[k] for k in drawn]
-            texts = [self.label_texts[label] for label in labels]
+            texts = self.texts_of(labels)
             if self.kind is Label:
                 if len(labels) == 1:
                     raise UsageError(
@@ -165,31 +174,36 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
                     items.append(Label(parts(query, text), int(label == right)))
             else:
                 scores = answer.get("scores")
-                scores = scores and [scores[k] for k in drawn]
+                if scores:
+                    scores = [scores[k] for k in drawn]
                 items.append(Contrast(query, texts[0], texts[1:], self.trained[right], scores))
         return items
 
     def draw_group(self, n, rng):
         """The index 0 of the right label, and the indices of --group-size - 1 of the n - 1 negatives after
         it. They are drawn without replacement; if they run out, drawing starts again with all of them."""
+        size = self.options.group_size
         drawn = [0]
-        while 1 < n and len(drawn) < self.options.group_size:
-            drawn += (1 + rng.permutation(n - 1))[: self.options.group_size - len(drawn)].tolist()
+        while 1 < n and len(drawn) < size:
+            negatives = 1 + rng.permutation(n - 1)  # (n - 1,): may be fewer than are missing
+            drawn += negatives[: size - len(drawn)].tolist()
         return drawn
 
     # -------------------------------------------------------------------------------------------- ranking
     def similarities(self, examples, player, form=""):
         """The similarity of each label to each query, (N, labels). With --match example, the similarity to a
         label is that to the nearest other query that has this label."""
-        queries = player.embed([self.query(example, form) for example in examples], "query")
+        texts = [self.query(example, form) for example in examples]
+        queries = player.embed(texts, "query")  # (N, width)
         if self.options.match == "label":
             return queries @ player.embed(self.label_texts, "document").T
+
         among = queries @ queries.T  # (N, N)
         np.fill_diagonal(among, -np.inf)  # a query must not find itself
         nearest = np.full((len(examples), len(self.names)), -np.inf, among.dtype)
         for i, example in enumerate(examples):
-            label = example["label"]
-            nearest[:, label] = np.maximum(nearest[:, label], among[:, i])
+            column = nearest[:, example["label"]]  # (N,), a view: writing to it changes nearest
+            np.maximum(column, among[:, i], out=column)
         return nearest
 
     def retrieve(self, examples, player):
@@ -210,20 +224,24 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     def rerank(self, examples, order, reranker):
         """The order after sorting its --top best labels by the reranker's chance that each is right."""
-        best = order[:, : self.options.top]  # (N, top)
+        top = self.options.top
+        best = order[:, :top]  # (N, top)
         pairs = []
         for example, labels in zip(examples, best):
             query = self.query(example)
             pairs += [parts(query, self.label_texts[label]) for label in labels]
-        chances = reranker.classify(pairs)[:, 1].reshape(best.shape)
-        best = np.take_along_axis(best, best_first(chances), 1)
-        return np.concatenate([best, order[:, self.options.top :]], axis=1)
+        chances = reranker.classify(pairs)[:, 1]  # (N top,)
+        places = best_first(chances.reshape(best.shape))  # (N, top)
+        best = np.take_along_axis(best, places, 1)
+        return np.concatenate([best, order[:, top:]], axis=1)
 
     def rank(self, examples, players):
         """(indices of the labels, best first; the same before reranking, or None without a reranker;
         similarities), all (N, labels). A player that classifies is itself the reranker."""
         player = players.player
-        reranker = player if hasattr(player, "classify") else players.named.get("reranker")
+        reranker = players.named.get("reranker")
+        if hasattr(player, "classify"):
+            reranker = player
         order, scores = self.retrieve(examples, player)
         if reranker:
             return self.rerank(examples, order, reranker), order, scores
@@ -267,13 +285,17 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         seen = np.isin(gold, [*self.trained])
         precision = np.where(ranks <= PLACES, 1 / ranks, 0.0)
         chance = sum(1 / k for k in range(1, min(PLACES, labels) + 1)) / labels
+
         groups = {"": np.ones(n, bool), "/seen": seen, "/unseen": ~seen}
         for name, group in groups.items():
             if group.any() and not (name and group.all()):  # a group of all queries would repeat the first
-                mean = precision[group].mean()
-                error = 1.96 * precision[group].std() / math.sqrt(group.sum())
-                interval = float(max(0, mean - error)), float(min(1, mean + error))
-                yield f"{prefix}map@25{name}", float(mean), interval, chance
+                chosen = precision[group]
+                mean = chosen.mean()
+                error = 1.96 * chosen.std() / math.sqrt(len(chosen))
+                low = float(max(0, mean - error))
+                high = float(min(1, mean + error))
+                yield f"{prefix}map@25{name}", float(mean), (low, high), chance
+
         for k in recalls:
             if k < labels:
                 hits = int((ranks <= k).sum())
@@ -287,7 +309,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             "query": self.query(example),
             "label": self.names[gold],
             "seen": gold in self.trained,
-            "rank": int(np.flatnonzero(order == gold)[0]) + 1,
+            "rank": int((order == gold).argmax()) + 1,
             "top": [self.names[place] for place in order[:3]],
             "similarity": float(scores[gold]),
             "hardest": float(np.delete(scores, gold).max(initial=-np.inf)),
@@ -308,7 +330,8 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             if split == "train":
                 answers = []
                 for i, example in enumerate(examples):
-                    answers += self.wrong_answers(example, np.random.default_rng([self.seed, 4, i]))
+                    rng = np.random.default_rng([self.seed, 4, i])
+                    answers += self.wrong_answers(example, rng)
                 examples = answers
             for example in examples:
                 right[self.query(example)].add(plain[example["label"]])
@@ -326,20 +349,22 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
                     if usable and plain[label] not in right[query] and scores[i, label] < ceiling:
                         allowed.append(label)
                 rng = np.random.default_rng([self.seed, 5, i])
-                negatives = [allowed[k] for k in sorted(rng.permutation(len(allowed))[: o.negatives])]
+                drawn = rng.permutation(len(allowed))[: o.negatives]
+                negatives = [allowed[k] for k in sorted(drawn)]  # most similar first
                 if split == "train" and not negatives:
                     self.dropped["queries without a negative in --range below --margin"] += 1
-                row = {
-                    "id": f"{split}-{i}",
-                    "split": split,
-                    "subject": example.get("subject", ""),
-                    "query": query,
-                    "pos": [self.label_texts[gold]],
-                    "neg": [self.label_texts[label] for label in negatives],
-                    "candidates": [self.label_texts[label] for label in ranking[: o.top]],
-                    "places": [ranking.index(label) for label in negatives],
-                }
-                rows.append(row)
+                rows.append(
+                    {
+                        "id": f"{split}-{i}",
+                        "split": split,
+                        "subject": example.get("subject", ""),
+                        "query": query,
+                        "pos": [self.label_texts[gold]],
+                        "neg": self.texts_of(negatives),
+                        "candidates": self.texts_of(ranking[: o.top]),
+                        "places": [ranking.index(label) for label in negatives],
+                    }
+                )
         if rows and "reranker" in players.named:
             add_scores(rows, players.named["reranker"])
         return rows, [{"text": text} for text in self.label_texts]
@@ -349,17 +374,21 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         """A row of labels for each wrong answer of test.csv in the folder --data."""
         _, examples = files.read(self.options.data, split="test")
         ids = list(files.read_labels(f"{self.options.data}/{files.MAPPING}"))
-        return files.submission_rows(examples, self.rank(examples, players)[0], ids)
+        order = self.rank(examples, players)[0]
+        return files.submission_rows(examples, order, ids)
 
     def interact(self, players, read, show, seat, seed):
         """Show the best labels for questions and answers that a person types, or for one test example if no
         person is there (read is None)."""
         while True:
-            example = ask_answer(read, show) if read else self.examples("test")[0]
-            if example is None:
-                return
-            if not read:
+            if read:
+                example = ask_answer(read, show)
+                if example is None:
+                    return
+            else:
+                example = self.examples("test")[0]
                 show(self.query(example))
+
             order, _, scores = self.rank([example], players)
             for place in order[0][:5]:
                 show(f"{scores[0, place]:6.3f}  {self.names[place]}")
@@ -386,8 +415,9 @@ def add_scores(rows, reranker):
     pairs = []
     for row in rows:
         pairs += [parts(row["query"], text) for text in row["pos"] + row["neg"]]
+    chances = reranker.classify(pairs)[:, 1].astype(float)  # (pairs,)
     # A chance of exactly 0 or 1 would have infinite log-odds.
-    chances = np.clip(reranker.classify(pairs)[:, 1].astype(float), 1e-6, 1 - 1e-6)
+    chances = np.clip(chances, 1e-6, 1 - 1e-6)
     scores = iter(np.log(chances) - np.log1p(-chances))
     for row in rows:
         for name in ("pos", "neg"):
@@ -409,14 +439,19 @@ def tf_idf(queries, labels):
     The idf of a word is that among the labels."""
     n = len(labels)
     bags = [Counter(re.findall(r"\w+", text.lower())) for text in [*labels, *queries]]
-    labels_with = Counter(word for bag in bags[:n] for word in bag)
+    labels_with = Counter()  # word -> in how many labels it stands, however often in each
+    for bag in bags[:n]:
+        labels_with.update(list(bag))
     known = {}  # word -> (its column, its idf)
     for column, (word, count) in enumerate(labels_with.items()):
-        known[word] = column, math.log((1 + n) / (1 + count)) + 1
+        idf = math.log((1 + n) / (1 + count)) + 1
+        known[word] = column, idf
+
     vectors = np.zeros((len(bags), len(known)))
     for vector, bag in zip(vectors, bags):
         for word in bag.keys() & known:
             column, idf = known[word]
             vector[column] = (1 + math.log(bag[word])) * idf
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.maximum(norms, 1e-12)  # a text without a known word stays 0
     return vectors[n:] @ vectors[:n].T

@@ -97,10 +97,17 @@ def play(task, games, agents, noise):
     for i, game in enumerate(games):
         flips = np.random.default_rng([task.seed, 23, i]).random((2, ROUNDS)) < noise
         for team, flipped in zip(game["teams"], flips):
-            episodes.append(Episode(game, []))
-            matches.append(match(episodes[-1], task.words(game), flipped, rule=answer_by_rule))
+            episode = Episode(game, [])
+            episodes.append(episode)
+            matches.append(match(episode, task.words(game), flipped, rule=answer_by_rule))
             guesser = agents[team["guesser"]]
-            seats.append({"asker": guesser, "guesser": guesser, "answerer": agents[team["answerer"]]})
+            seats.append(
+                {
+                    "asker": guesser,  # the team's guesser also asks its questions
+                    "guesser": guesser,
+                    "answerer": agents[team["answerer"]],
+                }
+            )
     # together: when one team finds the keyword, the other one stops too
     play_matches(matches, seats, task.options.tries, together=2)
 
@@ -124,14 +131,18 @@ def fit(names, games, seed=0, bootstraps=200):
     n = len(games)
     teams = teams_of(games)
     seats = np.array([[team["guesser"], team["answerer"]] for team in teams])  # (2 N, 2)
-    taken = (seats[..., None] == np.array(names)).sum(1).reshape(n, 2, -1)  # (N, 2, P): seats by team
-    first, other = np.array([team["reward"] for team in teams]).reshape(n, 2).T
+    matches = seats[..., None] == np.array(names)  # (2 N, 2, P)
+    taken = matches.sum(1).reshape(n, 2, -1)  # (N, 2, P): seats by team
+    rewards = np.array([team["reward"] for team in teams])  # (2 N,)
+    first, other = rewards.reshape(n, 2).T  # (N,) each
     won = (1 + np.sign(first - other)) / 2  # (N,): 1, 1/2 or 0
-    counts = np.stack([won, 1 - won], 1)
+    counts = np.stack([won, 1 - won], 1)  # (N, 2)
+
     ridge = 1 / SPREAD**2
     best = newton(taken, counts, ridge)
     fits = [best]
-    samples = np.random.default_rng([seed, 24]).multinomial(n, np.full(n, 1 / n), bootstraps)
+    rng = np.random.default_rng([seed, 24])
+    samples = rng.multinomial(n, np.full(n, 1 / n), bootstraps)  # (bootstraps, N): how often each game counts
     for times in samples:
         # from the best fit on, a few steps are enough
         fits.append(newton(taken, counts * times[:, None], ridge, best))
@@ -147,28 +158,38 @@ def figures(games):
     """(metrics, intervals) of all games: the share of games in which the keyword was found, and the mean
     round; the share of guessers that asked the handshake, of handshakes that got a yes, and of these partners
     that later broke a rule of the protocol."""
-    won = [len(team["rounds"]) for team in teams_of(games) if team["reward"] > 0]
+    won = []
     hits = {name: [] for name in ("found", "handshakes", "handshakes_accepted", "false_alphas")}
     for game in games:
         hits["found"].append(any(team["reward"] > 0 for team in game["teams"]))
         for team in game["teams"]:
+            if team["reward"] > 0:
+                won.append(len(team["rounds"]))
             question, answer, _ = team["rounds"][0]  # Alpha shakes hands in the first round only
             shaken = question == HANDSHAKE
             hits["handshakes"].append(shaken)
             if shaken:
-                hits["handshakes_accepted"].append(answer == "yes")
-            if shaken and answer == "yes":
-                hits["false_alphas"].append(breaks_a_rule(game["keyword"], team["rounds"]))
-    rates = {name: rate(values) for name, values in hits.items() if values}
+                accepted = answer == "yes"
+                hits["handshakes_accepted"].append(accepted)
+                if accepted:
+                    hits["false_alphas"].append(breaks_a_rule(game["keyword"], team["rounds"]))
+
     # None where nothing was counted, such as handshakes without an Alpha
-    metrics = {name: rates[name][0] if name in rates else None for name in hits}
+    metrics = dict.fromkeys(hits)
+    intervals = {}
+    for name, values in hits.items():
+        if values:
+            metrics[name], *intervals[name] = rate(values)
     metrics["rounds_to_win"] = float(np.mean(won)) if won else None
-    return metrics, {name: values[1:] for name, values in rates.items()}
+    return metrics, intervals
 
 
 def breaks_a_rule(keyword, rounds):
     """Whether any answer contradicts a rule."""
-    return any(answer_by_rule(keyword, question) not in (None, answer) for question, answer, _ in rounds)
+    for question, answer, _ in rounds:
+        if answer_by_rule(keyword, question) not in (None, answer):
+            return True
+    return False
 
 
 def table(rows):
@@ -180,8 +201,10 @@ def table(rows):
         f"{'':{width}}{'seats':>7}{'rating':>22}{'found as guesser':>24}{'as answerer':>24}{'reward':>8}",
     ]
     for row in rows:
-        cells = ["{:.0f} [{:.0f}, {:.0f}]".format(*row["rating"])]
-        cells += ["{:.3f} [{:.3f}, {:.3f}]".format(*row[seat]) for seat in SEATS]
-        line = f"{row['agent']:{width}}{row['n']:>7}{cells[0]:>22}{cells[1]:>24}{cells[2]:>24}"
-        lines.append(line + ("" if row["reward"] is None else f"{row['reward']:>8.2f}"))
+        rating = "{:.0f} [{:.0f}, {:.0f}]".format(*row["rating"])
+        guesser, answerer = ["{:.3f} [{:.3f}, {:.3f}]".format(*row[seat]) for seat in SEATS]
+        line = f"{row['agent']:{width}}{row['n']:>7}{rating:>22}{guesser:>24}{answerer:>24}"
+        if row["reward"] is not None:
+            line += f"{row['reward']:>8.2f}"
+        lines.append(line)
     return [*lines, ""]
