@@ -89,8 +89,9 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
 def rotate(x, cos, sin):
     """Rotate pairs (first half, second half) of the head width: x (B, heads, T, E), cos and sin by
     `rotary`."""
-    swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (second half, first half)
-    return torch.addcmul(x * cos, swapped, sin)
+    # roll gives (second half, first half). One expression: with a name for it, tensors get other addresses,
+    # and a CPU gives gradients another last bit.
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 # ------------------------------------------------------------------------------------------------ the ways
