@@ -232,7 +232,7 @@ def draw_recorded(paths: list[Path], out: Path) -> list[Path]:
     """Draw recorded games of 20 Questions, or battles; return the files written."""
     if paths[0].suffix == ".jsonl":
         rows = [row for _, row in read_rows(paths[0])]
-        if rows and all("rounds" in row and "keyword" in row for row in rows):
+        if rows and all(isinstance(row.get("rounds"), list) and "keyword" in row for row in rows):
             return [plots_of("20q").draw_beliefs(rows, out)]
     return plots_of("arena").draw_battles(paths, out)
 
