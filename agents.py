@@ -4,18 +4,17 @@ model behind an endpoint) reply(). A game's own player may be an agent too (game
 import hashlib
 import json
 import math
-import os
 import re
 import time
-import urllib.error
-import urllib.request
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
+from urllib import request as web
 
 import numpy as np
 import torch
@@ -25,9 +24,9 @@ from tqdm import tqdm
 import data
 import sampler
 from cache import Session
-from files import replacing
-from games.rows import parse_json
+from files import COUNT, locked, replacing
 from games.task import Reply
+from journal import Journal
 from model import class_logits
 from terminal import UsageError
 
@@ -52,6 +51,7 @@ class Model:
     def start_part(self, part: int):
         """Begin a part of the work, whose replies depend only on the seed and the calls within the part."""
         self.calls = 0
+        self.forget()  # what is read again, or not, changes the last bits of a log-probability
 
     def forget(self):
         """Drop all that was read so far, since the weights have changed."""
@@ -138,10 +138,10 @@ class Encoder:
         path = Path(self.cache, f"{self.embedder.fingerprint(texts, kind)}.safetensors")
         if path.exists():
             return load_file(path)["vectors"]
-        path.parent.mkdir(parents=True, exist_ok=True)
         vectors = embed()
-        with replacing(path) as partial:  # so a kill leaves no file that is cut off
-            save_file({"vectors": vectors}, partial)
+        with suppress(BlockingIOError):  # another process writes the same vectors
+            with locked(path), replacing(path) as partial:
+                save_file({"vectors": vectors}, partial)
         return vectors
 
 
@@ -176,60 +176,24 @@ class Classifier:
 
 
 # ------------------------------------------------------------------------------------------------ an endpoint
-class Journal:
-    """Rows of work done, for a call that was killed to go on with: a file with one {"row": key, ...,
-    "settings"} on each line.
-
-    An incomplete last line, as a kill leaves it, is cut off. Raises ValueError where the file was made with
-    other settings. Without a path nothing is written."""
-
-    def __init__(self, path, settings: dict):
-        self.path = path
-        self.rows = {}
-        self.settings = json.loads(json.dumps(settings))  # as they will be read back
-        if not path:
-            return
-        file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        content = file.read_bytes()
-        *lines, rest = content.split(b"\n")
-        start = b'{"row": '  # the last line may hold only a part of it
-        if not all(line.startswith(start[: len(line)]) for line in (*lines, rest)):
-            raise ValueError(f"{path}: not a journal, and it was left unchanged; choose another --out")
-
-        rows = [parse_json(line, path, number) for number, line in enumerate(lines, 1)]
-        # rows made with other settings must not end up in one result
-        before = rows[0].get("settings", {}) if rows else self.settings
-        for name, now in self.settings.items():
-            was = before.get(name)
-            if was != now:
-                raise ValueError(f"{path}: made with {name} {was!r}, now {now!r}; choose another --out")
-        os.truncate(path, len(content) - len(rest))
-        self.rows = {row["row"]: row for row in rows}
-
-    def add(self, rows: list):
-        """Add rows and write them to disk at once."""
-        rows = [row | {"settings": self.settings} for row in rows]
-        self.rows |= {row["row"]: row for row in rows}
-        if self.path:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
-
-
 TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # HTTP status of errors that pass
 TOKENS = "prompt_tokens", "completion_tokens"  # the tokens that a reply costs, by the endpoints' names
+BAD_ANSWER = OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError
+LARGEST = 32 << 20  # bytes of an answer
+LONGEST = 600  # seconds from the start of a request to the last byte of its answer
+URL = r"(?!.*[@?#])https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?"
 
 
 @dataclass(eq=False, repr=False)  # which would show the key
 class Teacher:
     """A model behind an OpenAI-compatible endpoint, whose url ends in /v1.
 
-    `workers` requests run at a time. After an error that may pass (429, 5xx, a broken or slow connection, an
-    answer without a reply) a request is tried again, up to `tries` times, after the seconds in Retry-After or
-    1, 2, 4 ... seconds. price: for a million tokens of prompts and of replies, such as "0.15,0.6".
+    `workers` requests run at a time. After an error that may pass (429, 5xx, a broken or slow connection, a
+    bad answer) a request is tried again, up to `tries` times, after the seconds in Retry-After or 1, 2, 4 ...
+    seconds. price: for a million tokens of prompts and of replies, such as "0.15,0.6".
+
+    The key is sent to this url only, since a redirect is an error, and it is cut out of whatever the endpoint
+    says. Raises UsageError for a key that cannot be sent, and for a url that is none or may hold a secret.
 
     journal: a Journal of replies, which need not be requested and paid for again. It finds a reply by the
     part of the work (start_part), the request, and the number of equal requests before it in this part."""
@@ -246,6 +210,18 @@ class Teacher:
     journal: Journal | None = None
 
     def __post_init__(self):
+        if re.search("[^!-~]", self.key):
+            raise UsageError("PARLOR_KEY holds a space, a line end or a character outside ASCII; remove it")
+        if not re.fullmatch(URL, self.url):
+            # an @, ? or # may stand beside a secret, which is then not shown
+            shown = re.sub("(?s).*[@?#].*", "the endpoint's URL", self.url)
+            raise UsageError(f"{shown}: must be http(s)://HOST/v1, without @ ? #; a key goes into PARLOR_KEY")
+        # the key, even where JSON, a URL or HTML has escaped some of its characters
+        spelt = [rf"\\{{0,3}}({re.escape(c)}|(%|%25|u00|&#x){ord(c):02x};?|&#{ord(c)};)" for c in self.key]
+        self.secret = re.compile("".join(spelt) or "(?!)", re.IGNORECASE)
+        self.opener = web.OpenerDirector()  # that of build_opener would follow redirects and open files
+        for handler in (web.ProxyHandler, web.UnknownHandler, Bounded):
+            self.opener.add_handler(handler())
         self.url = self.url.rstrip("/") + "/chat/completions"
         self.prices = read_prices(self.price)
         self.journal = self.journal or Journal("", {})
@@ -259,14 +235,21 @@ class Teacher:
         self.part = part
 
     def reply(self, conversations: list, n=1) -> list:
-        """n replies to each conversation, in order."""
+        """n replies to each conversation, in order.
+
+        An error or Ctrl-C ends the waits for another try. Requests that run are paid for, and end first."""
         settings = {"max_tokens": self.max_new, "temperature": self.temperature}
         bodies = []
         for messages in conversations:
             body = {"model": self.model, "messages": messages, **settings}
             bodies += [json.dumps(body).encode()] * n
+        self.stopped = Event()
         with ThreadPoolExecutor(self.workers) as pool:
-            replies = list(pool.map(self.ask, bodies, [self.reply_name(body) for body in bodies]))
+            try:
+                replies = list(pool.map(self.ask, bodies, [self.reply_name(body) for body in bodies]))
+            except BaseException:  # KeyboardInterrupt too
+                self.stopped.set()
+                raise
         return in_groups(replies, n)
 
     def reply_name(self, body):
@@ -294,21 +277,29 @@ class Teacher:
         for attempt in range(self.tries):
             wait = 2.0**attempt
             try:
-                request = urllib.request.Request(self.url, body, headers)
-                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                    return read_answer(json.loads(answer.read()))
-            except urllib.error.HTTPError as error:
-                why = f"{error.code} {error.reason}: {error.read(300).decode('utf-8', 'replace')}"
-                if error.code not in TRY_AGAIN:  # such as a wrong key
+                request = web.Request(self.url, body, headers)
+                with self.opener.open(request, timeout=self.timeout) as answer:
+                    content = answer.read(LARGEST)  # of a larger one only a part, which is no JSON
+                if answer.status == 200:
+                    with self.lock:  # parsed JSON can take 25 times its bytes: one answer at a time
+                        reply = read_answer(content)
+                    if len(self.key) > 8:  # a shorter one is no secret but a word, such as none
+                        reply["text"] = self.secret.sub("***", reply["text"])
+                    return reply
+                why = f"{answer.status} {answer.reason}: {content.decode('utf-8', 'replace')}"
+                if place := answer.headers["Location"]:  # it is not followed: the key would go there
+                    why = f"{answer.status}, give this URL instead: {place.removesuffix('/chat/completions')}"
+                if answer.status not in TRY_AGAIN:  # such as a wrong key
                     break
-                after = error.headers.get("Retry-After", "")
-                if after.isdigit():  # otherwise it is a date
-                    wait = min(float(after), 60.0)
-            except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+                after = answer.headers.get("Retry-After", "")
+                if after.isdecimal():  # otherwise it is a date
+                    wait = float(after)
+            except BAD_ANSWER as error:
                 why = f"{type(error).__name__}: {error}"
-            if attempt + 1 < self.tries:
-                time.sleep(wait)
-        raise ConnectionError(f"{self.url}: no reply ({why})")
+            if attempt + 1 < self.tries and self.stopped.wait(min(wait, 60.0)):
+                break
+        why = self.secret.sub("***", why)[:400]  # in this order: a key that was cut would not be recognized
+        raise ConnectionError(f"{self.url}: no reply ({' '.join(why.split())})")
 
     def tokens(self) -> list:
         """The tokens of all prompts and those of all replies."""
@@ -328,15 +319,46 @@ class Teacher:
         return line
 
 
-def read_answer(answer: dict) -> dict:
-    """{"text", "finished", "usage"} of an endpoint's answer. Raises LookupError or TypeError if it holds no
-    reply."""
+class Bounded(web.HTTPHandler, web.HTTPSHandler):
+    """Opens http and https URLs, whose answers raise TimeoutError LONGEST seconds after the start.
+
+    The timeout of a socket bounds each wait for a byte, but not headers or a body that come byte by byte."""
+
+    def do_open(self, connect, request, **settings):
+        end = time.monotonic() + LONGEST
+
+        class Connection(connect):
+            def response_class(self, sock, **more):
+                response = HTTPResponse(sock, **more)
+                raw = response.fp.raw  # all that is received passes here: headers, sizes of chunks, body
+                receive = raw.readinto
+
+                def readinto(buffer):
+                    seconds = end - time.monotonic()
+                    if seconds <= 0:
+                        raise TimeoutError(f"no complete answer after {LONGEST} seconds")
+                    sock.settimeout(min(seconds, sock.gettimeout()))
+                    return receive(buffer)
+
+                raw.readinto = readinto
+                return response
+
+        return super().do_open(Connection, request, **settings)
+
+
+def read_answer(content: bytes) -> dict:
+    """{"text", "finished", "usage"} of an endpoint's answer. Raises an error of BAD_ANSWER if it holds no
+    reply, or none that can be kept."""
+    answer = json.loads(content.decode("utf-8-sig"))
     choice = answer["choices"][0]
     text = choice["message"]["content"]
     if not isinstance(text, str):
         raise TypeError("the reply holds no text")
+    text.encode("utf-8")  # a lone surrogate could not be written
     usage = answer.get("usage") or {}
     counts = {name: usage[name] for name in TOKENS if usage.get(name)}
+    if not all(map(COUNT.fits, counts.values())):
+        raise TypeError("the tokens of the usage are no whole numbers")
     return {"text": text, "finished": choice.get("finish_reason") != "length", "usage": counts}
 
 

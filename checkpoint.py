@@ -3,6 +3,7 @@
 `open` takes the name of a run, a folder or a Hub repository, with or without an adapter. `from_scratch` makes
 a small new model and its tokenizer. Both return a Checkpoint; what its `save` writes, `open` reads."""
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +12,17 @@ from tokenizers import processors
 
 import model as models
 from data import Tokenizer, load_tokenizer, train_tokenizer
-from embed import Embedder, embedder_of, modules_of, save_embedder
+from embed import TOKENIZER, Embedder, embedder_of, modules_of, save_embedder
 from families import config_from_hf, small_config, with_head
-from files import inside, optional_json, read_json, write_json
+from files import COUNT, TEXT, either, list_of, read_json, write_json
 from formats import encoder_format
 from lora import adapters, head_of_adapter, load_lora, read_base, save_lora
 from model import Transformer
 from runs import resolve
 
-COPIED = (  # file names beginning so are saved again: they say how the model reads and when it stops
-    "tokenizer",
-    "special_tokens",
-    "generation_config",
-    "vocab",
-    "added_",
-    "chat_",
-    "modules",
-    "sentence_",
-    "config_sentence_",
-    "trained",
-)
+# file names beginning so are saved again: they say how the model reads and when it stops
+COPIED = (*TOKENIZER, "generation_config", "modules", "sentence_", "config_sentence_", "trained")
+IDS = list_of(either(TEXT, COUNT))  # what trained.json holds
 
 
 @dataclass
@@ -60,7 +52,7 @@ class Checkpoint:
         else:
             self.tokenizer.save(target)
         if ids := self.trained_on.union(trained_on):
-            write_json(Path(target) / "trained.json", sorted(ids))
+            write_json(Path(target) / "trained.json", sorted(ids, key=str))
 
 
 def open(
@@ -108,9 +100,9 @@ def open(
         base = (str(full.resolve()), None)  # a link such as runs/latest may move later
     if head != "none":
         folder = home if (home / "tokenizer.json").exists() else full  # an adapter may have its own tokenizer
-    trained_on = set(optional_json(folder / "trained.json"))
-    if adapter:
-        trained_on.update(optional_json(adapter / "trained.json"))
+    trained_on = set()
+    for place in filter(None, (folder, adapter)):
+        trained_on.update(read_json(place / "trained.json", IDS, default=[]))
     checkpoint = Checkpoint(model, folder=folder, base=base, trained_on=frozenset(trained_on))
     if head == "none":
         checkpoint.embedder = embedder_of(folder, model, normalise)
@@ -149,13 +141,11 @@ def from_scratch(
 
 
 def copy_tokenizer(source: Path | str, target: Path | str):
-    """Copy the files named in COPIED, and the folders that modules.json names."""
+    """Copy the files named in COPIED, and the folders of modules, such as 1_Pooling."""
     source = Path(source)
     target = Path(target)
     for path in sorted(source.iterdir()):
         if path.name.startswith(COPIED) and path.suffix in (".json", ".jinja", ".txt"):
             shutil.copy(path, target / path.name)
-    if (source / "modules.json").exists():
-        for module in read_json(source / "modules.json"):
-            if module["path"] and inside(source, module["path"]).is_dir():
-                shutil.copytree(source / module["path"], target / module["path"], dirs_exist_ok=True)
+        elif re.fullmatch(r"\d+_[A-Z]\w*", path.name) and path.is_dir():
+            shutil.copytree(path, target / path.name, dirs_exist_ok=True)

@@ -18,8 +18,17 @@ import tokenizers
 import torch
 from tokenizers import decoders, normalizers, pre_tokenizers, trainers
 
-from files import optional_json, write_json
-from formats import CONTROL, FORMATS, PLAIN_TEMPLATE, Format, encoder_format, merge_turns, recognize_format
+from files import LARGEST, read_settings, read_text, write_json, write_text
+from formats import (
+    CONTROL,
+    FORMATS,
+    KINDS,
+    PLAIN_TEMPLATE,
+    Format,
+    encoder_format,
+    merge_turns,
+    recognize_format,
+)
 from games.task import PHRASES
 from terminal import DIM, GREEN, UsageError, paint
 
@@ -43,7 +52,7 @@ class Tokenizer:
             token = inner.token_to_id(name)
             if token is not None:
                 self.control[name] = token
-            elif name[0] == "<" and "think" not in name:  # [INST], <think> and the like may be plain text
+            elif "think" not in name and "INST" not in name:  # those may be plain text
                 raise ValueError(
                     f"the tokenizer has no token {name}, which its chat format needs; try --format"
                 )
@@ -210,7 +219,7 @@ class Tokenizer:
 
     def save(self, folder):
         """Write tokenizer.json, and tokenizer_config.json for other tools to read it by."""
-        self.inner.save(str(Path(folder) / "tokenizer.json"))
+        write_text(Path(folder) / "tokenizer.json", self.inner.to_str(pretty=True))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.format.bos,
@@ -286,8 +295,8 @@ FROM_SENTENCEPIECE = (
 
 
 def read_tokenizer(folder, vocab=None) -> tokenizers.Tokenizer:
-    """The tokenizers.Tokenizer of a model folder. vocab: rows of the model's embedding, which must have one
-    for every token."""
+    """The tokenizers.Tokenizer of a model folder. vocab: rows of the model's embedding; no token may
+    have an id beyond them."""
     path = Path(folder) / "tokenizer.json"
     if not path.exists() and path.with_name("tokenizer.model").exists():
         raise FileNotFoundError(
@@ -295,14 +304,17 @@ def read_tokenizer(folder, vocab=None) -> tokenizers.Tokenizer:
             "pip install transformers sentencepiece protobuf\n"
             f'python -c "{FROM_SENTENCEPIECE.format(folder)}"'
         )
-    if not path.exists():
-        raise FileNotFoundError(f"{folder}: no tokenizer.json (save one with transformers' fast tokenizer)")
+    text = read_text(path, 4 * LARGEST)
     try:
-        inner = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
+        inner = tokenizers.Tokenizer.from_str(text)
+        around = inner.encode("a", "a").ids + inner.encode("a").ids  # with the tokens that it puts around
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the library raises bare Exceptions, and its panics are not even those
         raise ValueError(f"{path}: not a tokenizer ({error})") from error
-    if vocab and inner.get_vocab_size() > vocab:
-        raise ValueError(f"{path}: {inner.get_vocab_size()} tokens, but the model has room for {vocab}")
+    last = max([*inner.get_vocab().values(), *around])
+    if vocab and last >= vocab:
+        raise ValueError(f"{path}: a token has id {last}, but the model has room for {vocab} tokens")
     return inner
 
 
@@ -313,11 +325,8 @@ def load_tokenizer(folder, format="", vocab=None) -> Tokenizer:
     inner = read_tokenizer(folder, vocab)
     stop_ids = []
     for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
-        eos = optional_json(folder / name).get("eos_token_id")
-        if isinstance(eos, int):
-            stop_ids.append(eos)
-        elif isinstance(eos, list):
-            stop_ids += eos
+        eos = read_settings(folder / name, KINDS, default={}).get("eos_token_id")
+        stop_ids += [eos] if isinstance(eos, int) else eos or []
 
     format = format or recognize_format(folder)
     if not format and (encoder := encoder_format(inner)):

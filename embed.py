@@ -25,7 +25,23 @@ from tqdm import tqdm
 
 from attention import ALWAYS
 from data import read_tokenizer
-from files import optional_json, read_json, write_json
+from files import (
+    FLAG,
+    OBJECT,
+    TEXT,
+    by_key,
+    check_fields,
+    either,
+    list_of,
+    map_of,
+    number,
+    one_of,
+    read_json,
+    read_settings,
+    whole,
+    write_json,
+    write_text,
+)
 from lora import adapters, save_lora
 from model import Transformer, pool, save
 from weights import read_tensors, weight_files, write_tensors
@@ -47,13 +63,23 @@ TOKENIZER = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "
 SETTINGS = (
     "sentence_bert_config.json"  # the Transformer's settings, whatever its family; older names work too
 )
-ONLY = dict(  # the only values supported; others would change the vectors
-    transformer_task="feature-extraction",
-    modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-    module_output_name="token_embeddings",
-    processing_kwargs={},
-    query_expansion={},
+KINDS = by_key(  # what the keys of a folder's files may hold; other values would change the vectors
+    {
+        TEXT: "type path default_prompt_name similarity_fn_name activation_function",
+        FLAG: " ".join(OLD_POOLINGS) + " include_prompt do_lower_case add_eos_token bias",
+        whole(1, ALWAYS): "truncate_dim max_seq_length out_features",
+        number(1, 1e31): "model_max_length",  # 1e30 means no limit
+        map_of(either(TEXT, one_of(None))): "prompts",
+        either(TEXT, list_of(TEXT)): "pooling_mode",
+        one_of("SentenceTransformer"): "model_type",
+        one_of("feature-extraction"): "transformer_task",
+        one_of({"text": {"method": "forward", "method_output_name": "last_hidden_state"}}): "modality_config",
+        one_of("token_embeddings"): "module_output_name",
+        one_of({}): "processing_kwargs query_expansion",
+    }
 )
+VECTOR = one_of("sentence_embedding")
+DENSE_KINDS = by_key({VECTOR: "module_input_name module_output_name", one_of(False): "use_residual"})
 
 
 # ------------------------------------------------------------------------------------------------ embedder
@@ -86,6 +112,11 @@ class Embedder:
     def cut(self, length: int):
         """From now on, cut texts to at most `length` tokens."""
         self.max_length = min(self.max_length, length)
+        frame = self.tokenizer.num_special_tokens_to_add(False)
+        if self.max_length <= frame:
+            raise ValueError(
+                f"{self.folder}: {self.max_length} tokens are too few: {frame} stand around a text"
+            )
         side = (self.tokenizer.truncation or {}).get("direction", "right")
         self.tokenizer.enable_truncation(self.max_length, direction=side)
 
@@ -232,9 +263,8 @@ def embedder_of(folder: Path, model: Transformer, normalise: bool | None = None)
     modules = modules_of(folder)
     home = modules[0][1]  # the Transformer's folder
     notes = folder / "config_sentence_transformers.json"
-    config = optional_json(notes)
-    require(notes, config, dict(model_type="SentenceTransformer"))
-    prompts = {key: text or "" for key, text in config.get("prompts", {}).items()}
+    config = read_settings(notes, KINDS, default={})
+    prompts = {key: text or "" for key, text in (config.get("prompts") or {}).items()}
     default = config.get("default_prompt_name")
     if default and default not in prompts:
         raise ValueError(f"{notes}: default_prompt_name {default!r} is not one of its prompts")
@@ -253,32 +283,31 @@ def embedder_of(folder: Path, model: Transformer, normalise: bool | None = None)
         print(f"{folder}: no modules.json says how to pool the tokens; taking {pooling['pooling']}")
 
     path = next(iter(sorted(home.glob("sentence_*_config.json"))), home / SETTINGS)
-    settings = optional_json(path)
-    require(path, settings, ONLY)
-    lower = bool(settings.get("do_lower_case"))
+    settings = read_settings(path, KINDS, default={})
+    settings = read_settings(home / "tokenizer_config.json", KINDS, default={}) | settings
     return Embedder(
         model,
-        tokenizer_of(home, model.config.vocab, lower),
+        tokenizer_of(home, model.config.vocab, settings),
         home,
-        max_length_of(home, settings, model.config),
+        max_length_of(settings, model.config),
         **pooling,
         dense=dense.to(model.device),
         normalise=modules[-1][0] == "Normalize" if normalise is None else normalise,
         truncate_dim=config.get("truncate_dim"),
-        lower=lower,
+        lower=bool(settings.get("do_lower_case")),
         prompts=prompts,
         default_prompt_name=default,
         similarity=config.get("similarity_fn_name"),
     )
 
 
-def max_length_of(home, settings, config):
+def max_length_of(settings, config):
     """The longest text in tokens: from the settings, otherwise from tokenizer and model. The model's learned
     positions limit it in any case."""
     room = config.places - config.place_offset if config.places else ALWAYS
-    of_tokenizer = optional_json(home / "tokenizer_config.json").get("model_max_length", ALWAYS)
-    of_model = config.hf.get("max_position_embeddings", ALWAYS)
-    return min(settings.get("max_seq_length") or min(of_tokenizer, of_model), room, ALWAYS)
+    of_tokenizer = settings.get("model_max_length") or ALWAYS
+    of_model = config.hf.get("max_position_embeddings") or ALWAYS
+    return int(min(settings.get("max_seq_length") or min(of_tokenizer, of_model), room, ALWAYS))
 
 
 def modules_of(folder: Path) -> list[tuple[str, Path]]:
@@ -287,7 +316,8 @@ def modules_of(folder: Path) -> list[tuple[str, Path]]:
     if not path.exists():
         return [("Transformer", folder)]
     modules = []
-    for module in read_json(path):
+    for module in read_json(path, list_of(OBJECT)):
+        check_fields(path, module, KINDS, ["type", "path"])
         package, _, kind = module["type"].rpartition(".")
         if not re.fullmatch(r"(\w[\w.-]*)?", module["path"]):
             raise ValueError(f"{path}: path {module['path']!r} is not the name of a folder beside it")
@@ -299,55 +329,46 @@ def modules_of(folder: Path) -> list[tuple[str, Path]]:
     return modules
 
 
-def require(path, config, values):
-    """Raise ValueError if a setting is present and is not the value that this file implements."""
-    for key, value in values.items():
-        if config.get(key) not in (None, value):
-            raise ValueError(f"{path}: {key} {config[key]!r} is not supported; supported is {value!r}")
-
-
 def read_pooling(path):
     """The Embedder fields that a Pooling's config.json sets, old or new."""
-    config = read_json(path)
+    config = read_settings(path, KINDS)
     modes = config.get("pooling_mode") or [new for old, new in OLD_POOLINGS.items() if config.get(old)]
     modes = [modes] if isinstance(modes, str) else modes or ["mean"]
     # several poolings would mean several vectors, one behind the other
     if len(modes) > 1 or modes[0] not in POOLINGS:
         supported = " or ".join(POOLINGS)
         raise ValueError(f"{path}: pooling {' + '.join(modes)} is not supported; supported is {supported}")
-    return {"pooling": POOLINGS[modes[0]], "include_prompt": config.get("include_prompt", True)}
+    return {"pooling": POOLINGS[modes[0]], "include_prompt": config.get("include_prompt") is not False}
 
 
 def load_dense(folder, width):
     """A dense layer for vectors of this width, in float32."""
     path = folder / "config.json"
-    config = read_json(path)
-    vector = "sentence_embedding"
-    supported = dict(module_input_name=vector, module_output_name=vector, use_residual=False)
-    require(path, config, supported | {"in_features": width})
-    package, _, name = config.get("activation_function", "torch.nn.Tanh").rpartition(".")
+    config = read_settings(path, KINDS | DENSE_KINDS | {"in_features": one_of(width)}, ["out_features"])
+    package, _, name = (config.get("activation_function") or "torch.nn.Tanh").rpartition(".")
     if not package.startswith("torch.nn") or name not in ACTIVATIONS:
         raise ValueError(f"{path}: activation {package}.{name} is not one of {', '.join(ACTIVATIONS)}")
-    linear = nn.Linear(width, config["out_features"], bias=config.get("bias", True))
-    # the names are those of the file's tensors; `name` is in ACTIVATIONS, so getattr reaches nothing else
-    layer = nn.Sequential(OrderedDict(linear=linear, activation=getattr(nn, name)()))
+    state = read_tensors(weight_files(folder)[0])
     try:
-        layer.load_state_dict(read_tensors(weight_files(folder)[0]))
+        with torch.device("meta"):  # takes no memory, whatever its size
+            linear = nn.Linear(width, config["out_features"], bias=config.get("bias") is not False)
+        # the names are those of the file's tensors; `name` is in ACTIVATIONS, so getattr reaches nothing else
+        layer = nn.Sequential(OrderedDict(linear=linear, activation=getattr(nn, name)()))
+        layer.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{folder}: the weights do not fit config.json ({error})") from error
-    return layer
+    return layer.float()
 
 
-def tokenizer_of(folder, vocab, lower):
-    """The tokenizer of a model folder, with a step for lower case if asked for."""
+def tokenizer_of(folder, vocab, settings):
+    """The tokenizer of a model folder, with a step for lower case if its settings ask for one."""
     inner = read_tokenizer(folder, vocab)
-    settings = optional_json(folder / "tokenizer_config.json")
-    if settings.get("add_eos_token") and not inner.encode("a").special_tokens_mask[-1]:
+    if settings.get("add_eos_token") and inner.encode("a").special_tokens_mask[-1:] != [1]:
         raise ValueError(
             f"{folder}/tokenizer.json: adds no end token, but tokenizer_config.json asks for one; save it "
             "again with transformers"
         )
-    if lower:
+    if settings.get("do_lower_case"):
         after = [inner.normalizer] if inner.normalizer else []
         inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), *after])
     return inner
@@ -369,7 +390,7 @@ def save_embedder(embedder: Embedder, folder: Path | str | None, base: tuple = (
     folder = Path(folder)
     source = embedder.folder
     if source is None:
-        embedder.tokenizer.save(str(folder / "tokenizer.json"))
+        write_text(folder / "tokenizer.json", embedder.tokenizer.to_str(pretty=True))
         pad = embedder.tokenizer.id_to_token(embedder.model.config.hf["pad_token_id"])
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": pad}
         write_json(folder / "tokenizer_config.json", config)

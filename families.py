@@ -9,6 +9,21 @@ name here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from files import (
+    COUNT,
+    FLAG,
+    OBJECT,
+    TEXT,
+    by_key,
+    check_fields,
+    list_of,
+    number,
+    one_of,
+    read_settings,
+    whole,
+)
 
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh")  # defined in model.py
 
@@ -240,7 +255,7 @@ def gemma3(hf):
     """The config.json of its text half, which says most in text_config."""
     head = {"architectures": ["Gemma3ForCausalLM"]}
     outer = {key: hf[key] for key in ("torch_dtype", "dtype", "eos_token_id", "bos_token_id") if key in hf}
-    return head | outer | hf.get("text_config", {}) | {"model_type": "gemma3_text"}
+    return head | outer | (hf.get("text_config") or {}) | {"model_type": "gemma3_text"}
 
 
 def qwen_slides(hf, i):
@@ -394,63 +409,91 @@ OPTIONAL = {
     "classifier_activation": "dense",
     "classifier_bias": "dense_bias",
 }
-# The only values supported. Others would change the result but no tensor's name or shape, so that loading
-# the weights would not notice.
-UNSUPPORTED = {
-    "use_bidirectional_attention": False,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "partial_rotary_factor": 1.0,
-    "position_embedding_type": "absolute",
-    "no_rope_layers": None,
-    "quantization_config": None,
-}
 ROPE_TYPES = {  # -> the settings that each needs
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor", "max_position_embeddings"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
+# What the keys may hold. The ranges are wide: they only keep the size of a tensor below what torch can count.
+SIZE = whole(1, 1 << 20)
+LENGTH = whole(1, 1 << 31)
+POSITIVE = number(1e-6, 1e12)
+KINDS = by_key(
+    {
+        one_of(*FAMILIES): "model_type",
+        SIZE: "hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim "
+        "type_vocab_size num_labels sliding_window_pattern global_attn_every_n_layers",
+        whole(1, 1 << 13): "num_hidden_layers",
+        whole(-1, 1 << 31): "pad_token_id",
+        LENGTH: "vocab_size max_position_embeddings",
+        COUNT: "sliding_window local_attention max_window_layers",
+        number(0, 1): "layer_norm_eps norm_eps rms_norm_eps",
+        POSITIVE: "attn_logit_softcapping final_logit_softcapping query_pre_attn_scalar rope_theta "
+        "rope_local_base_freq global_rope_theta local_rope_theta",
+        FLAG: "attention_bias bias mlp_bias norm_bias classifier_bias tie_word_embeddings use_sliding_window",
+        one_of(*ACTIVATIONS): "hidden_act hidden_activation classifier_activation",
+        one_of("cls", "mean"): "classifier_pooling",
+        list_of(one_of("full_attention", "sliding_attention")): "layer_types",
+        list_of(TEXT): "architectures",
+        OBJECT: "text_config id2label rope_scaling rope_parameters",
+        # Other values would change the result but no tensor's name or shape, so that loading the weights
+        # would not notice.
+        one_of(False): "use_bidirectional_attention is_decoder add_cross_attention",
+        one_of("absolute"): "position_embedding_type",
+        number(1, 1): "partial_rotary_factor",
+        one_of(None): "no_rope_layers quantization_config",
+    }
+)
+ROPE_KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
+    {
+        one_of(*ROPE_TYPES): "rope_type type",
+        POSITIVE: "rope_theta factor low_freq_factor high_freq_factor",
+        LENGTH: "max_position_embeddings original_max_position_embeddings",
+        number(1, 1): "partial_rotary_factor",
+    }
+)
 
 
 # ------------------------------------------------------------------------------------------------ config.json
+def read_config(folder: Path) -> tuple[Config, str]:
+    """The Config of a model folder, and the name of the family in its file. Raises FileNotFoundError, or
+    ValueError that names what is wrong or not supported."""
+    path = folder / "config.json"
+    hf = read_settings(path, {})
+    return config_from_hf(hf, path), hf["model_type"]
+
+
 def config_from_hf(hf: dict, where="config.json") -> Config:
-    """Translate a config.json to a Config. Raises ValueError that names what is not supported.
+    """Translate a config.json to a Config. Raises ValueError that names what is wrong or not supported.
 
     where: the file's name, for messages."""
-    name = hf.get("model_type")
-    if name not in FAMILIES:
-        raise ValueError(
-            f"{where}: model_type {name!r} is not supported; supported are {', '.join(FAMILIES)}"
-        )
-    family = FAMILIES[name]
+    check_fields(where, hf, KINDS, ["model_type"])
+    family = FAMILIES[hf["model_type"]]
     if family.becomes:
         return config_from_hf(family.becomes(hf), where)
     settings = {key: value for key, value in {**family.defaults, **hf}.items() if value is not None}
-    missing = [key for key in REQUIRED if key not in settings]
-    if missing:
-        raise ValueError(f"{where}: {', '.join(missing)} missing; every {name} config.json states them")
-    for key, supported in UNSUPPORTED.items():
-        if settings.get(key, supported) != supported:
-            raise ValueError(f"{where}: {key} {settings[key]!r} is not supported")
-
-    special = family.config(settings)
+    heads = settings.get("num_attention_heads", 1)
+    settings.setdefault("num_key_value_heads", heads)
+    settings.setdefault("head_dim", settings.get("hidden_size", 1) // heads)
+    check_fields(where, settings, KINDS, REQUIRED)
+    try:
+        special = windows(settings, family, where) | family.config(settings)
+    except KeyError as error:
+        raise ValueError(f"{where}: {error} is null, but this family needs it") from error
     if "rope" not in special:
         theta, local_theta = family.thetas
         special["rope"] = rope_from_hf(settings, "full_attention", theta, where)
         if local_theta:
             settings.setdefault(local_theta, special["rope"]["rope_theta"])
             special["local_rope"] = rope_from_hf(settings, "sliding_attention", local_theta, where)
-    heads = settings["num_attention_heads"]
-    settings.setdefault("num_key_value_heads", heads)
-    settings.setdefault("head_dim", settings["hidden_size"] // heads)
     common = {}
     for theirs, ours in (REQUIRED | OPTIONAL).items():
         if theirs in settings:
             common[ours] = settings[theirs]
     bias = settings.get("attention_bias", False)
     common |= dict(qkv_bias=bias, o_bias=bias, hf=hf)
-    config = Config(**common | windows(settings, family, where) | special)
+    config = Config(**common | special)
 
     architecture = (hf.get("architectures") or [""])[0]
     if architecture.endswith("ForSequenceClassification"):
@@ -459,9 +502,6 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     elif architecture.endswith("Model") or not config.causal:
         config.head = "none"
     config.tied = config.tied and config.head == "lm"
-    for activation in filter(None, (config.activation, config.dense)):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"{where}: activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
     if heads % config.kv_heads:
         raise ValueError(f"{where}: {heads} heads are not a multiple of {config.kv_heads} key/value heads")
     return config
@@ -476,12 +516,12 @@ def windows(settings, family, where):
         return {}
     layers = settings["num_hidden_layers"]
     kinds = settings.get("layer_types")
-    sliding = tuple(family.sliding(settings, i) for i in range(layers))
     if kinds:
-        unknown = set(kinds) - {"full_attention", "sliding_attention"}
-        if unknown or len(kinds) != layers:
-            raise ValueError(f"{where}: layer_types {sorted(unknown) or len(kinds)} are not supported")
         sliding = tuple(kind == "sliding_attention" for kind in kinds)
+    else:
+        sliding = tuple(family.sliding(settings, i) for i in range(layers))
+    if len(sliding) != layers:
+        raise ValueError(f"{where}: layer_types names {len(sliding)} layers, num_hidden_layers is {layers}")
     reach = settings.get("sliding_window", 0) - 1
     if "local_attention" in settings:
         reach = settings["local_attention"] // 2
@@ -493,23 +533,25 @@ def rope_from_hf(settings, kind, theta, where):
 
     The older one has a base (under the key `theta`) and rope_scaling at the top level, for full layers;
     transformers 5 has rope_parameters, which are nested by kind where sliding layers have their own."""
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    if any(isinstance(value, dict) for value in rope.values()):
-        rope = rope.get(kind) or {}
+    key = "rope_parameters" if settings.get("rope_parameters") else "rope_scaling"
+    rope = settings.get(key, {})
+    if rope.keys() & {"full_attention", "sliding_attention"}:
+        key += f".{kind}"
+        rope = rope.get(kind, {})
     elif kind == "sliding_attention":
         rope = {}
+    where = f"{where}: {key}"
+    check_fields(where, rope, ROPE_KINDS)
     given = {"rope_theta": float(settings.get(theta, 10_000.0))}
     given |= {key: value for key, value in rope.items() if value is not None}
     name = given.get("rope_type") or given.get("type") or "default"
-    if name not in ROPE_TYPES:
-        known = ", ".join(ROPE_TYPES)
-        raise ValueError(f"{where}: rope scaling {name!r} is not supported; supported are {known}")
-    if given.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(f"{where}: partial_rotary_factor is not supported")
     given["max_position_embeddings"] = settings.get("max_position_embeddings")
-    for key in ROPE_TYPES[name]:
-        if given.get(key) is None:
-            raise ValueError(f"{where}: rope scaling {name!r} without {key!r}")
+    check_fields(where, given, ROPE_KINDS, ROPE_TYPES[name])
+    if name == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
+        raise ValueError(f"{where}: low_freq_factor must be less than high_freq_factor")
+    width = settings["head_dim"]
+    if width % 2 or (name == "dynamic" and width == 2):  # dynamic scaling divides by width - 2
+        raise ValueError(f"{where}: head_dim {width} cannot be rotated ({name} rotation)")
     return {"rope_type": name} | {key: given[key] for key in ("rope_theta", *ROPE_TYPES[name])}
 
 

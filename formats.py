@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from files import optional_json
+from files import COUNT, TEXT, either, list_of, map_of, read_settings, read_text
 
 CONTROL = r"<[^<>\n]+>|\[(?:/?INST|CLS|SEP)\]"  # how a format spells its control tokens
 
@@ -131,7 +131,7 @@ FORMATS = {
         open={role: f"<|{role}|>\n" for role in ROLES},
         close=dict.fromkeys(ROLES, "<|end|>"),
         after="\n",
-        sign=r"<\|user\|>.*<\|end\|>",
+        sign=r"^(?=.*<\|user\|>).*<\|end\|>",
     ),
     "deepseek-r1": Format(
         bos="<｜begin▁of▁sentence｜>",
@@ -154,7 +154,7 @@ FORMATS = {
         sign="You are Qwen",
     ),
     "qwen2": Format(**CHATML, system="You are a helpful assistant.", sign="You are a helpful assistant"),
-    "internlm2": Format(**CHATML, bos="<s>", sign=r"bos_token.*<\|im_start\|>"),
+    "internlm2": Format(**CHATML, bos="<s>", sign=r"^(?=.*bos_token).*<\|im_start\|>"),
     "chatml": Format(**CHATML, sign=r"<\|im_start\|>"),
 }
 # The plain format as a chat template, for other tools that open a folder saved here.
@@ -176,13 +176,20 @@ def merge_turns(messages: list) -> list:
 
 
 # ------------------------------------------------------------------------------------------------ recognition
+KINDS = {  # what tokenizer_config.json, generation_config.json and config.json may hold
+    "chat_template": either(TEXT, list_of(map_of(TEXT))),
+    "eos_token_id": either(COUNT, list_of(COUNT)),
+}
+
+
 def recognize_format(folder) -> str:
     """The name of the format that a model folder's chat template writes, "" if it is none of FORMATS."""
     file = folder / "chat_template.jinja"
     if file.exists():
-        template = file.read_text(encoding="utf-8")
+        template = read_text(file)
     else:
-        template = str(optional_json(folder / "tokenizer_config.json").get("chat_template", ""))
+        settings = read_settings(folder / "tokenizer_config.json", KINDS, default={})
+        template = str(settings.get("chat_template"))
     for name, form in FORMATS.items():
         if re.search(form.sign, template, re.DOTALL):
             return name
@@ -192,7 +199,7 @@ def recognize_format(folder) -> str:
 def encoder_format(inner) -> Format | None:
     """The Format of an encoder's input, read from what its tokenizer puts around a pair of texts.
 
-    None where the tokenizer does not close a text, as those of decoders do not."""
+    None where the tokenizer does not close a text with a control token, as those of decoders do not."""
     inner.no_padding()
     pair = inner.encode("a", "a")
     marks = ["", "", ""]  # before the first text, between the two, and after the second
@@ -203,7 +210,8 @@ def encoder_format(inner) -> Format | None:
         else:
             place = text + 1
     begin, middle, end = marks
-    if not (end and middle.startswith(end)):  # middle closes the first text, then may open the second
+    # middle closes the first text, then may open the second
+    if not (re.search(CONTROL, end) and middle.startswith(end)):
         return None
     return Format(
         open=dict.fromkeys(ROLES, ""),

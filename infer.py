@@ -11,25 +11,39 @@ import io
 import os
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 import checkpoint
 import lora
 import plots
 import sampler
 import ttt
-from agents import Classifier, Encoder, Journal, Model, Teacher
+from agents import Classifier, Encoder, Model, Teacher
 from cache import Session
 from embed import save_embedder
-from files import new_file, optional_json, replacing, write_json, write_rows, write_text
+from files import (
+    COUNT,
+    FLAG,
+    OBJECT,
+    TEXT,
+    list_of,
+    locked,
+    map_of,
+    new_file,
+    read_json,
+    replacing,
+    write_json,
+    write_rows,
+    write_text,
+)
 from fused import fuse
 from games import task_class
-from games.rows import read_rows
+from games.rows import conversation, read_rows
 from games.task import (
     Collects,
     EvaluatesRecords,
@@ -44,15 +58,17 @@ from games.task import (
     first,
     tests_for,
 )
+from journal import Journal
 from model import save
 from ranks import device_of, dtype_of
 from recipes import VERBS, Infer, agent_flags, cosmetic, nearest, parse, take_from_run
 from reports import dropped_line, table
 from runs import read_values, resolve
-from terminal import UsageError, duration, exit_code, person, printable
+from terminal import UsageError, duration, exit_code, person
 
 CHUNK = 256  # replies between two writes of the journal: a kill loses at most these
 SAMPLING = "temperature", "top_k", "top_p", "min_p"
+OURS = {"row", "made_from", "settings", "replies", "input"}  # fields of a row of replies that we write
 GREEDY_COPIES = "--n needs --temperature: at temperature 0 all {} are the same"
 
 
@@ -68,7 +84,9 @@ class Call:
     @property
     def folder(self) -> str:
         """The name of the model in reports and journals."""
-        return str(self.point.folder) if self.point else self.cfg.model
+        if not self.point:
+            return self.cfg.model
+        return str(self.point.folder.resolve())  # the link runs/latest may move before a call is resumed
 
 
 # ------------------------------------------------------------------------------------------------ opening
@@ -217,6 +235,37 @@ class Opener:
         return agents
 
 
+# ------------------------------------------------------------------------------------------------ outputs
+def files_beside(cfg: Infer, task) -> dict[str, Path]:
+    """{ending: path} of the files that the call writes beside --out."""
+    endings = ()
+    if cfg.verb == "eval" and isinstance(task, EvaluatesRecords):
+        endings = task.files([])
+    elif cfg.verb == "collect" and isinstance(task, Mines):
+        endings = ["_pool.jsonl"]
+    out = Path(cfg.out)
+    return {ending: out.with_name(out.stem + ending) for ending in endings}
+
+
+@contextmanager
+def outputs_locked(cfg: Infer, task):
+    """Keep the files that the call writes for this process, before anything is opened or computed.
+
+    Raises UsageError if the verb needs --out, FileExistsError if a file exists (but replies to a file of
+    prompts are continued), BlockingIOError if another process writes it."""
+    continues = cfg.verb == "sample" and cfg.prompts
+    if not cfg.out and (continues or cfg.verb in ("collect", "submit", "merge", "rows")):
+        raise UsageError(f"{cfg.verb} needs --out FILE")
+    paths = [cfg.out, *files_beside(cfg, task).values()] if cfg.out else []
+    with ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(locked(path))
+            # a call that was killed at its end leaves files beside its journal
+            if not continues and (path == cfg.out or not Path(f"{cfg.out}.part").exists()):
+                new_file(path)
+        yield
+
+
 # ------------------------------------------------------------------------------------------------ verbs
 def play(call: Call):
     """Play with a person, or with lines piped to standard input; without any input, play one scripted game.
@@ -225,16 +274,15 @@ def play(call: Call):
     task = call.task
     if not isinstance(task, Interactive):
         raise UsageError(f"play: --task {cfg.task} cannot be played in the terminal; try eval")
-    out = new_file(cfg.out)
     seat = cfg.seat or task.seats[0]
     if seat not in task.seats:
         raise UsageError(f"--seat {seat}: must be {' or '.join(task.seats)}")
     read, show = person()
     seed = cfg.seed or int.from_bytes(os.urandom(4), "big")
     played = task.interact(call.players, read, show, seat, seed)
-    if out and played:
-        write_rows(out, played)
-        print(f"written: {out}")
+    if cfg.out and played:
+        write_rows(cfg.out, played)
+        print(f"written: {cfg.out}")
 
 
 def evaluate(call: Call):
@@ -242,18 +290,10 @@ def evaluate(call: Call):
     the game may write further files next to it. A game with many replies resumes after a kill."""
     cfg = call.cfg
     task = call.task
-    out = new_file(cfg.out)  # an existing file is an error now, not after the evaluation
+    out = cfg.out
     began = time.time()
-
-    resumable = isinstance(task, EvaluatesRecords)
-    further = {}  # ending -> Path of a further file
-    if out and resumable:
-        further = {ending: Path(out).with_name(Path(out).stem + ending) for ending in task.files([])}
-    for path in further.values():
-        new_file(path)
-
     examples = tests_for(task, cfg.limit, call.players.trained_on)
-    if resumable:
+    if isinstance(task, EvaluatesRecords):
         players = call.players
         if cfg.ttt_steps:  # the report then states that the model learned from the shown pairs
             shown = {f"shown:{example['id']}" for example in examples}
@@ -268,8 +308,9 @@ def evaluate(call: Call):
     if not out:
         return
 
-    files = task.files(records) if further else {}
-    for ending, path in further.items():
+    beside = files_beside(cfg, task)
+    files = task.files(records) if beside else {}
+    for ending, path in beside.items():
         write_json(path, files[ending])
         print(f"written: {path}")
     about = {"format": 1, "task": cfg.task, "seed": cfg.seed, "model": call.folder}
@@ -286,13 +327,9 @@ def collect(call: Call):
     examples unless --limit is given, and the pool of all texts to a second file."""
     cfg = call.cfg
     task = call.task
-    if not cfg.out:
-        raise UsageError("collect needs --out FILE")
-    if not isinstance(task, (Collects, Mines)):
-        raise UsageError(f"collect: --task {cfg.task} makes no training rows from replies")
-    out = new_file(cfg.out)
+    out = cfg.out
     if isinstance(task, Mines):
-        return mine(call, out)
+        return mine(call)
     examples = first(task.examples(task.collect_split), cfg.limit)
     records = attempts(call, examples)
     rows = []
@@ -310,11 +347,11 @@ def collect(call: Call):
         print(f"dropped: {dropped_line(task.dropped)}")
 
 
-def mine(call: Call, out: str):
+def mine(call: Call):
     """Write hard negatives, or the model's ranking of the training examples, and the pool of all texts."""
     cfg = call.cfg
     task = call.task
-    pool = new_file(str(Path(out).with_name(f"{Path(out).stem}_pool.jsonl")))
+    (pool,) = files_beside(cfg, task).values()
     if not read_values(model_name(cfg)):  # a plain model folder, no run
         print(
             "warning: this model was not trained for the game. Its hard negatives can do more harm than\n"
@@ -322,28 +359,19 @@ def mine(call: Call, out: str):
         )
     # hard negatives come from all examples unless --limit is given: its default is that of evaluations
     rows, texts = task.mined(call.players, cfg.limit if "limit" in cfg.origin else 0)
-    for path, content in ((out, rows), (pool, texts)):
+    for path, content in ((cfg.out, rows), (pool, texts)):
         if content:
             write_rows(path, content)
             print(f"written: {path}, {len(content):,} rows")
     print(f"dropped: {dropped_line(task.dropped)}")
 
 
-def fill(journal: Journal, items: list, size: int, unit: str, work):
-    """Add the rows that the journal lacks, for `size` items at a time: work(start, part, bar) yields
-    (place in the part, row).
-
-    Replies depend on seed, part and prompt only, not on what happened before a kill. So an unfinished part
-    is computed again in full, and the rows that the journal already has stay as they are."""
-    with tqdm(total=len(items), initial=len(journal.rows), unit=unit, disable=None) as bar:
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
-            if all(start + place in journal.rows for place in range(len(part))):
-                continue
-            for place, row in work(start, part, bar):
-                if start + place not in journal.rows:
-                    journal.add([{"row": start + place, **row}])
-                    bar.update(1)
+def journal_settings(call: Call, *names) -> dict:
+    """What a journal's rows depend on: the model, and flags. With others it refuses to go on."""
+    settings = {"model": call.folder}
+    for name in ("lora", "revision", "format", "dtype", "seed", *names):
+        settings[name] = getattr(call.cfg, name)
+    return settings
 
 
 def attempts(call: Call, examples: list) -> list:
@@ -353,22 +381,20 @@ def attempts(call: Call, examples: list) -> list:
     task = call.task
     players = call.players
 
-    # with other settings than these the journal refuses to resume
-    names = ("seed", "n", *SAMPLING, "max_new")
+    names = ["n", *SAMPLING, "max_new"]
     if cfg.ttt_steps:
-        names += ("ttt_steps", "ttt_rounds", "ttt_tasks", "ttt_batch")
-    settings = {"model": call.folder}
-    for name in names:
-        settings[name] = getattr(cfg, name)
+        names += ["ttt_steps", "ttt_rounds", "ttt_tasks", "ttt_batch"]
+    settings = journal_settings(call, *names)
     ignored = cosmetic(cfg.options)
     for name, value in vars(cfg.options).items():
         if name not in ignored:
             settings[name] = value
-    journal = Journal(f"{cfg.out}.part" if cfg.out else "", settings)
+    journal = Journal(f"{cfg.out}.part" if cfg.out else "", settings, {"record": OBJECT})
 
     def work(start, part, bar):
-        if hasattr(players.player, "start_part"):  # an endpoint counts equal requests within a part
-            players.player.start_part(start)
+        for agent in (players.player, *players.named.values()):
+            if hasattr(agent, "start_part"):  # an endpoint counts equal requests within a part
+                agent.start_part(start)
         if cfg.ttt_steps:
             records = ttt.attempt(cfg, task, players, part)
         else:
@@ -376,11 +402,11 @@ def attempts(call: Call, examples: list) -> list:
         for place, record in records:
             yield place, {"record": record}
             for line in task.lines(record) if cfg.verbose else ():
-                bar.write(printable(line))
+                bar.write(line)
 
     # a part is a group of tasks that are learned from together, or as many as make CHUNK replies
     size = cfg.ttt_tasks if cfg.ttt_steps else max(1, CHUNK // cfg.n)
-    fill(journal, examples, size, "task", work)
+    journal.fill(examples, size, "task", work)
     return [journal.rows[i]["record"] for i in range(len(examples))]
 
 
@@ -390,22 +416,15 @@ def sample_rows(call: Call):
     cfg = call.cfg
     model = call.point.model
     tokenizer = call.point.tokenizer
-    if not cfg.out:
-        raise UsageError("sample --prompts needs --out FILE")
     if cfg.n > 1 and not cfg.temperature:
         raise UsageError(GREEDY_COPIES.format("replies"))
     sampling = {name: getattr(cfg, name) for name in SAMPLING}
-    settings = {"model": call.folder, "n": cfg.n, "seed": cfg.seed, **sampling, "max_new": cfg.max_new}
-    journal = Journal(cfg.out, settings)
+    journal = Journal(cfg.out, journal_settings(call, "n", *SAMPLING, "max_new"))
     rows = []  # (row, ids of its prompt)
     for where, row in read_rows(cfg.prompts):
-        if not (isinstance(row.get("prompt"), str) or isinstance(row.get("messages"), list)):
-            raise ValueError(f'{where}: a row needs "prompt", a text, or "messages", a list')
-        messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
-        rows.append((row, tokenizer.prompt(messages)))
+        rows.append((row, tokenizer.prompt(conversation(where, row))))
     to_do = sum(i not in journal.rows for i in range(len(rows)))
     print(f"{len(journal.rows):,} rows done before, {to_do:,} to do")
-    session = Session(model)
     began = time.time()
     tokens = 0
 
@@ -416,7 +435,8 @@ def sample_rows(call: Call):
         for i, (_, ids) in enumerate(part):
             prompts += [ids] * cfg.n
             seeds += [[cfg.seed, start + i, j] for j in range(cfg.n)]
-        options = dict(seeds=seeds, session=session, **sampling)
+        # each part has a session of its own, or its log-probabilities would depend on the part before it
+        options = dict(seeds=seeds, session=Session(model), **sampling)
         replies = iter(sampler.generate(model, prompts, cfg.max_new, tokenizer.stop_ids, **options))
         for i, (row, _) in enumerate(part):
             shown = []
@@ -424,10 +444,12 @@ def sample_rows(call: Call):
                 tokens += len(reply.ids)
                 text = tokenizer.decode(reply.ids)
                 shown.append({"text": text, "logp": reply.logp, "finished": reply.finished})
-            yield i, {**row, "replies": shown}
+            collisions = {name: row[name] for name in row if name in OURS}
+            kept = {"input": collisions} if collisions else {}
+            yield i, row | {"replies": shown} | kept
         bar.set_postfix_str(f"{tokens / (time.time() - began):,.0f} tok/s")
 
-    fill(journal, rows, max(1, CHUNK // cfg.n), "row", work)
+    journal.fill(rows, max(1, CHUNK // cfg.n), "row", work)
     spent = time.time() - began
     print(f"written: {cfg.out}; {tokens:,} tokens in {duration(spent)}, {tokens / spent:,.0f} tok/s")
 
@@ -441,7 +463,7 @@ def sample(call: Call):
         raise UsageError("sample needs --prompt TEXT or --prompts FILE")
     conversation = [{"role": "user", "content": cfg.prompt}]
     for reply in call.players.player.reply([conversation], cfg.n)[0]:
-        print(printable(reply.text))
+        print(reply.text)
 
 
 def merge(call: Call):
@@ -450,8 +472,6 @@ def merge(call: Call):
     The file merged.json in it lists the adapters, so that none is added twice."""
     cfg = call.cfg
     point = call.point
-    if not cfg.out:
-        raise UsageError("merge needs --out FOLDER")
     name = resolve(cfg.lora or model_name(cfg))
     if not (name / "adapter_config.json").exists():
         raise ValueError(
@@ -460,11 +480,11 @@ def merge(call: Call):
     adapter = hashlib.sha256((name / "adapter_model.safetensors").read_bytes()).hexdigest()
     # an adapter in a run or folder of its own names its base
     base = resolve(model_name(cfg), cfg.revision or None) if cfg.lora else resolve(*lora.read_base(name))
-    before = optional_json(base / "merged.json") or []
-    if adapter in [entry["sha256"] for entry in before]:
+    before = read_json(base / "merged.json", list_of(OBJECT), default=[])
+    if adapter in [entry.get("sha256") for entry in before]:
         raise ValueError(f"{base}: the adapter {name} is already merged into it (see its merged.json)")
     # whole or not at all: an interrupted merge leaves no folder behind
-    with replacing(new_file(cfg.out)) as partial:
+    with replacing(cfg.out) as partial:
         if point.embedder:
             save_embedder(point.embedder, partial)
         else:
@@ -479,10 +499,8 @@ def rows(call: Call):
     """Write the training examples, as the game reads them from --data, to the new file --out."""
     cfg = call.cfg
     task = call.task
-    if not cfg.out:
-        raise UsageError("rows needs --out FILE")
     examples = task.examples("train")
-    write_rows(new_file(cfg.out), examples)
+    write_rows(cfg.out, examples)
     print(f"written: {cfg.out}, {len(examples):,} rows")
     print(f"dropped: {dropped_line(task.dropped)}")
 
@@ -492,16 +510,13 @@ def submit(call: Call):
     rows of --data; or the model packed as a program that plays. The game checks it against its data."""
     cfg = call.cfg
     task = call.task
-    if not cfg.out:
-        raise UsageError("submit needs --out FILE")
     if cfg.predictions:
         if not isinstance(task, SubmitsPredictions):
             raise UsageError("--predictions: this game needs a model instead, --run or --model")
-        write_json(new_file(cfg.out), task.submit(cfg.predictions))
+        write_json(cfg.out, task.submit(cfg.predictions))
     elif isinstance(task, SubmitsProgram):
         package(call)
     elif isinstance(task, SubmitsRows):
-        out = new_file(cfg.out)  # before the model works
         answers = task.submission(call.players)
         if not answers:
             raise ValueError("there are no test rows to make a submission for")
@@ -509,7 +524,7 @@ def submit(call: Call):
         writer = csv.DictWriter(text, answers[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(answers)
-        write_text(out, text.getvalue())
+        write_text(cfg.out, text.getvalue())
     else:
         raise UsageError("submit needs --predictions FILE, written by eval")
     print(f"written: {cfg.out}")
@@ -527,7 +542,7 @@ def package(call: Call):
             "--out FOLDER, and submit --model FOLDER"
         )
     settings = {"max_new": agent.max_new, "seed": agent.seed, **agent.sampling}
-    call.task.package(new_file(cfg.out), call.point.folder, cfg.format, settings)
+    call.task.package(cfg.out, call.point.folder, cfg.format, settings)
 
 
 RUN = dict(zip(VERBS, (play, evaluate, sample, collect, submit, merge, rows)))
@@ -560,7 +575,8 @@ def replacement(cfg: Infer, opener: Opener, flag: str, marks: dict) -> Players |
         return Players(named={**opener.named(), flag: rivals})
     settings = dict(temperature=cfg.temperature)
     if value.startswith("http"):  # replies cost money: keep them through a kill
-        settings["journal"] = Journal(f"{cfg.out}.replies.part", {})
+        fields = {"text": TEXT, "finished": FLAG, "usage": map_of(COUNT)}
+        settings["journal"] = Journal(f"{cfg.out}.replies.part", {}, fields)
     marks = {**marks, "settings": settings}
     if "max_new" in cfg.origin:
         marks["max_new"] = cfg.max_new
@@ -603,7 +619,10 @@ def run_call(argv: list[str]):
     task = task_class(cfg.task)(cfg.options, cfg.seed)
     if cfg.ttt_steps and not isinstance(task, LearnsAtTestTime):
         raise UsageError(f"--ttt-steps: --task {cfg.task} has nothing to learn from at test time")
-    RUN[cfg.verb](open_call(cfg, task, instead))
+    if cfg.verb == "collect" and not isinstance(task, (Collects, Mines)):
+        raise UsageError(f"collect: --task {cfg.task} makes no training rows from replies")
+    with outputs_locked(cfg, task):
+        RUN[cfg.verb](open_call(cfg, task, instead))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,8 +14,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from families import config_from_hf, group_by_file_name
-from files import read_json, write_json
+from families import POSITIVE, SIZE, group_by_file_name, read_config
+from files import FLAG, TEXT, by_key, either, list_of, map_of, number, one_of, read_settings, write_json
 from model import Transformer
 from ranks import whole
 from terminal import UsageError
@@ -24,6 +24,22 @@ from weights import cut_rows, read_tensors, write_tensors
 TASKS = {"lm": "CAUSAL_LM", "none": "FEATURE_EXTRACTION", "classes": "SEQ_CLS"}  # head -> PEFT's task_type
 # last names of the Linears of a block
 TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+KINDS = by_key(  # what the keys of adapter_config.json may hold
+    {
+        one_of("LORA"): "peft_type",
+        TEXT: "task_type base_model_name_or_path revision",
+        SIZE: "r",
+        map_of(SIZE): "rank_pattern",
+        POSITIVE: "lora_alpha",
+        map_of(POSITIVE): "alpha_pattern",
+        number(0, 1): "lora_dropout",
+        FLAG: "use_rslora use_dora",
+        either(TEXT, list_of(TEXT)): "target_modules",
+        list_of(TEXT): "modules_to_save",
+        one_of("none"): "bias",
+        one_of([]): "layers_to_transform exclude_modules target_parameters",
+    }
+)
 
 
 class LoRALinear(nn.Module):
@@ -274,23 +290,29 @@ def load_lora(model: Transformer, folder: Path | str) -> Transformer:
     """Put a PEFT LoRA adapter on a model. Loading is strict: every tensor must fit, none may be missing.
     Returns the model."""
     folder = Path(folder)
-    where = folder / "adapter_config.json"
     path = folder / "adapter_model.safetensors"
-    config = read_json(where)
-    unsupported = ("layers_to_transform", "exclude_modules", "target_parameters")
-    unsupported = [key for key in unsupported if config.get(key)]
-    if config.get("peft_type") != "LORA" or unsupported or config.get("bias", "none") != "none":
-        raise ValueError(f"{where}: only LoRA is supported, and without {', '.join(unsupported) or 'biases'}")
-
+    where = folder / "adapter_config.json"
+    config = read_adapter_config(folder)
+    tensors = adapter_tensors(path)
+    ranks = {tensor.shape[:1] for key, tensor in tensors.items() if ".lora_A." in key}
     model.requires_grad_(False)
     modules = peft_modules(model)
-    settings = [config.get(key, False) for key in ("lora_dropout", "use_rslora", "use_dora")]
-    for theirs in select(config["target_modules"], modules):
-        rank = match_pattern(config.get("rank_pattern"), theirs, config["r"])
-        alpha = match_pattern(config.get("alpha_pattern"), theirs, config["lora_alpha"])
-        for name in modules[theirs]:
-            adapt(model, name, rank, alpha, *settings)
+    settings = [config.get(key) or 0 for key in ("lora_dropout", "use_rslora", "use_dora")]
+    try:
+        for theirs in select(config["target_modules"], modules):
+            rank = match_pattern(config.get("rank_pattern"), theirs, config["r"])
+            alpha = match_pattern(config.get("alpha_pattern"), theirs, config["lora_alpha"])
+            if (rank,) not in ranks:  # before that much memory is taken
+                raise ValueError(f"{where}: r is {rank} for {theirs}, but no tensor has that rank")
+            for name in modules[theirs]:
+                adapt(model, name, rank, alpha, *settings)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"{where}: target_modules, rank_pattern or alpha_pattern: no regular expression ({error})"
+        ) from error
 
+    if not adapters(model):
+        raise ValueError(f"{where}: target_modules selects no layer of this model")
     parameters = dict(model.named_parameters())
     wanted = group_by_file_name(parameters, lambda name: peft_name(name, model.config))
     # Missing at first is every tensor of an update and of a module that the config says was saved.
@@ -299,7 +321,7 @@ def load_lora(model: Transformer, folder: Path | str) -> Transformer:
     for key in wanted:
         if any(part in f".{key}" for part in promised):
             missing.add(key)
-    for key, tensor in adapter_tensors(path).items():
+    for key, tensor in tensors.items():
         if key not in wanted:  # a bare model's names lack the prefix
             key = model.config.family.prefix + key
         if key not in wanted:
@@ -352,19 +374,26 @@ def head_of_adapter(adapter: Path, base: Path) -> str | int:
     """The head that an adapter was trained for, as an argument of model.load for its base model.
 
     If that load has to make a classifier up, its size included, load_lora overwrites it or refuses it."""
-    task = read_json(adapter / "adapter_config.json").get("task_type")
+    task = read_adapter_config(adapter).get("task_type")
     if task != TASKS["classes"]:
         return "none" if task == TASKS["none"] else "own"
-    config = config_from_hf(read_json(base / "config.json"), base / "config.json")
+    config, _ = read_config(base)
     for key, tensor in adapter_tensors(adapter / "adapter_model.safetensors").items():
-        if config.family.our_name(key).startswith("classifier.out."):
+        if config.family.our_name(key).startswith("classifier.out.") and tensor.dim():
             return len(tensor)  # one row or one bias per class
     return config.labels or 1
 
 
+def read_adapter_config(folder: Path | str) -> dict:
+    """The adapter_config.json of a folder."""
+    return read_settings(
+        Path(folder) / "adapter_config.json", KINDS, ["peft_type", "r", "lora_alpha", "target_modules"]
+    )
+
+
 def read_base(folder: Path | str) -> tuple[str, str | None]:
     """(name, revision) of the base model that an adapter names."""
-    config = read_json(Path(folder) / "adapter_config.json")
+    config = read_adapter_config(folder)
     if not config.get("base_model_name_or_path"):
         raise ValueError(
             f"{folder}: adapter_config.json names no base model; give it with --model and --lora"

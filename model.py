@@ -10,22 +10,22 @@ E head width, V vocabulary, N examples, G group.
 import re
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attention import ALWAYS, by_text, dense, rotary, rotate, ways
-from families import FAMILIES, Config, config_from_hf, describe, group_by_file_name, rename, with_head
-from files import read_json, remove, replacing, write_json
+from families import FAMILIES, Config, describe, group_by_file_name, read_config, rename, with_head
+from files import remove, replacing, write_json
 from ranks import whole
 from terminal import UsageError, exit_code
-from weights import INDEX, cut_rows, weight_files, write_tensors
+from weights import INDEX, cut_rows, open_tensors, weight_files, write_tensors
 
 BUFFERS = r"(^|\.)(rotary_emb\.inv_freq|position_ids)$"  # stored by old checkpoints, computed here
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
@@ -442,32 +442,34 @@ def load(
 
     Raises FileNotFoundError or ValueError that names the file and the first tensor at fault."""
     folder = Path(folder)
-    where = folder / "config.json"
-    if not where.exists():
-        raise FileNotFoundError(f"{folder}: no config.json, so this is not a model folder")
-    hf = read_json(where)
-    config = config_from_hf(hf, where)
+    config, name = read_config(folder)
     if head not in ("own", config.labels or config.head):
         config = with_head(config, head)
+    family = FAMILIES[name]
+    tensors = tensors_of(folder, family, device)
+    layers = {part.split(".")[1] for part in map(family.our_name, tensors) if part.startswith("layers.")}
+    if config.layers > len(layers):  # thousands would take minutes to build
+        raise ValueError(
+            f"{folder}: num_hidden_layers is {config.layers}, but the files hold {len(layers)} layers"
+        )
     with torch.device("meta"):  # shapes only: the weights come from the file, without a copy
         model = Transformer(config)
 
-    family = FAMILIES[hf["model_type"]]
     wanted = model.state_dict()
     names_in_file = group_by_file_name(wanted, family.file_name)
     dropped_heads = {"head", "classifier"} - {key.split(".")[0] for key in wanted}
     groups = config.kv_heads if family.interleaved else 1
     state = {}
     unknown = []
-    for path, theirs, tensor in tensors_of(folder, family, device):
+    for theirs, (path, file, key) in tensors.items():
         names = names_in_file.get(theirs)
         if not names:
             if family.our_name(theirs).split(".")[0] not in dropped_heads:
                 unknown.append(f"{theirs} ({path.name})")
             continue
-        tensor = tensor.to(dtype or tensor.dtype)
-        parts = cut_rows(path, theirs, tensor, [wanted[name] for name in names], groups)
-        state |= dict(zip(names, parts))
+        parts = cut_rows(path, theirs, file.get_tensor(key), [wanted[name] for name in names], groups)
+        for name, part in zip(names, parts):
+            state[name] = part.to(dtype or part.dtype)
 
     embedding = state.get("embed.weight")
     if config.tied and embedding is not None:
@@ -475,15 +477,15 @@ def load(
             raise ValueError(
                 f"{folder}: config.json ties head and embedding, but the file holds two different ones"
             )
-    fresh = [key for key in wanted if key.startswith("classifier.") and key not in state]
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
-        for key in fresh:
-            state[key] = fresh_weight(key, wanted[key].shape, generator).to(embedding)
-    missing = [family.file_name(key) for key in wanted if key not in state]
+    absent = [key for key in wanted if key not in state]
+    fresh = [key for key in absent if key.startswith("classifier.") and seed is not None]
+    missing = [family.file_name(key) for key in absent if key not in fresh]
     for problem, keys in (("is missing", missing), ("is not part of this model", unknown)):
         if keys:
             raise ValueError(f"{folder}: {keys[0]} {problem} (and {len(keys) - 1} more tensors like it)")
+    generator = torch.Generator().manual_seed(seed or 0)
+    for key in fresh:
+        state[key] = fresh_weight(key, wanted[key].shape, generator).to(embedding)
 
     model.load_state_dict(state, assign=True)
     if config.tied:  # assigning has cut the tie
@@ -493,25 +495,16 @@ def load(
 
 
 def tensors_of(folder, family, device):
-    """Yield (file, name, tensor) for each tensor of a checkpoint, one at a time. Ignored tensors are left
-    out; names from a bare model's file get the prefix that they lack."""
-    files = weight_files(folder)
-    bare = True
-    try:
-        for path in files:  # all of them: the first may hold nothing but a head
-            with safe_open(path, framework="pt") as file:
-                names = [rename(key, family.aliases) for key in file.keys()]
-                bare &= not any(name.startswith(family.prefix) for name in names)
-        for path in files:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                for key in file.keys():
-                    name = family.prefix * bare + rename(key, family.aliases)
-                    if not re.search(f"{BUFFERS}|{family.ignored}", name):
-                        yield path, name, file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path}: truncated, damaged or missing ({error}); download or copy it again"
-        ) from error
+    """Name -> (path, open file, key in it) of each tensor of a checkpoint, without ignored ones. Names from a
+    bare model's file get the prefix that they lack."""
+    found = {}
+    for path in weight_files(folder):
+        file = open_tensors(path, device)
+        for key in file.keys():
+            found[rename(key, family.aliases)] = path, file, key
+    prefix = "" if any(name.startswith(family.prefix) for name in found) else family.prefix
+    ignored = f"{BUFFERS}|{family.ignored}"
+    return {prefix + key: place for key, place in found.items() if not re.search(ignored, prefix + key)}
 
 
 def fresh_weight(key, shape, generator):
@@ -577,12 +570,13 @@ def main(argv: list[str]) -> int:
     def show():
         if len(argv) != 1 or argv[0].startswith("-"):
             raise UsageError("usage: python model.py FOLDER|RUN|HUB-NAME")
-        path = resolve(argv[0]) / "config.json"
-        hf = read_json(path)
-        config = config_from_hf(hf, path)
+        config, name = read_config(resolve(argv[0]))
+        built = min(config.layers, 2)  # all layers but the first are alike, so the second stands for the rest
         with torch.device("meta"):
-            parameters = sum(weight.numel() for weight in Transformer(config).parameters())
-        for line in describe(config, hf["model_type"], parameters):
+            model = Transformer(replace(config, layers=built))
+        count = lambda part: sum(weight.numel() for weight in part.parameters())
+        parameters = count(model) + (config.layers - built) * count(model.layers[-1])
+        for line in describe(config, name, parameters):
             print(line)
 
     return exit_code("model.py", show)

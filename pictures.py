@@ -4,6 +4,8 @@ plots.py draws runs; each game draws its own pictures in its plots.py."""
 
 from pathlib import Path
 
+from files import regular
+
 
 def pyplot():
     """matplotlib.pyplot, set up to draw into files. ValueError with the pip command where it is missing."""
@@ -32,7 +34,7 @@ def draw_rows(axis, tables: list[dict], sizes=(), looks=(), fontsize: float = 7)
             if interval:
                 axis.plot(interval, [y, y], color=colour, linewidth=1.2)
             inside = "white" if hollow else colour
-            axis.plot(value, y, "o", color=colour, markersize=5, markerfacecolor=inside)
+            axis.plot(float(value), y, "o", color=colour, markersize=5, markerfacecolor=inside)
     names = [label[:40] + (f" ({sizes[label]:,})" if label in sizes else "") for label in labels]
     axis.set_yticks(range(0, -len(names), -1), names, fontsize=fontsize)
     axis.set_ylim(-len(names) + 0.3, 0.7)
@@ -46,6 +48,8 @@ def further_file(out: Path, name: str) -> Path:
 
 def finish(figure, out: Path, dpi: int = 120) -> Path:
     """Write a figure to a file, free its memory, and return the file's name."""
+    if out.exists():
+        regular(out)
     figure.tight_layout()
     figure.savefig(out, dpi=dpi)
     pyplot().close(figure)

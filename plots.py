@@ -3,8 +3,8 @@
 Runs, a colour for each: loss (with the validation loss), learning rate, gradient norm, tokens per second,
 the metrics before and after training, the main one over training if it was evaluated on the way, and what
 else the steps report (reward, kl ...). A file that infer.py eval wrote: the pictures of its game
-(games/*/plots.py). Files of battles (battles.csv): who wins and why. Recorded games of 20 Questions
-(games.jsonl): how the belief moved. Needs matplotlib: pip install matplotlib."""
+(games/*/plots.py). Files of battles (battles.csv): who wins and why. Needs matplotlib:
+pip install matplotlib."""
 
 import argparse
 import math
@@ -15,11 +15,12 @@ from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
-from files import optional_json, read_json
+from files import COUNT, NUMBER, check_fields, map_of, one_of
 from games import GAMES, task_class
 from games.rows import read_rows
+from games.task import read_report
 from pictures import draw_rows, finish, pyplot
-from terminal import check_choice, exit_code
+from terminal import UsageError, check_choice, exit_code
 
 SMOOTHING = 0.02  # share of a run's steps over which its noisy lines are averaged
 MAX_PANELS = 12  # --only may ask for more
@@ -44,11 +45,14 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """Read metrics.jsonl and the evaluations before and after training."""
-    rows = [row for _, row in read_rows(folder / "metrics.jsonl")]
+    rows = []
+    for where, row in read_rows(folder / "metrics.jsonl"):
+        kinds = {**dict.fromkeys(row, NUMBER), "step": COUNT, "eval": map_of(NUMBER)}
+        rows.append(check_fields(where, row, kinds, ["step"]))
     steps = [row for row in rows if "loss" in row]
     evaluations = [{"step": row["step"], **row["eval"]} for row in rows if "eval" in row]
-    before = optional_json(folder / "before.json") or {}
-    after = optional_json(folder / "eval.json") or {}
+    before = read_report(folder / "before.json")
+    after = read_report(folder / "eval.json")
     if before:
         evaluations.insert(0, {"step": 0, **before["metrics"]})
     if after:
@@ -124,7 +128,7 @@ def draw(folders: list[Path], out: str, only: list[str]) -> list[Path]:
     axes.flat[0].legend(fontsize=8)  # colours mean the same in all panels
     note = f"thin: every step; thick: mean over the last {100 * SMOOTHING:g} % of the steps"
     figure.supxlabel(note, fontsize=8)
-    return [finish(figure, out)]
+    return [finish(figure, Path(out))]
 
 
 def draw_panel(axis, runs, name):
@@ -228,26 +232,15 @@ def plots_of(task: str):
     return import_module(name)
 
 
-def draw_recorded(paths: list[Path], out: Path) -> list[Path]:
-    """Draw recorded games of 20 Questions, or battles; return the files written."""
-    if paths[0].suffix == ".jsonl":
-        rows = [row for _, row in read_rows(paths[0])]
-        if rows and all(isinstance(row.get("rounds"), list) and "keyword" in row for row in rows):
-            return [plots_of("20q").draw_beliefs(rows, out)]
-    return plots_of("arena").draw_battles(paths, out)
-
-
 def draw_files(paths: list[Path], out: str | None) -> list[Path]:
-    """Draw reports of one game, or rows, and return the files written."""
+    """Draw reports of one game, or battles, and return the files written."""
     out = Path(out or paths[0].with_suffix(".png"))
     reports = {}
     for path in paths:
         if path.suffix != ".json":
-            return draw_recorded(paths, out)
-        report = read_json(path)
-        drawable = isinstance(report, dict) and report.get("task") in GAMES and report.get("records")
-        if not drawable:
-            raise ValueError(f"{path}: not a run, nor an evaluation that infer.py eval --out wrote")
+            return plots_of("arena").draw_battles(paths, out)
+        report = read_report(path, "task", "records")
+        check_fields(path, report, {"task": one_of(*GAMES)})
         if any(other["task"] != report["task"] for other in reports.values()):
             raise ValueError(f"{path}: cannot be in one picture with {paths[0]}, another game")
         name = str(path) if path.stem in reports else path.stem  # two folders may hold an eval.json each
@@ -264,11 +257,21 @@ def run_call(argv: list[str] | None):
     parser.add_argument("--only", default="", help="panels of runs, separated by commas")
     cfg = parser.parse_args(argv)
     paths = [Path(name) for name in cfg.runs]
-    if paths[0].is_file():
-        written = draw_files(paths, cfg.out)
-    else:
-        only = [*filter(None, cfg.only.split(","))]
-        written = draw(paths, cfg.out or "runs.png", only)
+    try:
+        if paths[0].is_file():
+            written = draw_files(paths, cfg.out)
+        else:
+            only = [*filter(None, cfg.only.split(","))]
+            written = draw(paths, cfg.out or "runs.png", only)
+    except UsageError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if any(name in str(error) for name in cfg.runs):
+            raise
+        # Drawing fails on a value of a wrong kind, and knows no file.
+        raise ValueError(
+            f"{', '.join(cfg.runs)}: not as train.py or infer.py write it ({error!r})"
+        ) from error
     for path in written:
         print(f"written: {path}")
 

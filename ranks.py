@@ -71,6 +71,11 @@ def join(device: torch.device) -> tuple[int, int]:
     return dist.get_rank(), world
 
 
+def is_first() -> bool:
+    """Whether this is the first rank; before `join`, too."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def leave(code):
     """End the process with an exit code.
 

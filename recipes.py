@@ -9,11 +9,13 @@ import argparse
 import dataclasses
 import difflib
 import inspect
+import math
 import re
 import sys
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from files import COUNT, FLAG, TEXT, check_fields, either, list_of, number, whole
 from games import GAMES, recipes_of, task_class
 from games.task import flag
 from terminal import UsageError, check_choice
@@ -273,8 +275,6 @@ def parse(kind: type, argv: list | None = None):
         merged = {**recipes_of(task).get(recipe, {}), "recipe": recipe, **merged}
     settings = restore(kind, merged)
     settings.origin = {name: "flag" if name in given else f"recipe {recipe}" for name in merged}
-    check(settings)
-    check(settings.options)
     return settings
 
 
@@ -301,15 +301,34 @@ def check(settings):
 
 def restore(kind: type, saved: dict):
     """Settings from a flat dict, as `values` returns it. Flags that no longer exist are ignored."""
-
-    def fill(part):
-        names = {field.name for field in dataclasses.fields(part)}
-        return part(**{name: value for name, value in saved.items() if name in names})
-
-    settings = fill(kind)
-    settings.options = fill(task_class(saved["task"]).Options)
+    settings = kind(**saved_values(kind, saved))
+    options = task_class(saved["task"]).Options
+    settings.options = options(**saved_values(options, saved))
     settings.origin = dict.fromkeys(saved, "run")
+    check(settings)
+    check(settings.options)
     return settings
+
+
+KINDS = {
+    bool: FLAG,
+    int: whole(-(1 << 53), 1 << 53),
+    float: number(-math.inf, math.inf),
+    str: either(TEXT, COUNT),  # eedi's pool was a number in older runs
+    list: list_of(TEXT),
+}
+
+
+def saved_values(part, saved: dict) -> dict:
+    """The saved values of a dataclass's fields. Raises ValueError if one is not of its field's type."""
+    known = {}
+    for field in dataclasses.fields(part):
+        value = saved.get(field.name)
+        if value is not None:
+            choices = get_args(field.type)
+            kind = KINDS[type(choices[0]) if choices else field.type]
+            known |= check_fields("run.json", {field.name: value}, {field.name: kind})
+    return known
 
 
 def values(settings) -> dict:
@@ -322,10 +341,10 @@ def take_from_run(settings, saved: dict):
     """Copy the flags marked as_trained from a run (the values in its run.json) to settings of infer.py,
     unless the call gives them."""
     for part in (settings, settings.options):
-        for field in dataclasses.fields(part):
-            name = field.name
-            if field.metadata.get("as_trained") and name in saved and name not in settings.origin:
-                setattr(part, name, saved[name])
+        trained = {field.name for field in dataclasses.fields(part) if field.metadata.get("as_trained")}
+        wanted = {name: saved[name] for name in trained - {*settings.origin} if name in saved}
+        for name, value in saved_values(part, wanted).items():
+            setattr(part, name, value)
 
 
 def cosmetic(options) -> set:

@@ -14,7 +14,6 @@ from objectives import make_step
 from ranks import autocast, memory_of
 from recipes import values
 from steps import Learner, Place, Step, batches_of, draw, items_of
-from terminal import printable
 
 TABLE_LINES = 25  # a table fits a screen
 GROUPS = {"groups", "bias"}  # an evaluation with one of these fields has notes about groups of its examples
@@ -136,7 +135,7 @@ def item_text(item, learner) -> str:
     if isinstance(item, Contrast):
         lines = [f"query: {item.query}", f"positive: {item.positive}"]
         lines += [f"negative: {text}" for text in item.negatives]
-        return printable("\n".join(lines))
+        return "\n".join(lines)
     if isinstance(item, Chat):
         learn = "all" if learner.cfg.learn_all else item.learn
         return tokenizer.colour(*tokenizer.render(item.messages, learn))
@@ -195,7 +194,7 @@ def describe(objective, learner: Learner, task, examples: list, step: Step, devi
     if not step.rows:
         lines.append("first step: nothing to learn: all games of each example earn the same, or were cut")
     for sample in step.samples[: cfg.show]:
-        lines.append(f"first game: {printable(json.dumps(sample, ensure_ascii=False))}")
+        lines.append(f"first game: {json.dumps(sample, ensure_ascii=False)}")
     if objective.item:
         order = data.indices(cfg.seed, 0, cfg.batch, len(examples))
         first = draw(examples, cfg, order[:1])

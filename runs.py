@@ -8,10 +8,13 @@ A checkpoint is written under a temporary name, flushed and renamed; only then d
 it, in one atomic step. So model and optimizer never come from different steps. Checkpoints that no link names
 are deleted. `resolve` turns the name of a run, a folder or a Hub repository into a folder."""
 
-import json
+import math
 import os
 import shutil
+import signal
+import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,9 +23,38 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from files import link, read_json, replacing, write_json, write_text
+from files import (
+    COUNT,
+    OBJECT,
+    TEXT,
+    append,
+    check_fields,
+    json_lines,
+    link,
+    list_of,
+    locked,
+    map_of,
+    number,
+    read_settings,
+    regular,
+    remove,
+    replacing,
+    write_json,
+    write_text,
+)
+from games.rows import parse_json
 from ranks import split_as, whole
-from terminal import UsageError, unpaint
+from terminal import UsageError, printable, unpaint
+
+STATE = {  # of state.json: Progress, and what else `Run.save` writes
+    "step": COUNT,
+    "best": number(-math.inf, math.inf),
+    "worse": COUNT,
+    "seconds": number(0, 1e10),
+    "scaler": map_of(number(0, math.inf)),
+    "scalars": OBJECT,
+    "tensors": list_of(TEXT),
+}
 
 # ------------------------------------------------------------------------------------------------ names
 # Files to download from a Hub repository: never its code or pickles, nor other formats of the same weights.
@@ -37,7 +69,9 @@ def resolve(name: Path | str, revision: str | None = None) -> Path:
     name = str(name)
     if (path / "run.json").exists():
         if not (path / "model").exists():
-            raise FileNotFoundError(f"{path}: this run has no checkpoint yet")
+            raise FileNotFoundError(
+                f"{path}: this run has no checkpoint yet; the call that began it begins it again"
+            )
         return path / "model"
     if path.is_dir():
         return path
@@ -61,7 +95,10 @@ def resolve(name: Path | str, revision: str | None = None) -> Path:
 def read_values(name: Path | str) -> dict:
     """The settings that a run was trained with; {} if the name is not a run's."""
     path = Path(name, "run.json")
-    return read_json(path)["values"] if path.exists() else {}
+    if not path.exists():
+        return {}
+    values = read_settings(path, {"values": OBJECT}, ["values"])["values"]
+    return check_fields(path, values, {"task": TEXT, "loss": TEXT}, ["task"])
 
 
 # ------------------------------------------------------------------------------------------------ progress
@@ -78,6 +115,7 @@ class Progress:
     def note(self, score: float, lower_is_better: bool) -> bool:
         """Record the score of an evaluation, and return whether it is the best so far."""
         better = self.best is None or (score < self.best if lower_is_better else score > self.best)
+        better = better and not math.isnan(score)
         if better:
             self.best = score
             self.worse = 0
@@ -129,7 +167,50 @@ class Clock:
         return now - self.step_began, left
 
 
+class Interrupt:
+    """Makes Ctrl-C and SIGTERM ask the loop to stop after its step. A second signal, or one after the loop,
+    stops at once."""
+
+    def __init__(self):
+        self.asked = False
+        self.handlers = {}
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            self.handlers[kind] = signal.signal(kind, self.ask)
+
+    def restore_handlers(self):
+        for kind, handler in self.handlers.items():
+            signal.signal(kind, handler)
+
+    def ask(self, kind, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step ...", file=sys.stderr)
+
+
 # ------------------------------------------------------------------------------------------------ the folder
+FILES = {"run.json", "log.txt", "metrics.jsonl", "rollouts.jsonl", "samples.jsonl", "before.json"}
+
+
+def check_name(name: str):
+    """Raise UsageError for a name of a run that is no plain folder name."""
+    if name and Path(name).name != name or name in ("latest", ".."):  # latest is a link to the newest run
+        raise UsageError(f"--name {name}: must be a plain folder name")
+
+
+def clear_dead_run(folder: Path, argv: list | None):
+    """Empty the folder of a run that the same call began, and that has no checkpoint. Raises FileExistsError
+    for any other folder."""
+    names = {path.name for path in folder.iterdir()}
+    # a kill may leave a checkpoint half written, or complete and not linked yet
+    remains = {name for name in names if name.endswith(".partial") or name.startswith("step-")}
+    begun = read_settings(folder / "run.json", {"argv": list_of(TEXT)}, default={}).get("argv", argv)
+    if argv is None or begun != argv or not names - remains <= FILES:
+        raise FileExistsError(f"{folder} exists: take another --name, or continue it with --resume {folder}")
+    for name in names:
+        remove(folder / name)
+
+
 class Run:
     """The folder of one training run, new or resumed.
 
@@ -144,22 +225,31 @@ class Run:
         self.saved = None  # step of the newest checkpoint
 
     @classmethod
-    def new(cls, runs: Path | str, task: str, name="", sharded=False) -> "Run":
-        """Make a new folder in `runs`. Its name defaults to the task and the time."""
-        if name and (Path(name).name != name or name == "latest"):  # latest is a link to the newest run
-            raise UsageError(f"--name {name}: must be a plain folder name")
+    def new(cls, runs: Path | str, task: str, name="", sharded=False, argv=None, locks=None) -> "Run":
+        """Make a new folder in `runs`. Its name defaults to the task and the time.
+
+        argv: the call; if it began a run of this name that was killed before its first checkpoint, the run
+        begins again in its folder. locks: an ExitStack that holds the lock of the folder."""
+        check_name(name)
         base = Path(runs) / (name or f"{task}-{time.strftime('%m%d-%H%M')}")
         folder = base
         suffix = 2  # for a second run of the same minute
-        while folder.exists():
-            if name:
-                raise FileExistsError(
-                    f"{folder} exists: take another --name, or continue it with --resume {folder}"
-                )
+        while True:
+            try:
+                with ExitStack() as lock:  # which ends here for a folder that is not ours
+                    if locks:
+                        lock.enter_context(locked(folder))
+                    if folder.exists():
+                        clear_dead_run(folder, argv)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    if locks:
+                        locks.push(lock.pop_all())
+                    return cls(folder, sharded=sharded)
+            except (FileExistsError, BlockingIOError):
+                if name:
+                    raise
             folder = base.with_name(f"{base.name}-{suffix}")
             suffix += 1
-        folder.mkdir(parents=True)
-        return cls(folder, sharded=sharded)
 
     def start_bar(self, total: int, done: int):
         """Show a progress bar over steps. Lines are printed above it."""
@@ -173,11 +263,10 @@ class Run:
             self.log(line)
 
     def log(self, line: str):
-        """Append a line to log.txt, without its colours."""
+        """Append a line to log.txt, escaped and without its colours."""
         if self.quiet:
             return
-        with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
-            file.write(unpaint(line) + "\n")
+        append(self.folder / "log.txt", printable(unpaint(line)) + "\n")
 
     def write(self, name: str, value):
         """Write one of the run's JSON files."""
@@ -188,19 +277,25 @@ class Run:
         """Append a row to NAME.jsonl, such as metrics.jsonl."""
         if self.quiet:
             return
-        with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append(self.folder / f"{name}.jsonl", json_lines([row]))
 
     def rewind(self, step: int):
-        """Drop what metrics.jsonl and rollouts.jsonl say after a step: a resumed run writes it again."""
+        """Drop what a kill has left: checkpoints that no link names, and the rows of metrics.jsonl and
+        rollouts.jsonl after a step, which a resumed run writes again."""
+        if self.quiet:
+            return
+        self.tidy()
         for name in ("metrics.jsonl", "rollouts.jsonl"):
             path = self.folder / name
-            if self.quiet or not path.exists():
+            if not path.exists():
                 continue
-            lines = path.read_text(encoding="utf-8").split("\n")[
-                :-1
-            ]  # a kill may have cut the last one short
-            kept_lines = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
+            *lines, _ = path.read_text(encoding="utf-8").split("\n")  # a kill may have cut the last one short
+            kept_lines = []
+            for place, line in enumerate(lines, 1):
+                row = parse_json(line, path, place)
+                check_fields(f"{path}, line {place}", row, {"step": COUNT}, ["step"])
+                if row["step"] <= step:
+                    kept_lines.append(line + "\n")
             write_text(path, "".join(kept_lines))
 
     # -------------------------------------------------------------------------------------------- checkpoints
@@ -229,7 +324,8 @@ class Run:
                 (partial / "state").mkdir()
                 tensors, scalars = pack_state(optimizers)
                 save_file(tensors, partial / "state" / "optimizer.safetensors")
-                write_json(partial / "state" / "state.json", {"step": step, **state, "scalars": scalars})
+                state = {"step": step, **state, "scalars": scalars, "tensors": sorted(tensors)}
+                write_json(partial / "state" / "state.json", state)
             link(self.folder / "model", name)  # from here on, resuming starts at this step
             link(self.folder.parent / "latest", self.folder.name)
         except Exception as error:  # safetensors has its own exception for a full disk
@@ -260,13 +356,21 @@ class Run:
         folder = self.folder / "model" / "state"
         if not folder.exists():
             raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
+        state = read_settings(folder / "state.json", STATE, ["step", "scalars"])
+        path = regular(folder / "optimizer.safetensors")
         try:
-            tensors = load_file(folder / "optimizer.safetensors")
+            tensors = load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{folder / 'optimizer.safetensors'}: truncated or damaged ({error})") from error
-        state = read_json(folder / "state.json")
+            raise ValueError(f"{path}: truncated or damaged ({error})") from error
+        if wrong := set(tensors).symmetric_difference(
+            state.pop("tensors", tensors)
+        ):  # older runs have no list
+            raise ValueError(f"{path}: {min(wrong)} is missing, or not of this checkpoint")
         self.saved = state["step"]
-        unpack_state(optimizers, tensors, state.pop("scalars"))
+        try:
+            unpack_state(optimizers, tensors, state.pop("scalars"))
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{path}: not the state of these optimizers ({error})") from error
         return state
 
 
@@ -294,5 +398,10 @@ def unpack_state(optimizers, tensors, scalars):
         for name, value in {**tensors, **scalars}.items():
             owner, n, key = name.split(".", 2)
             if int(owner) == i:
-                state["state"].setdefault(int(n), {})[key] = split_as(parameters[int(n)], value)
+                weight = parameters[int(n)]
+                if torch.is_tensor(value) and value.shape not in (weight.shape, ()):
+                    raise ValueError(
+                        f"{name} has shape {tuple(value.shape)}, its parameter {tuple(weight.shape)}"
+                    )
+                state["state"].setdefault(int(n), {})[key] = split_as(weight, value)
         optimizer.load_state_dict(state)

@@ -1,13 +1,21 @@
 """What a person sees and types: escaping, colour, questions, and how a script ends.
 
-Text from a model, a file or a player reaches a terminal only through `printable` or `paint`."""
+All that a script prints goes through a Screen, which escapes control characters: text from a model, a file,
+an endpoint or a player cannot move the cursor, clear the screen or imitate a prompt."""
 
 import os
 import re
 import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 
 GREEN = "32"  # parameters of ANSI control codes
 DIM = "2"
+# What passes a Screen as it is: text in a colour of `paint`, and the steps by which tqdm moves its bars.
+TEXT = r"[^\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]*"  # without control characters
+PAINTED = rf"\x1b\[(?:(?:32|2)m{TEXT}|48;5;\d+m  )\x1b\[0m"
+NOTHING = r"(?!)"
+MOVES = r"^\r|\r$|^(?:\x1b\[A)+$"
 
 
 class UsageError(ValueError):
@@ -17,7 +25,6 @@ class UsageError(ValueError):
 # ------------------------------------------------------------------------------------------------ showing
 def printable(text: str) -> str:
     """Text with its control characters escaped, except line ends."""
-    # A model can write any character: raw ones could clear the screen or imitate a prompt.
     return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -37,6 +44,33 @@ def unpaint(text: str) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
+class Screen:
+    """A text stream that escapes what is written to it. kept: regex of what passes as it is."""
+
+    def __init__(self, stream, kept: str):
+        self.stream = stream
+        self.kept = kept
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        if not text.isprintable():
+            parts = re.split(f"({self.kept})", text)  # every other part matches
+            parts[::2] = map(printable, parts[::2])
+            text = "".join(parts)
+        return self.stream.write(text)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+
+def screen() -> Screen | None:
+    """Standard output as a Screen; None if there is no standard output."""
+    return sys.stdout and Screen(sys.stdout, PAINTED if shows_colours() else NOTHING)
+
+
 # ------------------------------------------------------------------------------------------------ asking
 def ask(read, show, question: str) -> str | None:
     """Show a question and return the line that a person types, or None at the end of the input or at
@@ -50,8 +84,7 @@ def person():
     """(read, show) for the person at the keyboard.
 
     read() returns the next line, or None at the end of the input. Lines from a pipe are echoed as if somebody
-    had typed them. With no person and nothing in the pipe, read is None itself. show(line) prints a line;
-    painted=True says that the line was escaped already and may hold colours."""
+    had typed them. With no person and nothing in the pipe, read is None itself. show(line) prints a line."""
     at_keyboard = sys.stdin is not None and sys.stdin.isatty()
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # a keyboard or a pipe can send bytes that are no UTF-8
@@ -64,15 +97,11 @@ def person():
         print("> ", end="", flush=True)
         line = next(remaining, None)
         if not at_keyboard:
-            print(printable((line or "").rstrip("\n")))
+            print((line or "").rstrip("\n"))
         return line and line.rstrip("\n")
 
-    def show(line, painted=False, dim=False, end="\n"):
-        if dim:
-            line = paint(line, DIM)
-        elif not painted:
-            line = printable(line)
-        print(line, end=end, flush=True)
+    def show(line, dim=False, end="\n"):
+        print(paint(line, DIM) if dim else line, end=end, flush=True, file=screen())
 
     nobody = not at_keyboard and not any(line.strip() for line in lines)
     return (None if nobody else read), show
@@ -98,15 +127,22 @@ def exit_code(script: str, call, advice="") -> int:
     """Run a script's call() and return its exit code: 0 done (or the result of the call), 1 failed, 2 wrong
     call, 130 interrupted (the message ends with the advice).
 
-    The errors caught here are printed as one line. Any other error is a bug and keeps its traceback."""
-    try:
-        return call() or 0
-    except UsageError as error:
-        print(f"{script}: {error}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"{script}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\n{script}: interrupted" + (f"; {advice}" if advice else ""), file=sys.stderr)
-        return 130
+    Expected errors are printed as one line. Any other error is a bug and keeps its traceback, escaped."""
+    with redirect_stdout(screen()):
+        with redirect_stderr(sys.stderr and Screen(sys.stderr, MOVES)):
+            try:
+                return call() or 0
+            except UsageError as error:
+                print(f"{script}: {error}", file=sys.stderr)
+                return 2
+            except (ValueError, OSError, FloatingPointError) as error:
+                print(f"{script}: {error}", file=sys.stderr)
+                return 1
+            except KeyboardInterrupt:
+                print(f"\n{script}: interrupted" + (f"; {advice}" if advice else ""), file=sys.stderr)
+                return 130
+            except BaseException:
+                sys.excepthook = lambda *error: traceback.print_exception(
+                    *error, file=Screen(sys.stderr, NOTHING)
+                )
+                raise

@@ -8,10 +8,10 @@ work is cut into micro-batches and ranks. The one exception is dropout, which dr
 
 import math
 import re
-import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,15 +24,25 @@ import data
 import lora
 import ranks
 from agents import Classifier, Encoder, Model
-from files import read_json
+from files import locked
 from games import task_class
-from games.task import Classifies, Contrast, Duel, HasBank, Label, Players, TracksTraining, tests_for
+from games.task import (
+    Classifies,
+    Contrast,
+    Duel,
+    HasBank,
+    Label,
+    Players,
+    TracksTraining,
+    read_report,
+    tests_for,
+)
 from objectives import OBJECTIVES, make_step, step_at
 from optim import optimizers_of, schedule
 from ranks import autocast
 from recipes import Train, parse, restore, values
 from reports import check_enough, describe, figures, table
-from runs import Clock, Progress, Run, resolve
+from runs import Clock, Interrupt, Progress, Run, check_name, read_values, resolve
 from steps import Learner, Place, Step, batches_of
 from terminal import UsageError, check_choice, duration, exit_code
 
@@ -235,7 +245,9 @@ def open_learner(cfg: Train, task, objective, machine: Machine) -> tuple:
 def resume_settings(cfg: Train) -> Train:
     """The settings of the run to resume. Flags of this call replace those in MAY_CHANGE; any other change
     raises UsageError."""
-    saved = read_json(Path(cfg.resume) / "run.json")["values"]
+    saved = read_values(cfg.resume)
+    if not saved:
+        raise FileNotFoundError(f"{cfg.resume}: not a run (it has no run.json)")
     given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
     changes = []
     for name, value in given.items():
@@ -364,8 +376,9 @@ def log_step(run, cfg, objective, step, done, result, rate, seconds, left):
 
 
 # ------------------------------------------------------------------------------------------------ the loop
-def train(cfg: Train, argv: list) -> int:
-    """One run, from the settings to the table of results. Returns the exit code."""
+def train(cfg: Train, argv: list, locks: ExitStack) -> int:
+    """One run, from the settings to the table of results. Returns the exit code. locks: holds the lock of the
+    run's folder until the end."""
     check_call(cfg)
     objective = OBJECTIVES[cfg.loss or task_class(cfg.task).loss]
     machine = join_ranks(cfg)
@@ -403,18 +416,13 @@ def train(cfg: Train, argv: list) -> int:
         print("\n".join(description))
         return 0
 
-    run = open_run(cfg, machine)
+    run = open_run(cfg, machine, argv, locks)
     for line in description:
         run.print(line)
     progress = resume(run, trained) if cfg.resume else Progress()
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     run.write("run.json", {"values": values(cfg), "argv": argv, "versions": versions})
-    if cfg.resume:
-        before = read_json(run.folder / "before.json")
-    elif machine.evaluates:
-        before = measure(cfg.eval_few)
-        before.pop("records")
-        run.write("before.json", before)
+    before = evaluate_before(cfg, run, measure) if machine.evaluates else {}
     run.print(f"run folder: {run.folder}")
 
     save = lambda: run.save(progress.step, save_model, optimizers, progress.as_state())
@@ -517,10 +525,21 @@ def validation_step(cfg: Train, objective, learner: Learner, task) -> Step | Non
     return make_step(objective, learner, task, valid, chosen, Place()) if chosen else None
 
 
-def open_run(cfg: Train, machine: Machine) -> Run:
+def open_run(cfg: Train, machine: Machine, argv: list, locks: ExitStack) -> Run:
     if machine.rank or cfg.resume:
         return Run(cfg.resume or cfg.runs, bool(machine.rank), cfg.shard)
-    return Run.new(cfg.runs, cfg.task, cfg.name, cfg.shard)
+    return Run.new(cfg.runs, cfg.task, cfg.name, cfg.shard, argv, locks)
+
+
+def evaluate_before(cfg: Train, run: Run, measure) -> dict:
+    """The evaluation before training; of a run that is resumed, the one that it has stored."""
+    path = run.folder / "before.json"
+    if cfg.resume:
+        return read_report(path, "n", "metrics", "intervals")
+    before = measure(cfg.eval_few)
+    before.pop("records")
+    run.write(path.name, before)
+    return before
 
 
 def resume(run: Run, trained: Trained) -> Progress:
@@ -566,36 +585,22 @@ class EpochMeans:
         return f"epoch {epoch}, in training: {figures(means)}"
 
 
-class Interrupt:
-    """Makes Ctrl-C and SIGTERM ask the loop to stop after its step. A second signal, or one after the loop,
-    stops at once."""
-
-    def __init__(self):
-        self.asked = False
-        self.handlers = {
-            number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-
-    def restore_handlers(self):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def ask(self, number, frame):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this step ...", file=sys.stderr)
-
-
 def run_call(argv: list) -> int:
     cfg = parse(Train, argv)
     if cfg.resume:
         cfg = resume_settings(cfg)
-    try:
-        return train(cfg, argv)
-    except torch.OutOfMemoryError as error:
-        less = "smaller --micro-tokens or --max-tokens, --checkpointing, --dtype bfloat16, --lora-rank 16"
-        raise ValueError(f"{error}\nout of memory; these take less: {less}") from error
+    check_name(cfg.name)
+    with ExitStack() as locks:
+        if cfg.resume and ranks.is_first():
+            locks.enter_context(locked(Path(cfg.resume).resolve()))
+        elif cfg.name and ranks.is_first() and not cfg.dry_run:
+            with locked(Path(cfg.runs, cfg.name)):
+                pass  # if another call has the name, this one ends now, before it opens a model
+        try:
+            return train(cfg, argv, locks)
+        except torch.OutOfMemoryError as error:
+            less = "smaller --micro-tokens or --max-tokens, --checkpointing, --dtype bfloat16, --lora-rank 16"
+            raise ValueError(f"{error}\nout of memory; these take less: {less}") from error
 
 
 def main(argv: list | None = None) -> int:

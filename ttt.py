@@ -39,7 +39,7 @@ def attempt(cfg: Infer, task, players, examples: list):
             if i or learns_first:
                 learn(cfg, task, agent, task.lessons(examples, records), i)
             n = players.n // rounds + (i < players.n % rounds)  # the first rounds take the remainder
-            attempts = task.attempt(examples, replace(players, n=n, total=players.n), records)
+            attempts = task.attempt(examples, replace(players, n=n), records)
             records = [record for _, record in attempts]
     finally:
         with torch.no_grad():

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from files import inside, read_json, replacing
+from files import TEXT, inside, map_of, read_settings, regular, replacing
 
 INDEX = "model.safetensors.index.json"  # which shard holds which tensor
 # weights_only refuses pickles that run code; clone(), because safetensors refuses tensors that share memory
@@ -16,27 +16,39 @@ FROM_PICKLE = (
 )
 
 
+def open_tensors(path: Path, device="cpu"):
+    """A safetensors file with keys() and get_tensor(key). Raises FileNotFoundError, or ValueError for a file
+    that is damaged."""
+    try:
+        return safe_open(regular(path), framework="pt", device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: truncated or damaged ({error}); download or copy it again") from error
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: truncated, damaged or missing ({error})") from error
+    file = open_tensors(path)
+    return {key: file.get_tensor(key) for key in file.keys()}
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]):
     """Write tensors, from any device, to a file: all of them or none."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})  # transformers checks it
+        try:
+            save_file(tensors, partial, metadata={"format": "pt"})  # transformers checks it
+        except SafetensorError as error:  # its own exception for a full disk
+            raise OSError(f"{path}: not written ({error})") from error
 
 
 def cut_rows(path: Path, name: str, tensor: Tensor, weights: list[Tensor], groups=1) -> list[Tensor]:
     """Cut a tensor of a file by rows into the parts for several weights of ours, which it holds stacked.
-    Raises ValueError where its shape is not that of the stack.
+    Raises ValueError where its shape is not that of the stack, or its dtype none of a model.
 
     With groups it holds group after group, and in each a part of every weight: for q of 4 rows, k and v of 2,
     and 2 groups, its rows are q q k v q q k v."""
+    if not tensor.is_floating_point() or tensor.itemsize < 2:  # numbers that mean nothing without a scale
+        raise ValueError(f"{path}: {name} holds {tensor.dtype}; quantised weights are not supported")
     heights = [len(weight) for weight in weights]
     shape = (sum(heights), *weights[0].shape[1:])
     if tensor.shape != shape:
@@ -51,10 +63,8 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     single = folder / "model.safetensors"
     if index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if weight_map is None:
-            raise ValueError(f"{index}: no weight_map")
-        return [inside(folder, name) for name in sorted(set(weight_map.values()))]
+        weight_map = read_settings(index, {"weight_map": map_of(TEXT)}, ["weight_map"])["weight_map"]
+        return [inside(folder, name) for name in sorted(set(weight_map.values()) or {single.name})]
     if single.exists():
         return [single]
     for path in sorted(folder.glob("*")):

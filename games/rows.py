@@ -10,14 +10,17 @@ import difflib
 import fnmatch
 import glob
 import gzip
+import io
 import itertools
 import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from files import LARGEST, TEXT, check_fields, one_of, regular
 from terminal import UsageError
 
 # word in a file's path -> split
@@ -34,6 +37,8 @@ SPLITS = dict(
     evaluation="test",
 )
 NOT_DATA = re.compile(r"^/|(^|/)\.|(^|/)(dataset_infos?|state)\.json$")  # outside, hidden, or metadata
+ROLES = "system", "user", "assistant"
+LARGEST_LIST = 1 << 29  # characters
 BATCH = 1000  # Parquet rows that are in memory as Python objects at a time
 
 
@@ -61,6 +66,8 @@ def read_rows(source, rows: str = "", columns=(), split: str = "train") -> Itera
             seen += 1
             if seen == stop:
                 return
+    if not seen:
+        raise ValueError(f"{source}: holds no rows")
     if rows and seen <= start:
         raise UsageError(f"--rows {rows}: selects nothing, {source} has {seen:,} rows")
 
@@ -86,6 +93,22 @@ def check_columns(where: str, columns, row: dict):
             raise ValueError(f"{where}: no column {name!r} (there are: {', '.join(map(repr, row))}){hint}")
 
 
+def conversation(where: str, row: dict) -> list:
+    """The messages of a row with "messages", or with "prompt", a text. Raises ValueError where they are no
+    texts of known roles that end with the user's."""
+    messages = row.get("messages")
+    if messages is None and type(row.get("prompt")) is str:
+        return [{"role": "user", "content": row["prompt"]}]
+    if type(messages) is not list or not messages:
+        raise ValueError(f'{where}: a row needs "prompt", a text, or "messages", a list of at least one')
+    kinds = {"role": one_of(*ROLES), "content": TEXT}
+    for number, message in enumerate(messages, 1):
+        check_fields(f"{where}, message {number}", message, kinds, list(kinds))
+    if messages[-1]["role"] != "user":
+        raise ValueError(f"{where}: the last message is the {messages[-1]['role']}'s, expected the user's")
+    return messages
+
+
 # ------------------------------------------------------------------------------------------------ which files
 def ending(name):
     """The key of READERS for a file name, or None if we cannot read such files."""
@@ -106,7 +129,8 @@ def find_files(source, split):
     """Yield (name for messages, Path) for each file of a source. Local files and folders come before Hub data
     sets of the same name."""
     path = Path(source)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
+        regular(path)
         if not ending(path.name):
             raise ValueError(f"{source}: a file of rows must end in one of {', '.join(READERS)}")
         yield source, path
@@ -200,8 +224,13 @@ def lines(path, file_name) -> Iterator:
     number = 0
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        with opener(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+        with opener(regular(path), "rb") as file:
+            while line := file.readline(LARGEST + 1):  # a small .gz file may hold a line of many gigabytes
+                number += 1
+                if len(line) > LARGEST:
+                    raise ValueError(
+                        f"{file_name}, line {number}: longer than {LARGEST >> 20} MB, which no row is"
+                    )
                 # Excel and others begin a file with a byte order mark, which utf-8-sig drops.
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -212,10 +241,18 @@ def lines(path, file_name) -> Iterator:
         raise ValueError(f"{file_name}, after line {number}: {what}") from error
 
 
+def load_json(text: str):
+    """The value of a JSON text. Half a character, which no UTF-8 file can hold, becomes a "?"."""
+    value = json.loads(text)
+    if "\\ud" in text.lower():  # it may escape half a character
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
 def parse_json(text, file_name, line: int = 1):
     """The value of a JSON text whose first line is number `line` of the file."""
     try:
-        return json.loads(text)
+        return load_json(text)
     except json.JSONDecodeError as error:
         where = f"{file_name}, line {line + error.lineno - 1}"
         raise ValueError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from error
@@ -235,43 +272,54 @@ def json_rows(path, file_name, skip):
     """JSON lines. A .json file may also be one list of objects; it is read into memory as a whole."""
     rows = filled_lines(path, file_name)
     word = "line"
-    is_list = False
-    if ending(path.name) == ".json":
-        _, start = next(filled_lines(path, file_name), (1, ""))
-        is_list = start.startswith("[")
-    if is_list:
-        text = "".join(text for _, text in lines(path, file_name))
-        rows = enumerate(parse_json(text, file_name), 1)
+    _, start = next(filled_lines(path, file_name), (1, ""))
+    if start.startswith("[") and ending(path.name) == ".json":
+        text = io.StringIO()
+        for _, line in lines(path, file_name):
+            text.write(line)
+            if text.tell() > LARGEST_LIST:  # it is read as a whole
+                raise ValueError(f"{file_name}: a list over {LARGEST_LIST >> 20} MB; save it as JSON lines")
+        rows = enumerate(parse_json(text.getvalue(), file_name), 1)
         word = "row"
     for i, (number, row) in enumerate(rows):
         where = f"{file_name}, {word} {number}"
         if i >= skip:
-            row = row if is_list else parse_json(row, file_name, number)
-            if not isinstance(row, dict):
-                raise ValueError(f"{where}: expected an object, found {type(row).__name__}")
+            row = row if word == "row" else parse_json(row, file_name, number)
+            check_fields(where, row, {})
         yield where, row
 
 
 def csv_rows(path, file_name, skip):
     """CSV with a header, or TSV if the name ends so. `where` names the first line of a row, which may have
     several."""
-    csv.field_size_limit(2**31 - 1)  # by default Python refuses cells of more than 128 KB
+    csv.field_size_limit(LARGEST)  # by default Python refuses cells of more than 128 KB
     delimiter = "\t" if ending(path.name) == ".tsv" else ","
-    reader = csv.reader((text for _, text in lines(path, file_name)), delimiter=delimiter, strict=True)
     header = None
     line = 1
+    size = 0  # characters of a row so far
     seen = 0
+
+    def texts():
+        nonlocal size
+        for _, text in lines(path, file_name):
+            size += len(text)
+            if size > LARGEST:  # a quote that is never closed goes on to the end of the file
+                raise csv.Error(f"longer than {LARGEST >> 20} MB")
+            yield text
+
+    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             where = f"{file_name}, line {line}"
             line = reader.line_num + 1  # where the next row begins
+            size = 0
             if not cells:
                 continue  # an empty line
             if header is None:
                 header = cells
-                for name in header:
-                    if header.count(name) > 1:
-                        raise ValueError(f"{where}: the column {name!r} stands twice in the header")
+                ((name, count),) = Counter(header).most_common(1)
+                if count > 1:
+                    raise ValueError(f"{where}: the column {name!r} stands twice in the header")
                 continue
             seen += 1
             if seen > skip and len(cells) != len(header):

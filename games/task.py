@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from files import COUNT, NUMBER, TEXT, Kind, check_fields, list_of, map_of, read_json
+
 
 # ------------------------------------------------------------------------------------------------ items
 # What an example teaches. Each kind of loss learns from one kind of item.
@@ -116,7 +118,6 @@ class Players:
     player: object = None  # the agent under test
     named: dict = field(default_factory=dict)  # flag -> the agent that it names; a list flag: name -> agent
     n: int = 1  # replies to each prompt
-    total: int = 0  # replies over all rounds, when n is only the share of one round (ttt.py)
     trained_on: frozenset = frozenset()  # ids of the examples that the player's model was trained on
 
 
@@ -282,7 +283,7 @@ class Interactive:
 
     def interact(self, players, read, show, seat, seed):
         """Play with a person. read() returns the next line, or None at the end of input; read itself is None
-        where no person is there. show(line) prints; painted=True says that the line has our own colours.
+        where no person is there. show(line) prints.
         Returns the games as rows, or None."""
         raise NotImplementedError
 
@@ -375,6 +376,22 @@ class SubmitsProgram:
 
 
 # ------------------------------------------------------------------------------------------------ helpers
+REPORT = {  # of a file that holds what `evaluate` returns
+    "task": TEXT,
+    "n": COUNT,
+    "metrics": map_of(NUMBER),
+    "intervals": map_of(list_of(NUMBER)),
+    "baselines": map_of(NUMBER),
+    "records": Kind("a list that is not empty", lambda x: type(x) is list and x),
+}
+
+
+def read_report(path, *required) -> dict:
+    """An evaluation that train.py or infer.py wrote. required: fields that it must have; without any, the
+    report is {} if there is no file."""
+    return check_fields(path, read_json(path, default=None if required else {}), REPORT, required)
+
+
 def first(examples: list, n: int) -> list:
     """The first n examples; n = 0 means all."""
     return examples[:n] if n else examples

@@ -3,7 +3,9 @@
 Each program defines solve(grid); numpy is np. The kind "ok" allows any plain value except the expected one,
 which no program knows. In WRITTEN a program begins with its name and kinds. `@` marks programs that use up
 their time, `+` programs that start with every loaded module at hand (REACH), since a refused import is no
-defence. MARK is in the name of every file that a program tries to make, SECRET in the tests' environment."""
+defence, `~` programs that try to change what the next program of their child sees, and start with names in
+pieces (PIECES), since a name that is spelt out is easily found. MARK is in the name of every file that a
+program tries to make, SECRET in the tests' environment."""
 
 MARK, SECRET = "parlor-hostile", "PARLOR_SECRET"
 REACH = """import warnings
@@ -14,6 +16,12 @@ zygote, frame = 0, sys._getframe()
 while frame:
     zygote = getattr(frame.f_locals.get("lock"), "zygote", zygote)
     frame = frame.f_back
+"""
+PIECES = """u = "_"
+dunder = lambda name: u + u + name + u + u
+seven = lambda *a, **k: 7
+def sets(target, name, value=seven):
+    return {dunder("reduce_ex"): lambda self, n: (lambda: target, (), (None, {name: value}))}
 """
 ANY = "ok error import output killed memory timeout"
 
@@ -570,6 +578,196 @@ main.pack = main.unpack = lambda *a: [[1]]
 main.Runner.run = lambda *a: (["ok", "", False], "[[1]]")
 def solve(g): return 7
 
+=== ~ json by a class of type(): any
+import copy, json
+kept = json.dumps
+lie = lambda x: kept([[[5, 6]]] if x and type(x[0]) is list else x)
+copy.copy(type("K", (), sets(json, "dumps", lie))())
+def solve(g): return 7
+=== ~ the encoder of json by a list of classes: any
+import copy, json
+kept = json.JSONEncoder.encode
+lie = lambda self, x: kept(self, [[[5, 6]]] if x and type(x[0]) is list else x)
+copy.deepcopy([type("K", (), sets(json.JSONEncoder, "encode", lie))()])
+def solve(g): return 7
+=== ~ numpy by types.new_class: any
+import copy, types
+copy.copy(types.new_class("K", (), {}, lambda space: space.update(sets(np, "rot90")))())
+def solve(g): return 7
+=== ~ copy by make_dataclass: any
+import copy, dataclasses
+copy.copy(dataclasses.make_dataclass("K", [], namespace=sets(copy, "deepcopy"))())
+def solve(g): return 7
+=== ~ copy by a field's default: any
+import copy, dataclasses
+copy.copy(dataclasses.make_dataclass("K", [("x", int, 0)], namespace=sets(copy, "deepcopy"))(1))
+def solve(g): return 7
+=== ~ functools by ABCMeta: any
+import abc, copy, functools
+copy.deepcopy(abc.ABCMeta("K", (), sets(functools, "reduce"))())
+def solve(g): return 7
+=== ~ random by a class of classes of its own: any
+import copy, random
+class M(type): pass
+copy.copy(M("K", (), sets(random, "randint"))())
+def solve(g): return 7
+=== ~ random by the class of a class: any
+import copy, random
+copy.copy(type(type(1))("K", (), sets(random, "randint"))())
+def solve(g): return 7
+=== ~ random by a class of typing: any
+import copy, random, typing
+copy.copy(typing.get_origin(typing.Type[int])("K", (), sets(random, "randint"))())
+def solve(g): return 7
+=== ~ random by a generic alias: any
+import copy, random
+copy.copy(type[int]("K", (), sets(random, "randint"))())
+def solve(g): return 7
+=== ~ random by a wide type: any
+import copy, random
+copy.copy(ｔype("K", (), sets(random, "randint"))())
+def solve(g): return 7
+=== ~ random by map: any
+import copy, random
+copy.copy([*map(type, ["K"], [()], [sets(random, "randint")])][0]())
+def solve(g): return 7
+=== ~ random by what a comparison hides: any
+import copy, random
+kind = type(1) == int and type(") == ", (), sets(random, "randint"))
+copy.copy(kind())
+def solve(g): return 7
+=== ~ itertools by a namespace with attributes: any
+import copy, itertools, types
+given = {name: lambda n, f=f: f(0, n) for name, f in sets(itertools, "chain").items()}
+copy.deepcopy(types.SimpleNamespace(**given))
+def solve(g): return 7
+=== ~ a method of Counter: any
+import collections, copy
+copy.copy(type("K", (), sets(collections.Counter, "most_common"))())
+def solve(g): return 7
+=== ~ numpy by the dict of a copy: any
+import copy
+state = {dunder("reduce_ex"): lambda self, n: (lambda: np, (), {"rot90": seven})}
+copy.copy(type("K", (), state)())
+def solve(g): return 7
+=== ~ dataclasses.asdict copies: any
+import copy, dataclasses
+kind = type("K", (), sets(copy, "deepcopy"))
+dataclasses.asdict(dataclasses.make_dataclass("D", ["x"])(kind()))
+def solve(g): return 7
+=== ~ an array of objects copies: any
+import copy, math
+a = np.empty(1, object)
+a[0] = type("K", (), sets(math, "gcd"))()
+copy.deepcopy(a)
+def solve(g): return 7
+=== ~ numpy loads a pickle: any
+data = b"cbuiltins\nsetattr\n(cimportlib\nimport_module\n(S'math'\ntRS'gcd'\ncbuiltins\nmax\ntR."
+class File:
+    at = [0]
+    def read(self, n=-1):
+        start = self.at[0]
+        self.at[0] = len(data) if n < 0 else min(len(data), start + n)
+        return data[start : self.at[0]]
+    def readline(self): return self.read(data.index(b"\n", self.at[0]) + 1 - self.at[0])
+    def seek(self, n, whence=0): self.at[0] = n if whence == 0 else self.at[0] + n
+np.load(File(), allow_pickle=True)
+def solve(g): return 7
+=== ~ numpy's format reads a pickle: any
+data = b"cbuiltins\nsetattr\n(cimportlib\nimport_module\n(S'math'\ntRS'gcd'\ncbuiltins\nmax\ntR."
+head = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n"
+rest = [b"\x93NUMPY\x01\x00" + bytes([len(head), 0]) + head + data]
+class File:
+    def read(self, n=-1):
+        start = rest[0][:n] if n >= 0 else rest[0]
+        rest[0] = rest[0][len(start):]
+        return start
+    def readline(self): return self.read(rest[0].index(b"\n") + 1)
+np.lib.format.read_array(File(), allow_pickle=True)
+def solve(g): return 7
+=== ~ wraps writes to a module: any
+import functools
+class K: rot90 = 7
+functools.wraps(functools.cache(K))(np)
+def solve(g): return 7
+=== ~ a dict that all TextWrappers share: any
+import textwrap
+textwrap.TextWrapper.unicode_whitespace_trans.update({ord("a"): "b"})
+def solve(g): return 7
+=== ~ __set_name__ of an attribute: any
+import copy, math
+given = {dunder("set_name"): lambda self, owner, name: copy.copy(type("L", (), sets(math, name))())}
+class K: gcd = type("N", (), given)()
+def solve(g): return 7
+=== ~ __init_subclass__: any
+import copy, math
+begin = classmethod(lambda cls, **k: copy.copy(type("L", (), sets(**k))()))
+kind = type("K", (), {dunder("init_subclass"): begin})
+class S(kind, target=math, name="gcd"): pass
+def solve(g): return 7
+=== ~ __prepare__ of a class of classes: any
+import copy, math
+class M(type):
+    def __prepare__(name, bases): return sets(math, "gcd")
+class K(metaclass=M): pass
+copy.copy(K())
+def solve(g): return 7
+=== ~ a metaclass that is a function: any
+import copy, math
+class K(metaclass=lambda name, bases, space: type(name, bases, {**space, **sets(math, "gcd")})): pass
+copy.copy(K())
+def solve(g): return 7
+=== ~ numpy's errors raise for good: any
+def hold():
+    with np.errstate(all="raise"): yield
+keep = [hold()]
+next(keep[0])
+keep.append(keep)
+def solve(g): return 7
+=== ~ warnings raise for good: any
+import copy, warnings
+def hold():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+keep = [hold()]
+next(keep[0])
+keep.append(keep)
+def solve(g): return 7
+=== ~ memory left behind: ok memory
+keep = [bytearray(480 << 20)]
+keep.append(keep)
+def solve(g): return 7
+=== @~ a loop left behind: ok timeout
+def loop():
+    try: yield
+    finally:
+        while True: pass
+keep = [loop() for _ in range(3)]
+for each in keep: next(each)
+keep.append(keep)
+def solve(g): return 7
+=== @+ drips half a frame: timeout error output
+frame = sys._getframe()
+while frame:
+    head = frame.f_locals.get("head")
+    if isinstance(head, bytes):
+        os.write(3, head[:16] + (200000).to_bytes(4, "little"))
+        while True:
+            os.write(3, b" ")
+            for _ in range(1000): pass
+    frame = frame.f_back
+def solve(g): return 1
+=== @+ drips a number: timeout error
+frame = sys._getframe()
+while frame:
+    head = frame.f_locals.get("head")
+    if isinstance(head, bytes):
+        for byte in head[:15]: os.write(3, bytes([byte]))
+        while True: pass
+    frame = frame.f_back
+def solve(g): return 1
+
 === equal to everything: output
 class A:
     def __eq__(self, other): return True
@@ -847,8 +1045,9 @@ def _programs():
         head, _, source = block.partition("\n")
         name, kinds = head.split(": ")
         source = REACH + source if "+ " in name else source
+        source = PIECES + source if "~ " in name else source
         kinds = ANY if kinds == "any" else kinds
-        yield name.replace("+ ", ""), source.rstrip("\n") + "\n", set(kinds.split())
+        yield name.replace("+ ", "").replace("~ ", "poison: "), source.rstrip("\n") + "\n", set(kinds.split())
 
 
 HOSTILE = [*_programs(), *GENERATED]

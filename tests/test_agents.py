@@ -1,15 +1,13 @@
-"""The agents: a Model on top of the sampler, a Teacher behind an endpoint, and the Journal of its replies."""
+"""The agents: a Model on top of the sampler, and the Journal of their replies."""
 
 import copy
 
 import pytest
 from torch.testing import assert_close
 
-import agents
-from agents import Journal, Model, Teacher
+from agents import Journal, Model
 from games.task import Reply
 from sampler import generate
-from tests.endpoint import Endpoint
 from tests.replies import agree, count, teacher_forced
 
 # ------------------------------------------------------------------------------------------------ a model
@@ -91,71 +89,6 @@ def test_an_agent_keeps_its_cache_over_the_turns_of_a_game(agent):
             [*talk, {"role": "assistant", "content": group[0].text}, {"role": "user", "content": "yes"}]
             for talk, group in zip(talks, replies)
         ]
-
-
-# ------------------------------------------------------------------------------------------------ an endpoint
-KEY = "sk-very-secret"
-
-
-def asked(*texts):
-    return [[{"role": "user", "content": text}] for text in texts]
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    waits = []
-    monkeypatch.setattr(agents.time, "sleep", waits.append)
-    return waits
-
-
-def test_replies_come_in_order_and_are_counted():
-    with Endpoint() as end:
-        teacher = Teacher(end.url, "big", KEY, max_new=7, temperature=0.5, workers=4)
-        groups = teacher.reply(asked(*"abcdefgh"), n=2)
-    assert [[reply.text for reply in group] for group in groups] == [[f"re: {x}"] * 2 for x in "abcdefgh"]
-    assert teacher.tokens() == [48, 32]
-    path, key, body = end.seen[0]
-    assert path == "/v1/chat/completions" and key == f"Bearer {KEY}"
-    assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 7, 0.5)
-
-
-@pytest.mark.parametrize("how", [429, 500, 503, "nonsense", "other", "null", "hang up", "slow"])
-def test_what_fails_for_a_while_is_tried_again(how, no_waiting):
-    with Endpoint(how, how) as end:
-        ((reply,),) = Teacher(end.url, "big", timeout=0.3).reply(asked("a"))
-    assert reply.text == "re: a" and reply.finished and len(end.seen) == 3
-    assert no_waiting == (
-        [0.0, 0.0] if isinstance(how, int) else [1.0, 2.0]
-    )  # as the endpoint asks, or doubling
-
-
-@pytest.mark.parametrize("how, tries", [(401, 1), (404, 1), (503, 3)])
-def test_what_cannot_work_says_so_without_the_key(how, tries, no_waiting):
-    with Endpoint(*[how] * 9) as end:
-        teacher, said = Teacher(end.url, "big", KEY, tries=3), f"{end.url}/chat/completions: no reply .*{how}"
-        with pytest.raises(ConnectionError, match=f"{said}.*not now") as error:
-            teacher.reply(asked("a"))
-    assert len(end.seen) == tries and KEY not in f"{error.value} {teacher!r}"
-    no_waiting.clear()
-    with pytest.raises(ConnectionError, match="no reply"):
-        Teacher("http://127.0.0.1:9/v1", "big", tries=2).reply(asked("a"))  # nobody is there
-    assert no_waiting == [1.0]
-
-
-def test_replies_that_a_journal_keeps_are_not_asked_again(tmp_path):
-    """Equal requests of one part are told apart, and so are those of two parts; what was paid is known."""
-    path, texts = tmp_path / "replies.part", ["a", "a", "b"]
-    with Endpoint() as end:
-        teacher = Teacher(end.url, "big", journal=Journal(path, {}))
-        groups = teacher.reply(asked(*texts))
-        with open(path, "a") as file:
-            file.write('{"row": "cut off by a')  # a kill
-        again = Teacher(end.url, "big", journal=Journal(path, {}))
-        assert again.reply(asked(*texts)) == groups and len(end.seen) == 3
-        assert again.paid_before == again.tokens() == teacher.tokens() == [9, 6]
-        again.start_part(1)
-        again.reply(asked("a"))
-        assert len(end.seen) == 4
 
 
 # ------------------------------------------------------------------------------------------------ the journal

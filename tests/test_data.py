@@ -103,14 +103,14 @@ def test_stop_ids_of_the_generation_config_count_and_a_model_needs_room_for_all_
     tokenizer = load_tokenizer(tmp_path, "chatml")
     assert set(tokenizer.stop_ids) == {tokenizer.control["<|im_end|>"], *([eos] if eos == 5 else eos)}
     assert load_tokenizer(tmp_path, "chatml", 258).size == 258
-    with pytest.raises(ValueError, match="258 tokens, but the model has room for 257"):
+    with pytest.raises(ValueError, match="id 257, but the model has room for 257 tokens"):
         load_tokenizer(tmp_path, "chatml", 257)
 
 
 @pytest.mark.parametrize(
     "file, content, error, message",
     [
-        ("other", "", FileNotFoundError, r"no tokenizer\.json"),
+        ("other", "", FileNotFoundError, r"tokenizer\.json: no such file"),
         ("tokenizer.model", "", FileNotFoundError, r"tokenizer\.model.*(?s:.)*LlamaTokenizerFast"),
         ("tokenizer.json", "{}", ValueError, r"tokenizer\.json: not a tokenizer"),
     ],

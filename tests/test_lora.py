@@ -270,9 +270,9 @@ def test_a_tensor_that_does_not_fit_is_named(saved, tiny, change, message):
     "change, message",
     [
         (dict(use_dora=True), "lora_magnitude_vector is missing"),
-        (dict(bias="all"), "only LoRA is supported"),
-        (dict(peft_type="LOHA"), "only LoRA is supported"),
-        (dict(layers_to_transform=[1]), "without layers_to_transform"),
+        (dict(bias="all"), "bias is 'all', expected 'none'"),
+        (dict(peft_type="LOHA"), "peft_type is 'LOHA', expected 'LORA'"),
+        (dict(layers_to_transform=[1]), "layers_to_transform"),
         (dict(modules_to_save=["embed_tokens"]), "model.embed_tokens.weight is missing"),
         (dict(target_modules=".*_proj|lm_head"), "lm_head.lora_A.weight is missing"),
     ],

@@ -15,7 +15,8 @@ import files
 import model as models
 from attention import visible
 from cache import KVCache
-from model import Transformer, config_from_hf, load, save
+from families import config_from_hf
+from model import Transformer, load, save
 
 families = pytest.mark.parametrize("family", SHAPES)
 LINEAR = {"rope_type": "linear", "factor": 2.0}
@@ -198,7 +199,7 @@ def test_a_missing_shard_is_named(tiny, tmp_path, monkeypatch):
     save(tiny(), tmp_path)
     gone = sorted(tmp_path.glob("*.safetensors"))[1]
     gone.unlink()
-    with pytest.raises(ValueError, match=gone.name):
+    with pytest.raises(FileNotFoundError, match=gone.name):
         load(tmp_path)
 
 
@@ -240,7 +241,7 @@ def test_an_index_cannot_lead_out_of_its_folder(tiny, saved, tmp_path):
     [
         ("model.safetensors", "pytorch_model.bin", "only pickled weights(?s:.)*weights_only=True"),
         ("model.safetensors", "other", r"no model\.safetensors"),
-        ("config.json", "other", r"saved: no config\.json"),
+        ("config.json", "other", r"config\.json: no such file"),
     ],
 )
 def test_a_missing_file_is_named(saved, file, renamed, message):

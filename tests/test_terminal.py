@@ -1,4 +1,4 @@
-"""Colours: where they appear, and that one function writes them all."""
+"""What reaches the terminal: colours, which one function writes, and nothing else that steers it."""
 
 import io
 import re
@@ -6,9 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+import infer
+import model
+import plots
+import terminal
+import train
 from games.arc.terminal import side_by_side
-from terminal import DIM, GREEN, paint, person, unpaint
+from terminal import DIM, GREEN, UsageError, exit_code, paint, person, unpaint
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,3 +87,105 @@ def test_control_codes_stand_in_one_file():
     places = [*ROOT.glob("*.py"), *ROOT.glob("games/**/*.py"), *ROOT.glob("bench/**/*.py")]
     found = [path.name for path in places if escapes.search(path.read_text(encoding="utf-8"))]
     assert found == ["terminal.py"]
+
+
+# ------------------------------------------------------------------------------------------------ the screen
+HOSTILE = "\x1b[2J\x1b]0;title\x07a\rb\x9b31m\x08\u202e\u2028\x1b[31mred\x1b[0m\x1b[8mhidden\x1b[0m"
+CONTROL = re.compile(r"[^\n -~]")  # everything but line ends and printable ASCII
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [UsageError, ValueError, OSError, FloatingPointError, None])
+def test_what_a_script_prints_cannot_steer_the_terminal(kind, error, monkeypatch):
+    """Neither its lines nor the message of its error."""
+    stream, _ = replace_output(kind, monkeypatch)
+    monkeypatch.setattr(sys, "stderr", type(stream)())
+
+    def call():
+        print(HOSTILE)
+        sys.stdout.writelines([HOSTILE, "\n"])
+        tqdm.write(HOSTILE)
+        print(HOSTILE, file=sys.stderr)
+        if error:
+            raise error(HOSTILE)
+
+    assert exit_code("x.py", call) == {UsageError: 2, None: 0}.get(error, 1)
+    for text in (stream.getvalue(), sys.stderr.getvalue()):
+        assert "title" in text and not CONTROL.search(text)
+    assert sys.stderr.getvalue().count("title") == (2 if error else 1)
+
+
+def test_the_traceback_of_a_bug_is_escaped_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", None)
+
+    def call():
+        raise RuntimeError(HOSTILE)
+
+    with pytest.raises(RuntimeError) as error:
+        exit_code("x.py", call)
+    sys.excepthook(error.type, error.value, error.tb)
+    text = capsys.readouterr().err
+    assert "Traceback" in text and "title" in text and not CONTROL.search(text)
+
+
+def test_streams_are_put_back_when_a_script_ends(capsys):
+    before = sys.stdout, sys.stderr
+    assert exit_code("x.py", lambda: 7) == 7
+    assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.parametrize(
+    "main, argv",
+    [
+        (train.main, ["--task", HOSTILE]),
+        (train.main, ["--data", HOSTILE, "--task", "20q"]),
+        (train.main, [f"--{HOSTILE}"]),
+        (infer.main, ["sample", "--model", f"./{HOSTILE}", "--prompt", "x"]),
+        (infer.main, ["eval", "--run", HOSTILE]),
+        (infer.main, [HOSTILE]),
+        (model.main, [f"./{HOSTILE}"]),
+        (plots.main, [HOSTILE]),
+    ],
+)
+def test_names_from_a_call_are_escaped_in_errors(main, argv, capsys):
+    assert main(argv) in (1, 2)
+    text = capsys.readouterr().err
+    assert "title" in text and not CONTROL.search(text)
+
+
+def test_bars_move_and_colours_of_our_own_show(monkeypatch):
+    stream, _ = replace_output("terminal", monkeypatch)
+    monkeypatch.setattr(sys, "stderr", Screen())
+
+    def call():
+        for _ in tqdm(range(3), mininterval=0):
+            tqdm.write(paint("oak", GREEN) + paint("  ", "48;5;208"))
+        with tqdm(total=2, position=1):
+            pass
+
+    assert exit_code("x.py", call) == 0
+    assert stream.getvalue() == "\x1b[32moak\x1b[0m\x1b[48;5;208m  \x1b[0m\n" * 3
+    bars = sys.stderr.getvalue()
+    assert "\r" in bars and "\x1b[A" in bars and "\\r" not in bars and "\\x1b" not in bars
+
+
+def test_colours_that_paint_did_not_write_are_escaped(monkeypatch):
+    """Colours can hide a text: only those of `paint` pass, and no control code inside them."""
+    stream, _ = replace_output("terminal", monkeypatch)
+    forged = [
+        "\x1b[30;40mhidden\x1b[0m",
+        "\x1b[32mopen",
+        "\x1b[48;5;15mwhite\x1b[0m",
+        "\x1b[32ma\x1b[2Jb\x1b[0m",
+    ]
+    assert exit_code("x.py", lambda: print(*forged, sep="\n")) == 0
+    assert not CONTROL.search(stream.getvalue()) and all(
+        word in stream.getvalue() for word in ("hidden", "white")
+    )
+
+
+def test_no_output_at_all_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert exit_code("x.py", lambda: print("oak")) == 0
+    assert terminal.screen() is None

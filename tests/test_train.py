@@ -308,7 +308,7 @@ def test_data_of_which_almost_nothing_is_left_ends_with_1_and_the_reasons(flags,
     path = tmp_path / "games.jsonl"
     more = ["--data", str(path), "--steps", "1", "--name", "a"]
     path.write_text("")
-    assert train.main([*flags, *more]) == 1 and "no examples to train on" in capsys.readouterr().err
+    assert train.main([*flags, *more]) == 1 and f"{path}: holds no rows" in capsys.readouterr().err
     answers = ["no", "no", *["maybe"] * 36]
     games = [
         {"keyword": f"thing {i}", "rounds": [["Is it alive?", answer]]} for i, answer in enumerate(answers)

@@ -7,9 +7,23 @@ task, or with one of the files above. A task is {"train": [{"input", "output"}],
 
 from pathlib import Path
 
-from files import read_json
+from files import Kind, check_fields, either, list_of, map_of, one_of, read_text
 from games.arc.grids import legal, vote
+from games.rows import LARGEST_LIST, parse_json
 
+GRID = Kind("rows of equal length, 1 to 30, of integers from 0 to 9", legal)
+BOTH = {"input", "output"}
+PREDICTED = list_of(map_of(either(one_of([]), GRID)))  # of a task: for each test its attempts by name
+
+
+def pairs_of(*sides):
+    """The Kind of a list of pairs, each with one of these sets of sides."""
+    fits = lambda x: map_of(GRID).fits(x) and x.keys() in sides
+    return list_of(Kind(f"an object of input and output, {GRID.name}", fits), 1)
+
+
+PAIRS = pairs_of(BOTH)
+TASK = {"train": PAIRS, "test": pairs_of(BOTH, {"input"})}  # as in Kaggle's challenges
 # split -> names that files give it
 SETS = {"train": ("train", "training"), "test": ("eval", "evaluation", "test")}
 
@@ -25,8 +39,6 @@ def read_tasks(source, split):
         path = Path(name or source)
     if path.is_dir():
         return read_folder(path, split)
-    if not path.is_file():
-        raise FileNotFoundError(f"{source}: no such file or folder of tasks")
     tasks = read_object(path)
 
     # A set is an object of tasks. An object that has "train" itself is a task, whose id is one of the words.
@@ -59,7 +71,7 @@ def read_folder(folder, split):
     sets = [file for file in files if {*SETS[split]}.intersection(file.stem.split("_"))]
     if sets or len(files) == 1:
         return read_tasks((sets or files)[0], split)
-    return {file.stem: checked_task(read_json(file), file) for file in files}
+    return {file.stem: checked_task(read_object(file), file) for file in files}
 
 
 def with_solutions(tasks, path):
@@ -73,35 +85,19 @@ def with_solutions(tasks, path):
 
 
 def read_object(path):
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected an object, found {type(value).__name__}")
-    return value
+    return check_fields(path, parse_json(read_text(path, LARGEST_LIST), path), {})
 
 
 def checked_tasks(tasks, path):
+    if not tasks:
+        raise ValueError(f"{path}: holds no tasks")
     return {key: checked_task(task, f"{path}, task {key}") for key, task in tasks.items()}
 
 
 def checked_task(task, where):
     """The task with its pairs and nothing else. Raises ValueError if it is not a task."""
-    checked = {"train": [], "test": []}
-    for part, checked_pairs in checked.items():
-        pairs = task.get(part) if isinstance(task, dict) else None
-        if not isinstance(pairs, list) or not pairs:
-            raise ValueError(f"{where}: {part!r} must be a list of pairs")
-        for i, pair in enumerate(pairs):
-            if not isinstance(pair, dict):
-                pair = {}
-            sides = ["input", "output"]
-            if part == "test" and "output" not in pair:  # as in Kaggle's challenges
-                sides.pop()
-            for side in sides:
-                if not legal(pair.get(side)):
-                    rule = "must be rows of equal length, 1 to 30, of integers from 0 to 9"
-                    raise ValueError(f"{where}, {part} pair {i}: {side!r} {rule}")
-            checked_pairs.append({side: pair[side] for side in sides})
-    return checked
+    check_fields(where, task, TASK, TASK)
+    return {part: task[part] for part in TASK}
 
 
 # ------------------------------------------------------------------------------------------------ answers
@@ -214,15 +210,10 @@ def read_predictions(path, tasks):
             f"{len(missing)} tasks are missing" if missing else f"{len(unknown)} tasks are not in the data"
         )
         raise ValueError(f"{path}: {fault}, {min(missing or unknown)} among them")
-    for key, tests in predicted.items():
-        if not isinstance(tests, list) or len(tests) != len(tasks[key]["test"]):
-            raise ValueError(f"{path}, task {key}: must be a list of {len(tasks[key]['test'])} tests")
-        for t, attempts in enumerate(tests):
-            if not isinstance(attempts, dict):
-                raise ValueError(f"{path}, task {key}, test {t}: must be attempts by name")
-            for name, grid in attempts.items():
-                if grid != [] and not legal(grid):
-                    raise ValueError(f"{path}, task {key}, test {t}: {name} is neither a grid nor []")
+    for key, task in tasks.items():
+        check_fields(f"{path}, task", predicted, {key: PREDICTED}, [key])
+        if len(predicted[key]) != len(task["test"]):
+            raise ValueError(f"{path}, task {key}: must be a list of {len(task['test'])} tests")
     return predicted
 
 

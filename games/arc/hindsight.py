@@ -8,12 +8,17 @@ Such rows hold what a task shows and nothing about its tests."""
 
 from collections import defaultdict
 
-from games.arc.files import answers, distinct
-from games.arc.grids import VIEWS, Frame, legal
+from files import COUNT, TEXT, Kind, check_fields, either, list_of, map_of, one_of
+from games.arc.files import GRID, PAIRS, answers, checked_task, distinct
+from games.arc.grids import VIEWS, Frame
 from games.arc.judging import memorised
 from games.rows import read_rows
 from terminal import UsageError
 
+VIEWED = list_of(either(one_of(None), PAIRS))
+SEEN = Kind(f"{VIEWED.name}, not all None", lambda x: VIEWED.fits(x) and any(x))
+PROGRAM = {"id": TEXT, "source": TEXT, "verdict": TEXT, "right": COUNT, "views": SEEN}
+WRONG = {"id": TEXT, "task": map_of(PAIRS), "wrong": list_of(GRID, 1)}
 INPUTS = 4  # sets of inputs that each program runs on: the shown inputs, and three other views of them
 KEPT = 25  # so many of the best programs of a task, by right shown pairs, and of the worst (arXiv 2507.14172)
 
@@ -23,8 +28,8 @@ def collected(task, record):
     """The rows from the replies to one example. Replies that teach nothing are counted in task.dropped.
 
     The row of a program: {"id", "source", "verdict", "right": number of right shown pairs, "views": for each
-    view of the inputs a list of pairs with the program's own outputs, or None}. The row of wrong grids, which
-    needs the test's output: {"id", "task", "wrong": grids}."""
+    view of the inputs a list of pairs with the program's own confirmed outputs, or None}. The row of wrong
+    grids, which needs the test's output: {"id", "task", "wrong": grids}."""
     if task.versions[0].asks != "code":
         return wrong_answers(task, record)
     replies = {}
@@ -40,15 +45,14 @@ def collected(task, record):
     for j in range(1, INPUTS):
         frame = Frame.draw(record, task.rng_of(record, 11, j), j % VIEWS)
         views.append(frame.task(record)["train"])
-    jobs = [(source, view) for source in replies for view in views]
-    outputs = iter(task.runner.outputs(jobs))  # all programs together: the sandbox runs many at a time
 
     rows = {}  # text of the relabelled views -> row: a program that computes the same makes no other row
-    for source, reply in replies.items():
-        relabelled = [relabel(view, grids) for view, (_, _, grids) in zip(views, outputs)]
+    for source, outputs in confirm(task.runner, replies, views):
+        reply = replies[source]
+        relabelled = list(map(relabel, views, outputs))
         key = str(relabelled)
         if not any(relabelled):
-            task.dropped["programs without an effect, or with one output for all inputs"] += 1
+            task.dropped["programs without an effect, with one output for all inputs, or unstable"] += 1
         elif key in rows:
             task.dropped["programs that compute the same as another"] += 1
         elif any(memorised(source, pairs) for pairs in relabelled if pairs):
@@ -62,6 +66,22 @@ def collected(task, record):
                 "views": relabelled,
             }
     return list(rows.values())
+
+
+def confirm(runner, sources, views):
+    """Yield (program, its outputs for each view, or None where it gives no grids; none for an unstable one).
+    A row is learned from, so these come from `Sandbox.confirm`: beside other programs, an output can be
+    another program's doing."""
+    together = sum(views, [])
+    size = len(views[0])  # all views have as many pairs
+    results = runner.outputs([(source, together) for source in sources], "confirm")
+    for source, (kind, _, grids) in zip(sources, results):
+        if grids:
+            outputs = [grids[i : i + size] for i in range(0, len(together), size)]
+        else:  # it may fail for one view only; an unstable program could be stable for one by luck
+            apart = [(source, view) for view in views if kind != "unstable"]
+            outputs = [grids for _, _, grids in runner.outputs(apart, "confirm")]
+        yield source, outputs
 
 
 def relabel(pairs, grids):
@@ -97,26 +117,15 @@ def read(task, paths):
     groups = defaultdict(list)  # id of a task -> its rows, from all files
     for path in paths:
         for where, row in read_rows(path):
-            try:
-                check_grids(row)
-                groups[str(row["id"])].append(row)
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise ValueError(f"{where}: not a row that collect wrote ({error!r})") from error
+            kinds = PROGRAM if "source" in row else WRONG
+            check_fields(where, row, kinds, kinds)
+            if "task" in kinds:
+                checked_task(row["task"], where)
+            groups[row["id"], "source" in row].append({name: row[name] for name in kinds})
     examples = []
     for rows in groups.values():
         examples += choose(task, rows)
     return examples
-
-
-def check_grids(row):
-    """Raise an error where a row from a file has no grids, or where one of them is not legal."""
-    views = row["views"] if "source" in row else [row["task"]["train"] + row["task"]["test"]]
-    grids = []
-    for pairs in filter(None, views):
-        for pair in pairs:
-            grids += pair.values()
-    if not grids or not all(map(legal, [*grids, *row.get("wrong", [])])):
-        raise ValueError("no grids")
 
 
 def choose(task, rows):
@@ -169,15 +178,19 @@ def lesson(row, version, rng):
     pairs = row["views"][view]
     rival = None
     # Siblings with other outputs: not the row itself, nor a program that ran on other views only.
-    others = [other for other in row["siblings"] if other["views"][view] not in (None, pairs)]
+    others = []
+    for other in row["siblings"]:
+        for theirs in other["views"][view : view + 1]:
+            if theirs and theirs != pairs and len(theirs) == len(pairs):
+                others.append((other, theirs))
     if others:
-        other = others[rng.integers(len(others))]
+        other, theirs = others[rng.integers(len(others))]
         # The test must be a pair for which the two programs differ: a rival's answer to it is wrong.
-        differing = [i for i, pair in enumerate(pairs) if pair != other["views"][view][i]]
+        differing = [i for i, pair in enumerate(pairs) if pair != theirs[i]]
         last = differing[rng.integers(len(differing))]
         to_end = lambda values: [*values[:last], *values[last + 1 :], values[last]]
         pairs = to_end(pairs)
-        outputs = [pair["output"] for pair in to_end(other["views"][view])]
+        outputs = [pair["output"] for pair in to_end(theirs)]
         rival = {"source": other["source"], "outputs": outputs}
     elif version.needs_rival:
         return None

@@ -6,7 +6,6 @@ import ast
 import itertools
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from operator import eq
 
@@ -27,7 +26,6 @@ class Question:
     frame: Frame  # in which the prompt shows the task
     test: int | None  # index of the test that the prompt shows
     messages: list
-    complete: Callable | None = None  # (program in the reply) -> the program to run, which it is a part of
 
 
 class Runner:
@@ -36,7 +34,6 @@ class Runner:
     def __init__(self, options):
         self.options = options
         self.box = None
-        self.got = {}  # (id of an example, frame, program) -> outputs for the shown pairs, None if not grids
 
     @property
     def level(self):
@@ -56,14 +53,11 @@ class Runner:
 
         A verdict is a dict with "verdict" (accepted, wrong, memorised, unstable, none, or a kind of
         sandbox.Result), "message", "right" (number of right shown pairs), "source" and "answers": None, or a
-        grid or None for each test of the task, brought back from the frame. self.got keeps the outputs of the
-        programs for the shown pairs."""
+        grid or None for each test of the task, brought back from the frame."""
         tasks = {}  # (id, frame) -> the task as the frame shows it
         jobs = {}  # equal programs for the same task and frame are run once
         keys = []
         for question, source in zip(questions, programs):
-            if question.complete:
-                source = question.complete(source)
             view = question.record["id"], str(question.frame)
             if view not in tasks:
                 tasks[view] = question.frame.task(question.record)
@@ -98,7 +92,6 @@ class Runner:
                 "source": source,
                 "answers": None,
             }
-            self.got[key] = got
 
         for key, result in zip(jobs, self.sandbox().confirm(jobs.values())):
             _, frame, task = programs[key]
@@ -115,16 +108,17 @@ class Runner:
                 verdicts[key] |= {"verdict": "unstable", "message": message}
         return verdicts
 
-    def outputs(self, programs):
-        """Run programs, (source, pairs), on the inputs of the pairs, beside other programs. Returns for each
-        (kind of sandbox.Result, message, the outputs if they are grids, else None)."""
+    def outputs(self, programs, tier="run"):
+        """Run programs, (source, pairs), on the inputs of the pairs, in a tier of the Sandbox: "run" or
+        "confirm". Returns for each (kind of sandbox.Result, message, the outputs if they are grids, else
+        None)."""
         shared = {}  # jobs with the same pairs share one list of calls, which the sandbox then packs once
         for _, pairs in programs:
             shared.setdefault(id(pairs), calls(pairs))
         jobs = [Job(source, shared[id(pairs)], arrays=True) for source, pairs in programs]
 
         results = []
-        for result in self.sandbox().run(jobs):
+        for result in getattr(self.sandbox(), tier)(jobs):
             kind = result.kind
             grids = list(map(as_lists, result.values or []))
             if kind == "ok" and not all(map(legal, grids)):  # before any ==, because True == 1 == 1.0

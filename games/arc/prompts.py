@@ -187,5 +187,4 @@ PROMPTS = {
     "verify-output-from-examples-v0": Prompt("verdict", SHORT, VERIFY_TASK, test=True),
     "select-output-from-examples-v0": Prompt("choice", SHORT, SELECT_TASK, test=True),
 }
-WRITES_PROGRAMS = tuple(name for name, version in PROMPTS.items() if version.asks == "code")
 JUDGES_ANSWERS = tuple(name for name, version in PROMPTS.items() if version.asks in WORDS)

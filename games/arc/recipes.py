@@ -36,16 +36,6 @@ SMALL = SCRATCH | dict(
 RECIPES = {
     "arc": SMALL  # ten minutes on two shared cores, with 400 evaluation tasks
     | dict(dim=128, layers=4, steps=400, max_tokens=512, eval_few=40),
-    "arc-refine": SMALL  # with --init RUN: the prompt `refine` beside `code`, nine minutes on half a core
-    | dict(
-        prompt_version="code,refine",
-        compositions=0.5,
-        steps=140,
-        lr=1.5e-3,
-        muon_lr=0.01,
-        max_tokens=640,
-        eval_few=1,
-    ),
     "arc-grpo": dict(  # with --init RUN; reward 1 for every shown output and the hidden one
         task="arc",
         loss="grpo",

@@ -17,7 +17,7 @@ import numpy as np
 from games.arc import figures, files, hindsight, terminal, world
 from games.arc.grids import GRIDS, VIEWS, Frame
 from games.arc.judging import Question, Runner, grid_verdict
-from games.arc.prompts import JUDGES_ANSWERS, PROMPTS, WRITES_PROGRAMS
+from games.arc.prompts import JUDGES_ANSWERS, PROMPTS
 from games.task import (
     Chat,
     Collects,
@@ -56,8 +56,6 @@ class Options:
     cells: int = 0  # most cells in a prompt's pairs; the last pairs beyond are left out; 0 keeps all
     # replies | train eval collect play
     frames: int = 1  # frames of a task, one prompt each, that share the --n replies; 0: as many as --n
-    refine: int = 0  # so many of the --n replies refine the most promising programs
-    refine_prompt: Literal[WRITES_PROGRAMS] = "code"  # code adds a missing step, refine rewrites the program
     ties: Literal[("", *JUDGES_ANSWERS)] = ""  # version of the prompt that breaks ties of the vote
     judge: str = flag("", agent="reply")  # run or model that breaks ties, by default the one that answers
     # programs | train eval collect play
@@ -224,24 +222,13 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         """players.n replies to each example, or to each of its tests if the prompt shows a test, with their
         verdicts: (place, record) of each example. Given records, so many more replies are added to them."""
         version = self.versions[0]
-        # Under test-time training each call has a share of all replies, and the same share of refinements.
-        refined = self.options.refine * players.n // (players.total or players.n)
         plain = version.asks in ("code", "output") and not version.refines
         if not plain or version is PROMPTS["output-from-code-v0"]:
             raise UsageError("--prompt-version: the first must ask for programs or for the test's output")
-        if refined and (version.asks != "code" or refined >= players.n):
-            raise UsageError(
-                f"--refine {refined}: needs a prompt for programs, and a larger --n than {players.n}"
-            )
         examples = [self.task_of(example) for example in examples]
         if not records:
             records = [self.record(example) for example in examples]
-            self.runner.got.clear()
-        self.add_replies(version, self.questions(records, players.n - refined), players.player)
-        if refined:
-            from games.arc.experiments.refine import refine
-
-            refine(self, records, players.player, refined)
+        self.add_replies(version, self.questions(records, players.n), players.player)
         if self.options.ties:
             from games.arc.experiments.judges import prefer
 
@@ -322,7 +309,6 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
             parts = {"right": score, "shown": shown, "memorised": memorised}
             turn = {"reply": reply.text, "score": score, "partial": shown, **verdict}
             episodes.append(Episode(example, [turn], [reply], score, parts))
-        self.runner.got.clear()  # it would grow through thousands of games
         return episodes
 
     def evaluate(self, examples, players):

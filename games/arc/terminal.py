@@ -81,4 +81,4 @@ def show_task(task, players, example, show):
 
 def show_grids(grids, show):
     for line in side_by_side(grids):
-        show(line, painted=True)
+        show(line)

@@ -12,15 +12,16 @@ of two forms (JSON lines, CSV, Parquet, a folder or a Hub data set: games/rows.p
 Rows of both forms may have a "source", the name of a part of the data, and the probabilities "p_a", "p_b",
 "p_tie", for example from a larger model. These then are the target."""
 
-import json
 import zlib
 
-from games.rows import read_rows
+from files import TEXT, check_fields, one_of
+from games.rows import load_json, read_rows
 
 TEXTS = ("prompt", "response_a", "response_b")
 WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
 SOFT = ("p_a", "p_b", "p_tie")
 WORDS = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}  # of two bad answers neither is better
+KINDS = {"model_a": TEXT, "model_b": TEXT, "source": TEXT, "winner": one_of("", *WORDS)}
 SWAP = [1, 0, 2]  # the classes after the answers have changed places
 
 
@@ -30,6 +31,7 @@ def read_battles(source, rows, dropped, training=True):
     are counted in `dropped` (a Counter) by reason. Otherwise every row is yielded, with or without a
     target."""
     for where, row in read_rows(source, rows, TEXTS, "train" if training else "test"):
+        check_fields(where, row, KINDS)
         try:
             example = parse_battle(row, where)
         except ValueError as error:
@@ -65,18 +67,17 @@ def parse_battle(row, where=""):
 
 
 def turns_of(name, value, arrays):
-    """The turns in a column, a list of texts. null is an empty text; half of a surrogate pair, which UTF-8
-    cannot hold, becomes a ?."""
+    """The turns in a column, a list of texts. null is an empty text."""
     if arrays and isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = load_json(value)
         except (ValueError, RecursionError) as error:  # the latter from arrays nested without end
             raise ValueError(f"{name!r} must be a JSON array of turns ({error})") from error
     elif isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(text is None or isinstance(text, str) for text in value):
         raise ValueError(f"{name!r} must be {'a JSON array' if arrays else 'a text or a list'} of turns")
-    return [(text or "").encode("utf-8", "replace").decode() for text in value]
+    return [text or "" for text in value]
 
 
 def target_of(row):
@@ -87,7 +88,7 @@ def target_of(row):
             continue
         try:
             values = [*map(float, cells)]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{', '.join(names)} must be numbers, found {cells}") from error
         total = sum(values)
         # in this form the check fails for a NaN too
@@ -99,10 +100,7 @@ def target_of(row):
         if sorted(values) != [0, 0, 1]:
             raise ValueError(f"{', '.join(names)} must be one 1 and two 0s, found {cells}")
         return values.index(1)
-    word = row.get("winner")
-    if word not in (None, "", *WORDS):
-        raise ValueError(f"winner {word!r} must be one of {', '.join(WORDS)}")
-    return WORDS.get(word)
+    return WORDS.get(row.get("winner"))
 
 
 def why_useless(example):

@@ -12,7 +12,9 @@ else wrote the query, {"query", "neg"}.
 import re
 from pathlib import Path
 
-from games.rows import check_columns, read_rows
+from files import TEXT, check_fields, list_of, one_of
+from files import number as within
+from games.rows import read_rows
 
 LETTERS = tuple("ABCD")  # no str, which would also contain "" and "AB"
 MAPPING = "misconception_mapping.csv"
@@ -21,6 +23,18 @@ COLUMNS = ["QuestionId", "ConstructId", "ConstructName", "SubjectId", "SubjectNa
 COLUMNS += ["QuestionText", *(f"Answer{letter}Text" for letter in LETTERS)]
 LABEL_COLUMNS = [f"Misconception{letter}Id" for letter in LETTERS]  # missing in test.csv
 ITEM_COLUMNS = ("Question", "Incorrect Answer", "Correct Answer", "Misconception")
+ITEM = dict.fromkeys((*ITEM_COLUMNS, "Topic"), TEXT)
+SCORES = list_of(within(-1e30, 1e30))
+MINED = {  # of the columns of a mined row
+    "query": TEXT,
+    "pos": list_of(TEXT, 1),
+    "neg": list_of(TEXT),
+    "candidates": list_of(TEXT),
+    "pos_scores": SCORES,
+    "neg_scores": SCORES,
+    "split": one_of("train", "test"),
+    "subject": TEXT,
+}
 
 
 def read(source, pool="", split="train"):
@@ -69,7 +83,7 @@ def read_pool(source, pool):
 # -------------------------------------------------------------------------------------- the competition
 def whole_number(text, where, name):
     """The integer in a cell; the competition's files write 1672 as 1672.0."""
-    if not re.fullmatch(r"-?\d+(\.0*)?", str(text).strip()):
+    if not re.fullmatch(r"-?[0-9]{1,15}(\.0*)?", str(text).strip()):
         raise ValueError(f"{where}: {name} {text!r} is not a whole number")
     return int(float(text))
 
@@ -121,11 +135,8 @@ def question_examples(row, places, where=""):
 def item_example(where, number, row, labels):
     """The example of a Math Misconceptions row. Its topic serves as construct and as subject. labels
     {text: index} grows by the texts that are new."""
-    check_columns(where, ITEM_COLUMNS, row)
-    for name in ITEM_COLUMNS:
-        if not isinstance(row[name], str):
-            raise ValueError(f"{where}: {name!r} is not text")
-    topic = str(row.get("Topic", ""))
+    check_fields(where, row, ITEM, ITEM_COLUMNS)
+    topic = row.get("Topic") or ""
     return {
         "id": f"{row.get('Misconception ID', number)}_{row.get('Example Number', number)}",
         "question": number,
@@ -145,31 +156,28 @@ def mined_examples(where, number, row, labels):
     """Yield one example for each positive of a row in FlagEmbedding's form; labels as in item_example. Rows
     from infer.py collect have more columns: an id, the split, the ranked candidates, and a reranker's scores
     of positives and negatives."""
+    check_fields(where, row, MINED, ["query", "pos"])
     places = {}  # column -> the indices of its labels
     for column in ("pos", "neg", "candidates"):
-        texts = row.get(column, [])
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{where}: {column!r} must be a list of texts")
-        scores = f"{column}_scores"
-        if scores in row and len(row[scores] or ()) != len(texts):
-            raise ValueError(f"{where}: {scores!r} must have a number for each text of {column!r}")
+        texts = row.get(column) or []
+        scores = row.get(f"{column}_scores") or []
+        if "pos_scores" in row and column != "candidates" and len(scores) != len(texts):
+            raise ValueError(f"{where}: '{column}_scores' must have a number for each text of {column!r}")
         places[column] = [labels.setdefault(text, len(labels)) for text in texts]
-    if not isinstance(row["query"], str) or not places["pos"]:
-        raise ValueError(f'{where}: needs a "query" that is text and a "pos" with at least one text')
     for i, place in enumerate(places["pos"]):
         suffix = f"+{i}" if i else ""  # several positives of one query need different ids
         example = {
             "id": f"{row.get('id', number)}{suffix}",
             "question": row["query"],
             "query": row["query"],
-            "subject": str(row.get("subject", "")),
+            "subject": row.get("subject") or "",
             "label": place,
             "neg": places["neg"],
             "candidates": places["candidates"],
             "split": row.get("split"),
         }
         if "pos_scores" in row:
-            example["scores"] = [row["pos_scores"][i], *row.get("neg_scores", [])]
+            example["scores"] = [row["pos_scores"][i], *(row.get("neg_scores") or [])]
         yield example
 
 

@@ -106,7 +106,7 @@ def read_mbpp(row, salvage):
     """A task whose tests call a function with literals; the answer is Python code."""
     tests = [*map(read_test, row["test_list"])]
     # set-up code is never run, so a task that needs it cannot be judged
-    if not tests or None in tests or (row.get("test_setup_code") or "").strip():
+    if not tests or None in tests or str(row.get("test_setup_code") or "").strip():
         raise BadRow("tests that are not calls of a function with plain values")
     shown = "\n".join(row["test_list"][:SHOWN_TESTS])
     question = f"{row['text'].strip()}\nThe code must pass these tests:\n{shown}"

@@ -9,16 +9,18 @@ import importlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
 import sys
 import warnings
 from opcode import opmap
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 import numpy as np
 
+from games.sandbox.harmless import HARMLESS
 from games.sandbox.lockdown import Lock
 from games.sandbox.plain import OUTPUT, as_arrays, pack, unpack
 
@@ -30,34 +32,38 @@ ALLOWED = """__future__ abc array bisect cmath collections copy dataclasses date
 # These are imported by the modules above at their first use, when a child can no longer open files.
 PRELOAD = """_strptime collections.abc encodings.ascii encodings.idna encodings.latin_1 linecache numpy.fft
     numpy.linalg numpy.ma numpy.polynomial numpy.random numpy.typing traceback""".split()
-# A child takes no more programs once one of these has a changed attribute.
-WATCHED = "builtins collections copy functools heapq itertools math numpy operator random re string".split()
+# A child takes no more programs once an attribute of a module has changed: of a module that programs may
+# import, or of these, which the child itself uses.
+WATCHED = ["builtins", "json.encoder", "games.sandbox.plain", __name__]
 
-# Names that a program of a shared child may not have, since they could reach the objects that later programs
-# use: all that begin with an underscore except DUNDERS, and TRICKY. The same goes for opcodes that write to
-# objects: TRICKY_CODES.
-DUNDERS = set("__name__ __module__ __qualname__ __doc__ __init__ __annotations__ __future__".split())
-TRICKY = set(
-    """ag_code ag_frame as_strided attrgetter breakpoint clear_traps CodeType compile coroutine cr_code
-    cr_frame ctypes dataclass delattr eval evaluate_forward_ref exec f_back f_builtins f_code f_globals
-    f_locals filterwarnings Formatter ForwardRef fromfile FunctionType get_field get_type_hints getattr
-    getcontext gi_code gi_frame global_enum globals input LambdaType localcontext locals memmap memoryview
-    methodcaller mro no_type_check open register resetwarnings resize set_bit_generator set_printoptions
-    set_string_function setattr setbufsize setcontext seterr seterrcall setflags simplefilter singledispatch
-    tb_frame tb_next tofile total_ordering traps update_wrapper vars wraps""".split()
-)
 TRICKY_CODES = {opmap[name] for name in ("STORE_ATTR", "DELETE_ATTR", "MATCH_CLASS")}
+# `type` is harmless in comparisons of types only. Called with a dict, it makes a class whose methods have
+# names made at run time, and `copy` does what such methods say.
+TYPE = re.compile(r"\btype\([\w\[\]. :+-]*\)(\.__name__\b| (==|!=|is|in|not in) )")
+
+
+def library_names():
+    """The names of attributes of all modules, classes and objects of libraries: the keys of all dicts, and
+    the names in the code of all functions, which set the attributes of objects. The few attributes that C
+    code makes up when asked are missing, such as `traps` of a decimal context; no harmless name gives one."""
+    names = set()
+    for thing in gc.get_objects():
+        if type(thing) is dict:
+            names.update(thing)  # keys that are no strings do no harm
+        elif type(thing) is FunctionType:
+            names.update(thing.__code__.co_names)
+    return names
 
 
 def tame(code, tricky):
-    """Whether a program seems to change nothing but its own namespace, so that it may share a child. code:
-    the compiled program; tricky: names that it may not have."""
+    """Whether a program seems to change nothing but its own namespace. code: the compiled program; tricky:
+    names that it may not have."""
     for name in ".".join(code.co_names).split("."):  # `import a.b` has the name "a.b"
-        if name in tricky or (name.startswith("_") and name.strip("_") and name not in DUNDERS):
+        if name in tricky or ("__" in name and name not in HARMLESS):
             return False
     for constant in code.co_consts:
         # A string such as "__class__" may become a name at run time.
-        if type(constant) is str and "__" in constant and constant not in DUNDERS:
+        if type(constant) is str and "__" in constant and constant not in HARMLESS:
             return False
         if type(constant) is CodeType and not tame(constant, tricky):
             return False
@@ -65,13 +71,15 @@ def tame(code, tricky):
 
 
 class Runner:
-    """What a child needs to run programs. The zygote makes it, so that every child inherits it."""
+    """What a child needs to run programs. The zygote makes it, so that every child inherits it. tricky: names
+    of libraries that are not HARMLESS; a program that has one does not share its child."""
 
     def __init__(self, config):
         warnings.simplefilter("ignore")
         self.seed = config["seed"]
         for name in ALLOWED + PRELOAD:
             importlib.import_module(name)
+        self.tricky = library_names() - HARMLESS - set(config["names"])
         self.names = {name: importlib.import_module(module) for name, module in config["names"].items()}
         given = set(config["names"].values())
         allowed = given.union(ALLOWED)
@@ -84,15 +92,22 @@ class Runner:
 
         self.builtins = {**vars(builtins), "__import__": checked_import}
 
-        # Attributes of modules that hold changeable objects are tricky as well.
+        # Names of the caller's modules are free, unless a library or something changeable has them, too.
         changeable = ModuleType, dict, list, set, np.ndarray
-        inside = set()
-        for module in allowed.union(PRELOAD, ["builtins"]):
-            attributes = vars(sys.modules[module])
-            inside |= {name for name, thing in attributes.items() if isinstance(thing, changeable)}
-        self.tricky = TRICKY | (inside - allowed - set(self.names) - {"abc", "fft", "linalg", "random"})
-        watched = [vars(sys.modules[module]) for module in given.union(WATCHED)]
-        self.before = [(names, dict(names)) for names in (sys.modules, *watched)]
+        for module in given.difference(ALLOWED):
+            for name, thing in vars(sys.modules[module]).items():
+                if isinstance(thing, changeable) and getattr(thing, "__name__", "") not in allowed:
+                    self.tricky.add(name)
+        watched = [vars(sys.modules[module]) for module in allowed.union(WATCHED)]
+        self.before = [(names, [*names.values()]) for names in (sys.modules, *watched)]
+
+    def may_share(self, source, code):
+        """Whether a program, as text and as code, may share a child."""
+        if tame(code, self.tricky):
+            return True
+        # Only in ASCII the text shows names as they are.
+        compares = source.isascii() and not re.search(r"\btype\b", TYPE.sub("", source))
+        return compares and tame(code, self.tricky - {"type"})
 
     def run(self, job):
         """Run a job: ([kind, message, whether the child should stop], its values as JSON)."""
@@ -103,7 +118,7 @@ class Runner:
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
             # A SyntaxError leaves the interpreter as it was; after the others the child should stop.
             return ["syntax", last_line(error), not isinstance(error, SyntaxError)], "null"
-        if job["shared"] and not tame(code, self.tricky):
+        if job["shared"] and not self.may_share(job["source"], code):
             return ["alone", "", False], "null"
 
         random.seed(self.seed)
@@ -136,8 +151,8 @@ class Runner:
                 kind = "import"
             message = last_line(error)
             text = "null"
-        stop = job["shared"] and (kind == "memory" or any(now != before for now, before in self.before))
-        return [kind, message, bool(stop)], text
+        changed = job["shared"] and any([*now.values()] != before for now, before in self.before)
+        return [kind, message, changed or kind == "memory"], text
 
     def serve(self, source, sink):
         """Answer jobs until the parent closes the channel. A frame, in either direction, is the parent's

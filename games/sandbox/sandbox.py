@@ -2,7 +2,7 @@
 
     with Sandbox(seconds=1.0, names={"np": numpy}) as sandbox:
         results = sandbox.run([Job("def solve(x): return x + 1", [("solve", [1])])])  # fast: enough to reject
-        results = sandbox.confirm(jobs)  # slow: needed to accept
+        results = sandbox.confirm(jobs)  # slow: needed to accept, and to learn from
 
 Only the parent knows the right answers. Each of its workers is a *zygote* (child.py): a fresh interpreter,
 with an environment of a few fixed entries, that imports the allowed modules, runs no program itself, and
@@ -16,23 +16,31 @@ A child answers with a frame: the random number that came with the program, a le
 parent checks every part. A program that forges a frame has given an answer, no more. If a child is late,
 SIGKILL ends its whole process group.
 
-`run` gives a child up to BATCH programs, one after the other. Only programs that look harmless share a child
-(`tame` reads their names and opcodes). A child takes no more programs after one that ran out of memory or
-left a module changed. If a child dies or sends rubbish, and the last program was not its first, that program
-gets a fresh child. This protects the neighbours of a program as a rule, but not for certain: a program made
-to look harmless can answer for those after it. So only `confirm` counts. It gives each program a fresh child,
-then runs it in another, with other seeds and hashes and the calls in reverse, and wants equal answers.
+`run` gives a child up to BATCH programs, one after the other. Only programs that look harmless share a child:
+they use no names of libraries but those in harmless.py, and set no attributes (`tame` reads names and
+opcodes). A child takes no more programs after one that ran out of memory or left a module with a changed
+attribute: a module that programs may import, or one that the child itself needs. If a child is late, dies,
+sends rubbish, runs out of memory or has a changed module, and the last program was not its first, that
+program gets a fresh child: what another one left behind may be the cause. In a sound child, an error, a
+failed import and values that are not plain are final.
+
+This protects the neighbours of a program as a rule, but not for certain. A program that is made to look
+harmless, and changes a class or an object inside a module, can answer for those after it. So `run` only
+rejects programs; what it gives is neither accepted nor learned from. For that there is `confirm`. It gives
+each program a fresh child, then runs it in another, with other seeds and hashes and the calls in reverse, and
+wants equal answers.
 
 Levels: full; seccomp (without Landlock, or still root); landlock, limits and timeouts, which leave files,
 sockets or processes open and are refused unless unsafe=True (macOS reaches limits at best); none, where
 nothing forks (Windows), which is always refused.
 
-NOT covered: kernel bugs in the system calls that are left (memory, clocks, random bytes); leaks of the
-processor; programs that hold the answers as literals or are right for these inputs only; two runs that agree
-by luck (clocks and random bytes are open); a machine with less memory than `memory` times workers; below
-seccomp, processes that leave their group. Time is wall-clock time, so a busy machine finds more timeouts. The
-names that the caller gives are trusted, and programs see what these modules import. A Sandbox serves one
-thread. In Python True == 1 == 1.0, so compare answers by repr."""
+NOT covered: right programs that `run` rejects because one before them in their child deceived `tame`; kernel
+bugs in the system calls that are left (memory, clocks, random bytes); leaks of the processor; programs that
+hold the answers as literals or are right for these inputs only; two runs that agree by luck (clocks and
+random bytes are open); a machine with less memory than `memory` times workers; below seccomp, processes that
+leave their group. Time is wall-clock time, so a busy machine finds more timeouts. The names that the caller
+gives are trusted, and programs see what these modules import. A Sandbox serves one thread. In Python
+True == 1 == 1.0, so compare answers by repr."""
 
 import contextlib
 import functools
@@ -179,20 +187,20 @@ class Worker:
         self.nonce = secrets.token_bytes(16)
         self.served += 1
         # The clock of a program starts when its child is ready: `take` sets the deadline once more.
-        self.deadline = time.monotonic() + (self.config["seconds"] if self.ready else START)
-        self.channel.settimeout(START)
+        limit = self.config["seconds"] if self.ready else START
+        self.deadline = time.monotonic() + limit
+        self.channel.settimeout(limit)
         with contextlib.suppress(OSError):  # `take` will see that the child is dead
             self.channel.sendall(self.nonce + struct.pack("<I", len(data)) + data)
 
     def take(self):
         """The result of the job, or None if it has not arrived yet. Kind "alone" asks for the job to be given
         again, to a child of its own."""
-        late = time.monotonic() > self.deadline
         self.channel.setblocking(False)
         try:
             data = self.channel.recv(1 << 16)
         except BlockingIOError:
-            return self.end("timeout", f"no answer within {self.config['seconds']:g} s") if late else None
+            return self.wait()
         except OSError:
             data = b""
         ended = not data
@@ -211,9 +219,9 @@ class Worker:
         if len(self.buffer) >= 20:
             size = 20 + struct.unpack("<I", self.buffer[16:20])[0]
         if not self.nonce.startswith(self.buffer[:16]) or not len(self.buffer) <= size <= 20 + OUTPUT:
-            return self.end("output", "not a frame of the sandbox", suspect=True)
+            return self.end("output", "not a frame of the sandbox")
         if len(self.buffer) < size:
-            return self.end("killed", "", suspect=True) if ended else None
+            return self.end("killed", "") if ended else self.wait()
 
         # The program may have written the frame itself, so every value is checked for its kind.
         try:
@@ -224,22 +232,27 @@ class Worker:
             if not (fits and known and type(message) is str and type(stop) is bool):
                 raise ValueError("not what the sandbox writes")
         except (ValueError, TypeError, RecursionError):
-            return self.end("output", "a frame that the sandbox did not write", suspect=True)
+            return self.end("output", "a frame that the sandbox did not write")
 
         self.buffer = b""
-        if kind == "memory" or stop or not self.shared:
-            return self.end(kind, message, values, suspect=kind == "memory")
+        if stop or not self.shared:
+            return self.end(kind, message, values)
         self.index = None
         return Result(values, kind, escape(message))
 
-    def end(self, kind, message, values=None, suspect=False):
-        """The result of a child's last job. suspect: earlier programs of the child may have spoilt it, so if
-        there were any, the job is given again, to a fresh child."""
-        again = suspect and self.served > 1
+    def wait(self):
+        """None, or the result that the job's time is over, whatever has arrived of an answer."""
+        if time.monotonic() <= self.deadline:
+            return None
+        return self.end("timeout", f"no answer within {self.config['seconds']:g} s")
+
+    def end(self, kind, message, values=None):
+        """The result of a child's last job. If there were others before it, one of them may be to blame, so
+        the job is given again, to a fresh child."""
         status = self.kill() if kind in ("timeout", "killed", "output") else self.drop()
         if kind == "killed":
             message = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return Result(None, "alone") if again else Result(values, kind, escape(message))
+        return Result(None, "alone") if self.served > 1 else Result(values, kind, escape(message))
 
 
 def escape(message):
@@ -277,7 +290,8 @@ class Sandbox(contextlib.AbstractContextManager):
         return self.workers[seed]
 
     def run(self, jobs) -> list[Result]:
-        """First tier: programs that look harmless share children. Wrong results are unlikely but possible."""
+        """First tier: programs that look harmless share children. Wrong results are unlikely but possible, so
+        nothing that it gives is accepted or learned from."""
         return self.work(list(jobs), False, 0)
 
     def confirm(self, jobs) -> list[Result]:

@@ -39,11 +39,9 @@ STRATEGIES = (
     "hinted",  # as simulate, but from a round of 8 to 13 on the asker is told the keyword
     "snapshot",  # a complete won game in one reply
     "cheap",  # question, answer and guess, one reply each
-    "compare",  # as play; in each state a belief compares the model's best replies
     "facts",  # no games: a model's own answers to all questions about the keyword, a world for --belief
 )
-OWN = "play", "compare", "facts"  # strategies that need no teacher
-COMPARED = 6  # replies to compare in a state, without --candidates
+OWN = "play", "facts"  # strategies that need no teacher
 TRIES = 3  # a game ends after this many replies in a row without a question
 HINTED = 8, 14  # the first round with a hint is drawn from 8 to 13
 NAMED = "games ended, a question named the keyword"
@@ -242,7 +240,6 @@ def own_game(task, episode, noise):
         "cut": cut,
         "noise": noise,
         "flipped": [turn["flipped"] for turn in turns],
-        "wandered": [turn["wandered"] for turn in turns],
     }
     return [row] if turns else [], {NAMED: 1} if cut else {}
 
@@ -304,14 +301,7 @@ def play_games(task, games, player):
         rng = np.random.default_rng([task.seed, 23, *key_of(about)])
         noise.append(float(rng.choice(task.noises)))
     seeds = [[task.seed, *key_of(about)] for about in games]
-    settings = {"noise": noise, "seeds": seeds, "wander": options.wander}
-    if options.strategy == "compare":
-        from games.twentyq.experiments.own_games import compare
-
-        compared = compare(task, player, games, options.candidates or COMPARED, **settings)
-        yield from enumerate((rows, {}) for rows in compared)
-        return
-    episodes = task.play(games, task.equipped(player), **settings)
+    episodes = task.play(games, task.equipped(player), noise=noise, seeds=seeds)
     for place, episode in enumerate(episodes):
         yield place, own_game(task, episode, noise[place])
 
@@ -347,7 +337,7 @@ class CollectsGames(Collects):
     def tally(self, records):
         """The lines that sum up a collection: games, the samples that training makes of them, and what was
         dropped, by reason."""
-        if self.options.strategy in ("compare", "facts"):
+        if self.options.strategy == "facts":
             return []
         games = 0
         rows = []

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-from files import inside, read_json, replacing
+from files import inside, read_json, regular, replacing
 from games.twentyq.match import AgentWrapper, Request, best_new_replies
 from games.twentyq.prompts import answer_prompt, ask_prompt, guess_prompt, last_line, yes_or_no
 from games.twentyq.world import WORLD, world_file
@@ -195,7 +195,7 @@ def pack(out, folder, options, format, settings):
         for path in ROOT.glob(pattern):
             sources[path.relative_to(ROOT).as_posix()] = path
     for name, path in given.items():
-        sources[packed[name]] = path
+        sources[packed[name]] = regular(path)
     for path in model_files(Path(folder)):
         sources[f"weights/{path.name}"] = path
     with (

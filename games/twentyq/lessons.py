@@ -14,6 +14,8 @@ def from_teacher(task, keyword, rng):
     Most games are taught with their turns in random order (--shuffle). The information in an answer does not
     depend on its position, but a model that always meets a question in the same position learns it only
     there."""
+    if not task.world.questions:
+        raise ValueError(f"--world {task.options.world}: has no questions to teach")
     turns = teacher_game(task, keyword, rng)
     if rng.random() < task.options.shuffle:
         turns = [turns[i] for i in rng.permutation(len(turns))]
@@ -73,15 +75,13 @@ def best_replies(belief, turns, rng):
 def imitate(game):
     """The lessons of a recorded game: its questions, its answers (for the answerer) and its guesses.
 
-    Random questions and flipped answers are left out. A game without guesses teaches the keyword as its last
+    Flipped answers are left out. A game without guesses teaches the keyword as its last
     guess. The model's own game (strategy "play") teaches the keyword beside each guess. The writer of a
     snapshot knew the keyword from the start: its first question is no lesson, and nobody gave its answers."""
     keyword = game["keyword"]
     turns = game["turns"]
     strategy = game.get("strategy")
-    never = [False] * len(turns)
-    flipped = game.get("flipped", never)
-    wandered = game.get("wandered", never)
+    flipped = game.get("flipped", [False] * len(turns))
     guesses = game.get("guesses", [""] * (len(turns) - 1) + [keyword])
     corrections = [keyword] if strategy == "play" else []
     first_question = 1 if strategy == "snapshot" else 0
@@ -90,7 +90,7 @@ def imitate(game):
     answer_lessons = []
     guess_lessons = []
     for i, (question, answer) in enumerate(turns):
-        if i >= first_question and not wandered[i]:
+        if i >= first_question:
             ask_lessons.append(lesson(ask_prompt(turns[:i]), question))
         if strategy != "snapshot" and not flipped[i] and answer != "unsure":
             answer_lessons.append(lesson(answer_prompt(keyword, question), answer))

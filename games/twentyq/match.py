@@ -34,13 +34,12 @@ class Request:
     before: list = ()
 
 
-def match(episode, words, flips, wander=None, rule=None):
+def match(episode, words, flips, rule=None):
     """Play one match about episode.example and fill in the Episode. Yields Requests, is sent (Reply, whether
     it repeats an earlier one), and returns whether the match was won.
 
-    words: the correct guesses. flips: for each round whether its answer is inverted. wander(number, asked): a
-    Reply that replaces the question of a round, or None. rule(keyword, question): the answer if a rule
-    decides it, else None; such an answer is never flipped."""
+    words: the correct guesses. flips: for each round whether its answer is inverted. rule(keyword, question):
+    the answer if a rule decides it, else None; such an answer is never flipped."""
     keyword = episode.example["keyword"]
     episode.reward = -1  # the environment's reward without a win
     turns = []
@@ -48,11 +47,6 @@ def match(episode, words, flips, wander=None, rule=None):
     for number in range(ROUNDS):
         asked = [question for question, _ in turns]
         question, repeated = yield Request("asker", ask_prompt(turns), asked)
-        stray = wander(number, asked) if wander else None
-        if stray:
-            question = stray
-            repeated = False
-
         answer, _ = yield Request("answerer", answer_prompt(keyword, question.text))
         answer = yes_or_no(answer.text) or "no"
         flipped = flips[number] and not (rule and rule(keyword, question.text))
@@ -64,8 +58,7 @@ def match(episode, words, flips, wander=None, rule=None):
         guesses.append(guess.text)
         episode.replies += [question, guess]
         turn = {"question": question.text, "answer": answer, "guess": guess.text}
-        marks = {"flipped": flipped, "repeated": repeated, "wandered": stray is not None}
-        episode.turns.append(turn | marks)
+        episode.turns.append(turn | {"flipped": flipped, "repeated": repeated})
         if correct(guess.text, *words):
             episode.reward = ROUNDS - number  # 20 for a win in the first round, 1 in the last
             return True

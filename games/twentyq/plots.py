@@ -1,5 +1,5 @@
 """Pictures of 20 Questions: `draw` takes what infer.py eval wrote, win rates or the ratings of a tournament
-(--against); `draw_beliefs` takes recorded games and shows how a belief moved. plots.py is the command."""
+(--against). plots.py is the command."""
 
 from collections import defaultdict
 from itertools import cycle
@@ -8,11 +8,8 @@ import numpy as np
 
 from games.twentyq.figures import groups_shown
 from games.twentyq.prompts import ROUNDS
-from games.twentyq.world import Belief, World
 from pictures import draw_rows, finish, pyplot
 
-MAX_GAMES = 6  # games of a file that are drawn
-MAX_KEYWORDS = 5  # keywords of a belief that are drawn, beside the true one
 STYLES = ["-", "--", "-.", ":"]  # of the curves by share of flipped answers
 
 
@@ -84,46 +81,6 @@ def rows_of(report):
     for _, part, group in groups_shown(report["groups"]):
         rows[part] = group
     return rows
-
-
-# ------------------------------------------------------------------------------------------------ beliefs
-def draw_beliefs(rows, out):
-    """Draw how a belief over our world moved in the first recorded games {"keyword", "rounds"}, a panel each:
-    the chances of the likeliest keywords and of the true one after each answer."""
-    rows = rows[:MAX_GAMES]
-    belief = Belief(World())
-    names = belief.world.keywords
-    size = 11, 3.6 * len(rows)
-    figure, panels = pyplot().subplots(len(rows), figsize=size, squeeze=False)
-    for row, axis in zip(rows, panels.flat):
-        keyword = row["keyword"]
-        # The belief before the first answer, then after each one.
-        turns = []
-        states = [belief.after(turns).probabilities()]
-        labels = ["start"]
-        for question, answer, *_ in row["rounds"]:
-            turns.append((question, answer))
-            states.append(belief.after(turns).probabilities())
-            labels.append(f"{question} {answer}")
-        chances = dict(zip(names, np.array(states).T))  # keyword -> (answers + 1,)
-
-        # The true keyword comes first and is a thick line; its rivals are the ones that came closest to 1.
-        likeliest = sorted(names, key=lambda name: (name != keyword, -chances[name].max()))
-        for name in likeliest[: MAX_KEYWORDS + 1]:
-            if name == keyword:
-                axis.plot(chances[name], linewidth=3, label=f"{name} (the keyword)")
-            else:
-                axis.plot(chances[name], "o-", markersize=3, linewidth=1, label=name)
-
-        ends = {True: f", won in round {len(turns)}", False: ", not won"}
-        end = ends.get(row.get("won"), "")  # a recorded game may lack its result
-        axis.set_title((keyword or "an unknown keyword") + end, fontsize=10)
-        axis.set_xticks(range(len(states)), labels, fontsize=7, rotation=25, ha="right")
-        axis.set(ylabel="chance", yscale="log", ylim=(1e-3, 1.3))  # all start at 1 / keywords
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return finish(figure, out)
 
 
 # ------------------------------------------------------------------------------------------------ tournaments

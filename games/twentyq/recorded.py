@@ -1,11 +1,22 @@
 """Recorded games of 20 Questions: how a row of --data is read, and from which rows a loss learns.
 
-A game is {"keyword", "turns": [(question, answer)]}, and "guesses", "won", "flipped", "wandered" and
-"strategy" if its row has them. experiments/preferences.py describes comparisons."""
+A game is {"keyword", "turns": [(question, answer)]}, and "guesses", "won", "flipped" and "strategy" if
+its row has them. experiments/preferences.py describes comparisons."""
 
+from files import FLAG, TEXT, check_fields, list_of
 from games.task import Judged, Pair
 from games.twentyq.prompts import ROUNDS, count_unnamed
 from games.twentyq.world import plain
+
+KINDS = {
+    "keyword": TEXT,
+    "rounds": list_of(list_of(TEXT, 2)),  # [question, "yes" or "no"] or [question, "yes" or "no", guess]
+    "won": FLAG,
+    "cut": FLAG,
+    "strategy": TEXT,
+    "flipped": list_of(FLAG),
+    "wandered": list_of(FLAG),
+}
 
 
 def read(task, where, row):
@@ -18,11 +29,12 @@ def read(task, where, row):
 
         return preferences.read(where, row)
     keyword, turns, guesses = read_rounds(where, row)
-    # written by collect: which answers were flipped, and which questions were asked at random
-    marks = {name: row[name] for name in ("flipped", "wandered") if name in row}
-    for name, mark in marks.items():
-        if not (isinstance(mark, list) and len(mark) == len(turns)):
-            raise ValueError(f"{where}: {name!r} must be a list with true or false for each round")
+    flipped = row.get("flipped") or []  # written by collect
+    if flipped and len(flipped) != len(turns):
+        raise ValueError(f"{where}: 'flipped' must be a list with true or false for each round")
+    if any(row.get("wandered") or []):  # collect wrote it until November 2026; its questions are no lessons
+        task.dropped["questions asked at random, by an earlier version"] += 1
+        return None
     if reason := reason_to_drop(keyword, turns):
         task.dropped[reason] += 1
         return None
@@ -35,29 +47,22 @@ def read(task, where, row):
     game = {"keyword": keyword, "turns": turns[:end]}
     if guesses:
         game["guesses"] = guesses[:end]
-    for name, mark in marks.items():
-        if any(mark):
-            game[name] = mark[:end]
-    if "strategy" in row:
-        game["strategy"] = row["strategy"]
-    if "won" in row and not row.get("cut"):  # nobody knows how a cut game would have ended
-        game["won"] = bool(row["won"])
+    if any(flipped):
+        game["flipped"] = flipped[:end]
+    for name in ("strategy", "won"):
+        if row.get(name) is not None:
+            game[name] = row[name]
+    if row.get("cut"):  # nobody knows how a cut game would have ended
+        game.pop("won", None)
     return game
 
 
 def read_rounds(where, row):
     """(keyword, turns, guesses) of a row; guesses is empty if the row has none. Raises ValueError."""
-    for key, kind in (("keyword", str), ("rounds", list)):
-        if not isinstance(row.get(key), kind):
-            raise ValueError(f"{where}: {key!r} is missing or not a {kind.__name__}")
+    check_fields(where, row, KINDS, ["keyword", "rounds"])
     turns = []
     guesses = []
     for turn in row["rounds"]:
-        if not (isinstance(turn, list) and len(turn) >= 2 and all(isinstance(x, str) for x in turn[:3])):
-            raise ValueError(
-                f'{where}: a round must be [question, "yes" or "no"] or [question, "yes" or "no", guess], '
-                f"found {turn!r}"
-            )
         turns.append((turn[0], plain(turn[1])))
         guesses += turn[2:3]  # if the round has one
     if guesses and len(guesses) < len(turns):

@@ -5,7 +5,6 @@ the same prompts in training and at play (games.twentyq.prompts): one sample per
 
 import zlib
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,6 @@ from games.task import (
     Evaluation,
     HasAgents,
     Interactive,
-    Reply,
     Rollouts,
     SubmitsProgram,
     Task,
@@ -73,7 +71,6 @@ class Options:
     # tournament | eval
     against: list = flag((), agent="reply", plays="eval")  # table, random, runs, alpha+RUN, half+, false+RUN
     # collecting | collect
-    wander: float = flag(0.0, share=True)  # share of questions asked at random in the model's own play
     teacher: str = flag(  # who plays: table, a run or model, or an endpoint (https://HOST/v1)
         "",
         agent="reply",
@@ -185,15 +182,12 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
 
         return alpha.player(self, kind, open_agent(inner) if inner else self.table_player())
 
-    def play(
-        self, examples, player, answerer=None, noise=0.0, repeats=False, seeds=None, wander=0.0, full=False
-    ):
+    def play(self, examples, player, answerer=None, noise=0.0, repeats=False, seeds=None, full=False):
         """Play one game per example in lock step; the player asks and guesses. Returns the Episodes.
 
         answerer: an agent; by default the truthful table. noise: share of flipped answers, one for all games
-        or one for each. wander: share of the questions that are replaced by random questions of the teacher.
-        seeds: one for each game; by default (seed, index of the game). It decides the flips and the replaced
-        questions. repeats=False: a question or guess that the game already had is replaced by the player's
+        or one for each. seeds: one for each game, which decides the flips; by default (seed, index of the
+        game). repeats=False: a question or guess that the game already had is replaced by the player's
         next best. full: nobody guesses, so every game has 20 rounds."""
         seeds = seeds or [[self.seed, i] for i in range(len(examples))]
         episodes = []
@@ -202,22 +196,12 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             rng = np.random.default_rng(seed)
             # all flips are drawn at once, so they do not depend on how long the game is
             flips = (rng.random(ROUNDS) < share).tolist()
-            stray = partial(self.stray, rng.random(ROUNDS) < wander, rng)
             episodes.append(Episode(example, []))
-            matches.append(match(episodes[-1], self.words(example), flips, stray))
+            matches.append(match(episodes[-1], self.words(example), flips))
         guesser = Silent() if full else player
         seats = {"asker": player, "guesser": guesser, "answerer": answerer or self.table_player()}
         play_matches(matches, [seats] * len(matches), 1 if repeats else self.options.tries)
         return episodes
-
-    def stray(self, wanders, rng, number, asked):
-        """A random question of the teacher that the game has not had, as a Reply; None in a round without
-        one. wanders: for each round whether it has one."""
-        if not wanders[number]:
-            return None
-        questions = [self.world.questions[q] for q in self.teacher.pool]
-        new = [question for question in questions if question not in asked]
-        return Reply(new[rng.integers(len(new))] if new else asked[-1])
 
     def rollout(self, examples, player):
         """Plain games with up to --flips wrong answers.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from files import OBJECT, TEXT, check_fields, either, list_of
 from games.rows import lines, read_rows
 from games.task import Reply
 from games.twentyq.prompts import read_prompt
@@ -21,6 +22,8 @@ WORLD_ENDINGS = "games/twentyq/world.txt", "games/worlds/twentyq.txt"
 ENTRY = re.compile(r"([^<:|]*)<?([^:|]*):?([^|]*)\|?(.*)")  # name < kinds : tags | other spellings
 EPS = 0.1  # chance that an answer is wrong, as a belief assumes
 POOL = 40  # separating questions that the teacher may ask
+WORDS = either(TEXT, list_of(TEXT))
+KEYWORD = {"alts": WORDS, "alternates": WORDS, "words": list_of(OBJECT)}
 MAX_RECORDED = 400  # recorded questions that a belief may ask: those with answers for the most keywords
 FILLERS = set(
     "is it its a an the of or and in to be does do can you word secret keyword item something".split()
@@ -72,8 +75,8 @@ class World:
                 if section == "[kinds]":
                     tags_of[name] = true
                     continue
-                if name in self.alternates:
-                    raise ValueError(f"{where}: the keyword {name!r} is in the file twice")
+                if name in self.alternates or not plain(name):
+                    raise ValueError(f"{where}: expected a new keyword, found {name!r}")
                 self.keywords.append(name)
                 self.alternates[name] = strip_all(alternates.split(","))
                 self.kinds[name] = parents[0] if parents else ""
@@ -129,7 +132,7 @@ class Recorded(World):
     def read(self, path):
         self.answers = []  # for each keyword {question: P(yes)}, without ties
         frequency = Counter()  # question -> number of keywords with an answer to it
-        for where, row in read_rows(str(path), "", ("keyword", "answers")):
+        for where, row in read_rows(str(path)):
             keyword = row.get("keyword")
             answers = row.get("answers")
             if not (isinstance(keyword, str) and isinstance(answers, dict)):
@@ -137,7 +140,7 @@ class Recorded(World):
             frequency.update(answers.keys())
             self.keywords.append(keyword)
             self.alternates[keyword] = []
-            self.kinds[keyword] = row.get("category", "")
+            self.kinds[keyword] = str(row.get("category") or "")
             shares = {}
             for question, counts in answers.items():
                 share = yes_share(where, question, counts)
@@ -165,8 +168,9 @@ class Recorded(World):
 def yes_share(where, question, counts):
     """The share of yes in the answers [yes, no] to a question."""
     match counts:
-        case [int() | float() as yes, int() | float() as no] if min(yes, no) >= 0 and yes + no > 0:
-            return yes / (yes + no)
+        case [int() | float() as yes, int() | float() as no]:
+            if 0 <= yes < 1e300 and 0 <= no < 1e300 and yes + no > 0:
+                return yes / (yes + no)
     raise ValueError(f"{where}: answers to {question!r} must be [yes, no], not {counts!r}")
 
 
@@ -209,14 +213,14 @@ def read_keywords(path):
     categories with words."""
     examples = []
     for where, row in keyword_rows(Path(path)):
-        if not plain(str(row.get("keyword", ""))):
+        if not plain(str(row.get("keyword") or "")):
             raise ValueError(f'{where}: a row needs a "keyword", found {str(row)[:80]}')
         alternates = row.get("alts") or row.get("alternates") or []
         if isinstance(alternates, str):
             alternates = alternates.split(",")  # a cell of a CSV file is text
         example = {"keyword": str(row["keyword"]), "alternates": strip_all(alternates)}
         for name in ("category", "difficulty"):
-            example[name] = str(row.get(name, ""))
+            example[name] = str(row.get(name) or "")
         examples.append(example)
     if not examples:
         raise ValueError(f"{path}: no keywords")
@@ -233,8 +237,9 @@ def keyword_rows(path):
         return
     for where, row in read_rows(str(path)):
         # in Kaggle's JSON a row is a category; a row without "words" is a keyword itself
-        for word in row.get("words", [{}]):
-            yield where, word | row
+        check_fields(where, row, KEYWORD)
+        for word in row.get("words") or [{}]:
+            yield where, check_fields(where, word | row, KEYWORD)
 
 
 # ------------------------------------------------------------------------------------------------ texts
@@ -298,10 +303,9 @@ class Belief:
         return self
 
     def update(self, question, answer):
-        """Update on the answer "yes", "no" or "unsure" to a question, given by its index."""
-        if answer not in ("yes", "no", "unsure"):
-            raise ValueError(f"an answer must be yes, no or unsure, not {answer!r}")
-        if answer != "unsure":
+        """Update on the answer to a question, given by its index. Only "yes" and "no" say something; recorded
+        games have other answers too."""
+        if answer in ("yes", "no"):
             likelihood = self.log_yes if answer == "yes" else self.log_no
             self.logp += likelihood[:, question]
         self.unasked &= self.pool != question
@@ -345,10 +349,10 @@ class Belief:
         gains = self.gains().round(9)  # equal gains must tie exactly, so that the pool's order decides
         return self.pool[np.argsort(-gains, kind="stable")[:n]].tolist()
 
-    def log_chances(self, texts, base=np.e):
+    def log_chances(self, texts):
         """The logarithm of the probability of each guess. A guess that is not in the world gets the lowest
         value of all keywords."""
-        logs = np.log(np.maximum(self.probabilities(), 1e-12)) / np.log(base)
+        logs = np.log(np.maximum(self.probabilities(), 1e-12))
         places = [self.world.keyword_index.get(plain(text)) for text in texts]
         return [float(logs.min() if place is None else logs[place]) for place in places]
 

@@ -30,8 +30,6 @@ def read_words(path):
 
     If there are no frequencies, a list in alphabetical order has equal weights. Any other list is taken to be
     sorted by frequency, and its n-th word has the weight 1 / n (Zipf's law)."""
-    if not Path(path).exists():
-        raise FileNotFoundError(f"--alpha-words {path}: no such file")
     words = []
     weights = []
     for number, line in lines(Path(path), path):

@@ -1,79 +1,16 @@
-"""20 Questions: a belief judges a model's own play. It compares the model's best replies
-(`infer.py collect --strategy compare`), and gives the reward and the credits of its games (grpo).
+"""20 Questions: a belief gives the reward and the credits of a model's own games (grpo).
 
-The belief is the teacher's, with the teacher's pool of questions. A model that had never seen other questions
-lost games when it learned them from the belief."""
+The belief is the teacher's, with the teacher's pool of questions."""
 
 import numpy as np
 
-from games.twentyq.match import AgentWrapper
 from games.twentyq.prompts import ROUNDS
 from games.twentyq.world import plain
 
-MARGIN = 0.02  # a chosen question has this many bits more than the rejected one, at least
-ODDS = 1.5  # a chosen guess is this many times as likely as the rejected one, at least
 SPEED = 1 / 40  # reward for each round to spare; the win itself counts 1
 CREDIT = 2.0  # weight of the bits and the probability that a reply lost, against the reward of the game
 
 
-# ------------------------------------------------------------------------------------------------ comparing
-class Comparer(AgentWrapper):
-    """An agent that replies like its inner agent and collects comparisons.
-
-    In each state, a belief ranks the agent's k best questions or guesses. The best of them is set against the
-    agent's first one, or against the worst if the first is the best."""
-
-    def __init__(self, agent, belief, k):
-        super().__init__(agent)
-        self.belief = belief
-        self.min_replies = k
-        self.rows = {}  # (seat, turns) -> comparison, so that a state counts once
-
-    def reorder(self, seat, turns, replies):
-        """The replies unchanged. Stores a comparison if one reply is clearly better.
-
-        A question is worth its expected bits, and a guess the logarithm of its probability to base ODDS. A
-        question that was asked before or that the table does not know is worth nothing."""
-        texts = [reply.text.strip() for reply in replies[: self.min_replies]]
-        belief = self.belief.after(turns)
-        if seat == "asker":
-            worth = belief.worth_of(texts)
-        else:
-            worth = belief.log_chances(texts, ODDS)
-        best = worth.index(max(worth))
-        other = worth.index(min(worth)) if best == 0 else 0  # 0 is the reply that is played
-        if worth[best] - worth[other] >= (MARGIN if seat == "asker" else 1.0):
-            self.rows[seat, str(turns)] = {
-                "turns": [list(turn) for turn in turns],
-                "asks": "question" if seat == "asker" else "guess",
-                "chosen": texts[best],
-                "rejected": texts[other],
-            }
-        return replies
-
-
-def compare(task, agent, examples, k, **settings):
-    """Play games about the examples with the settings of TwentyQuestions.play: for each example the list of
-    the comparisons from its states."""
-    comparer = Comparer(agent, task.teacher, k)
-    compared = []
-    for episode in task.play(examples, comparer, repeats=True, **settings):
-        rows = []
-        states = []
-        turns = []
-        for turn in episode.turns:
-            states.append(("asker", str(turns)))
-            turns.append((turn["question"], turn["answer"]))
-            states.append(("guesser", str(turns)))
-        for state in states:
-            # a state of several games is given to the first of them
-            if state in comparer.rows:
-                rows.append({"keyword": episode.example["keyword"], **comparer.rows.pop(state)})
-        compared.append(rows)
-    return compared
-
-
-# ------------------------------------------------------------------------------------------------ reward
 def reward_turns(episode, belief):
     """Give an Episode its reward for learning, and each of its replies a credit.
 

@@ -1,23 +1,27 @@
-"""20 Questions: learning from preferences (--loss dpo and kto on --data). The data are comparisons, which
-`infer.py collect --strategy compare` writes, and recorded games that were won or lost.
+"""20 Questions: learning from preferences (--loss dpo and kto on --data). The data are recorded games that
+were won or lost, and comparisons.
 
 A comparison is {"keyword", "turns", "asks": "question" or "guess", "chosen", "rejected"}."""
 
+from files import TEXT, Kind, check_fields, list_of, one_of
 from games.task import Judged, Pair
 from games.twentyq.prompts import ask_prompt, guess_prompt, lesson
+
+TURN = Kind("[question, answer]", lambda x: list_of(TEXT).fits(x) and len(x) == 2)
+KINDS = {
+    "keyword": TEXT,
+    "turns": list_of(TURN),
+    "asks": one_of("question", "guess"),
+    "chosen": TEXT,
+    "rejected": TEXT,
+}
 
 NO_PARTING = "lost games that differ from no won game in a question or guess first (try --temperature)"
 
 
 def read(where, row):
     """A comparison of --data, checked. Raises ValueError."""
-    # the file comes from a user, so every type is checked
-    texts = all(isinstance(row.get(key), str) for key in ("keyword", "chosen", "rejected"))
-    turns = row.get("turns")
-    pairs = isinstance(turns, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in turns)
-    if not (texts and pairs and row.get("asks") in ("question", "guess")):
-        raise ValueError(f'{where}: a comparison needs "keyword", "turns", "asks", "chosen" and "rejected"')
-    return row
+    return check_fields(where, row, KINDS, KINDS)
 
 
 # ------------------------------------------------------------------------------------------------ selecting

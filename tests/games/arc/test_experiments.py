@@ -1,4 +1,4 @@
-"""ARC's experiments: programs refined, answers judged; and that nothing else needs them."""
+"""ARC's experiments: answers judged; and that nothing else needs them."""
 
 import math
 import subprocess
@@ -10,10 +10,8 @@ import pytest
 
 from games.arc import world
 from games.arc.experiments.judges import CHECKS, MOST, eliminate, halve, strengths
-from games.arc.experiments.refine import chain, promise
 from games.arc.task import Arc, Options
-from terminal import UsageError
-from tests.games.arc.help_arc import FLIP, TASK, Says, attempt, draw_tasks, runs_programs, summarise
+from tests.games.arc.help_arc import TASK, Says, attempt, draw_tasks, summarise
 
 EXAMPLE = {"id": "a", "split": "", **TASK}
 
@@ -39,64 +37,6 @@ def test_the_world_gives_programs_to_refine():
         steps, _ = world.parts_of(task)
         alone += rival["source"] in [world.source(world.render([step])) for step in steps]
     assert 8 < alone < 30
-
-
-def test_promise():
-    """The better of equal cells and equal shares of colours: either step of two may be the missing one."""
-    pairs = [{"output": [[1, 2], [2, 0]]}, {"output": [[3, 0]]}]
-    assert promise([pair["output"] for pair in pairs], pairs) == 1.0
-    assert promise([[[1, 2], [2, 5]], [[3, 5]]], pairs) == (0.75 + 0.5) / 2
-    assert promise([[[0, 2], [1, 2]], [[0], [3]]], pairs) == 1.0  # only places are wrong
-    assert promise([[[5]], [[5]]], pairs) == 0.0
-
-
-def test_chained_programs():
-    """In one body, as the world writes two steps, where both are that simple; else one calls the other."""
-    turn = world.source("return grid.T")
-    paint = world.source("out = grid.copy()\nout[0] = 5\nreturn out")
-    branches = "def task(grid):\n    if 1: return grid.T\n    return grid\n"
-    cases = [
-        (turn, paint, [[5, 5], [2, 4]]),
-        (paint, turn, [[5, 3], [5, 4]]),
-        ("def task(g):\n    return g.T\n", paint, [[5, 5], [2, 4]]),
-        (branches, paint, [[5, 5], [2, 4]]),
-    ]
-    for first, second, want in cases:
-        scope = {"np": np}
-        exec(chain(first, second), scope)
-        assert scope["task"](np.array([[1, 2], [3, 4]])).tolist() == want
-    assert chain(turn, paint) == world.source("grid = grid.T\nout = grid.copy()\nout[0] = 5\nreturn out")
-
-
-class Refines(Says):
-    """Writes a wrong program first, and a better one when the prompt shows what that program got."""
-
-    def reply(self, conversations, n=1, begin="", until=()):
-        self.texts = []
-        for (message,) in conversations:
-            text = message["content"]
-            whole = "<" in text and "return grid[:, ::-1]"
-            rest = not text.startswith("123") and "return grid[::-1, ::-1]"  # for rows in reversed order
-            self.texts.append(whole or rest or "return grid[::-1]")
-        return super().reply(conversations, n, begin, until)
-
-
-@runs_programs
-@pytest.mark.parametrize("refined, name", [(0, "code"), (6, "code"), (6, "refine")])
-def test_refinement_spends_what_it_is_given(refined, name):
-    """There are n replies, however they are shared; once a program is accepted, nothing is refined."""
-    task, agent = Arc(Options(refine=refined, refine_prompt=name)), Refines()
-    found = attempt(task, EXAMPLE, agent, 10)
-    assert len(found["replies"]) == len(agent.seen) == 10
-    verdicts = [reply["verdict"] for reply in found["replies"]]
-    assert verdicts == ["wrong"] * (10 - refined) + (["accepted"] * 4 + ["wrong"] * 2 if refined else [])
-    if refined:
-        source = "def task(grid):\n    grid = grid[::-1]\n    return grid[::-1, ::-1]\n"
-        assert found["replies"][4]["source"] == (FLIP if name == "refine" else source)
-        assert found["replies"][4]["answers"] == [TASK["test"][0]["output"]]
-    with pytest.raises(UsageError, match="^--refine 32"):
-        attempt(Arc(Options(refine=32)), EXAMPLE, agent, 32)
-    task.runner.box.close()
 
 
 # ------------------------------------------------------------------------------------------------ judging

@@ -64,9 +64,50 @@ def test_a_program_is_the_answer_of_the_task_that_it_computes(collected):
         "programs written twice": 1,
         "programs: error": 1,
         "programs: memorised": 1,
-        "programs without an effect, or with one output for all inputs": 2,
+        "programs without an effect, with one output for all inputs, or unstable": 2,
         "programs that compute the same as another": 1,
     }
+
+
+@runs_programs
+def test_rows_hold_what_a_program_gives_alone(monkeypatch):
+    """A program that poisons the child it shares, however it came into it, changes no other program's row."""
+    import trusting_child  # needs Unix
+
+    monkeypatch.setattr("games.sandbox.sandbox.CHILD", trusting_child.__file__)
+    poison = """import copy, json
+own = json.JSONEncoder.encode
+lie = lambda self, x: own(self, [[[5, n] for n in range(2)] for _ in x] if type(x[0]) is list else x)
+reduce = lambda self, n: (lambda: json.JSONEncoder, (), (None, {"encode": lie}))
+copy.copy(type("K", (), {"__reduce_ex__": reduce})())
+return grid"""
+    bodies = [poison, "return grid[:, ::-1]", "return grid[::-1]", "return np.rot90(grid, 2)"]
+    task = Arc()
+    found = attempt(task, EXAMPLE, Says(*bodies), len(bodies))
+    assert {reply["verdict"] for reply in found["replies"]} == {"wrong"}  # all are deceived in the first tier
+    rows = {row["source"].split("return ")[1].strip(): row for row in task.collected(found)}
+    task.runner.box.close()
+    for body, made in zip(bodies[1:], (np.fliplr, np.flipud, lambda grid: np.rot90(grid, 2))):
+        for pairs in rows[body.removeprefix("return ")]["views"]:
+            assert [pair["output"] for pair in pairs or ()] == [
+                made(pair["input"]).tolist() for pair in pairs or ()
+            ]
+
+
+@runs_programs
+def test_a_program_may_fail_on_some_views(collected):
+    """It keeps what it gives for the others; an unstable program makes no row."""
+    task = Arc()
+    some = "return grid[:, ::-1][:2] if grid[0, 0] in (0, 1) else grid[9]"
+    shaky = "import random\nreturn np.full((1, 2), random.SystemRandom().randrange(1 << 20) % 10)[:, :2]"
+    found = attempt(task, EXAMPLE, Says(some, shaky), 2)
+    for reply in found["replies"]:
+        reply["verdict"] = "wrong"
+    rows = task.collected(found)
+    task.runner.box.close()
+    assert [row["source"].count("random") for row in rows] == [0]
+    kept = [pairs for pairs in rows[0]["views"] if pairs]
+    assert 0 < len(kept) < 4
 
 
 def test_rows_know_nothing_of_the_tests(collected):

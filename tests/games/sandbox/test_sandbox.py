@@ -1,9 +1,12 @@
 """The sandbox keeps its promises: no hostile program seems right, harms a neighbour or leaves a trace."""
 
+import ast
+import builtins
 import importlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -14,10 +17,11 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from hostile import HOSTILE, MARK, REACH, SECRET
+from hostile import HOSTILE, MARK, PIECES, REACH, SECRET
 
 from games.sandbox import sandbox as module
 from games.sandbox.plain import ITEMS, pack, unpack
@@ -25,14 +29,101 @@ from games.sandbox.sandbox import Job, Sandbox, level
 
 GRID = [[1, 2], [3, 4]]
 EXPECTED = [[random.SystemRandom().getrandbits(60) for _ in range(2)] for _ in range(2)]  # no program knows
-HONEST = """import copy, math, random
+HONEST = """import copy, functools, itertools, math, random, textwrap
 from collections import Counter
 def solve(g):
     count = Counter(v for row in copy.deepcopy(g) for v in row)
     rows = [sorted(row, reverse=True) for row in np.rot90(g).tolist()]
     odd = math.gcd(random.randint(6, 6), 4)
-    return rows + [[len(g), sum(map(sum, g)), count.most_common(1)[0][1], odd]]"""
-RIGHT = [[4, 2], [3, 1], [2, 10, 1, 2]]
+    low = functools.reduce(min, itertools.chain(*g))
+    text = textwrap.fill("a a", 2), bool(np.isinf(np.divide(1, 0)))
+    return rows + [[len(g), sum(map(sum, g)), count.most_common(1)[0][1], odd, low, *text]]"""
+RIGHT = [[4, 2], [3, 1], [2, 10, 1, 2, 1, "a\na", True]]
+# Programs as people and models write them.
+EVERYDAY = """
+import copy
+def task(grid):
+    # the type of a cell is int
+    out = copy.deepcopy(grid)
+    return [row[::-1] for row in out]
+===
+def task(grid):
+    if type(grid) == np.ndarray or type(grid[0]) is not list:
+        grid = grid.tolist()
+    return [[type(v).__name__ == "int" for v in row] for row in zip(*grid)]
+===
+def task(grid):
+    out = grid.copy()
+    out[grid == dsl.mode(grid)] = 3
+    biggest = max(dsl.objects(out), key=lambda obj: obj.area)
+    return dsl.move(out, biggest, 1, 0) if not biggest.is_line else biggest.image()
+===
+from collections import deque, defaultdict, namedtuple
+from typing import Dict, List, Optional, Set, Tuple
+Cell = namedtuple("Cell", "row col")
+COLORS = {0: "black", 1: "blue"}
+def _neighbors(cell: Cell, height: int, width: int) -> List[Cell]:
+    found = [Cell(cell.row + dr, cell.col + dc) for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0))]
+    return [each for each in found if 0 <= each.row < height and 0 <= each.col < width]
+def get_objects(grid):
+    height, width = len(grid), len(grid[0])
+    seen: Set[Cell] = set()
+    parts = defaultdict(list)
+    for start in (Cell(r, c) for r in range(height) for c in range(width)):
+        queue = deque([start])
+        while queue:
+            cell = queue.popleft()
+            if cell not in seen and grid[cell.row][cell.col] == grid[start.row][start.col]:
+                seen.add(cell)
+                parts[start].append(cell)
+                queue.extend(_neighbors(cell, height, width))
+    return parts
+def transform(grid):
+    mask = max(get_objects(grid).values(), key=len)
+    top, left = min(mask)
+    return [[len(mask), top, left]]
+===
+import numpy as np
+def transform(grid):
+    a = np.asarray(grid, dtype=np.int64)
+    values, counts = np.unique(a, return_counts=True)
+    rows, cols = np.nonzero(a != values[np.argmax(counts)])
+    box = a[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
+    tiled = np.pad(np.kron(box, np.ones((2, 2), dtype=int)), 1, constant_values=5)
+    return np.where(tiled > 0, tiled, np.roll(np.rot90(tiled, 2), 1, axis=0)).astype(int).tolist()
+===
+import heapq, itertools, operator, random, re
+from functools import lru_cache, reduce
+class Grid:
+    width = 3
+    @staticmethod
+    def rotate(grid):
+        return [list(row)[::-1] for row in zip(*grid)]
+def main(grid):
+    @lru_cache(maxsize=None)
+    def steps(n):
+        return n if n < 2 else steps(n - 1) + steps(n - 2)
+    try:
+        key = "".join(str(v) for row in grid for v in row)
+        number = int(re.sub("0+", lambda match: str(len(match.group(0))), key))
+    except (ValueError, KeyError) as error:
+        raise RuntimeError(f"no number: {error}") from error
+    random.seed(number)
+    pairs = sorted(itertools.product(range(3), repeat=2), key=operator.itemgetter(1))
+    heap = [steps(n) for n in range(9)]
+    heapq.heapify(heap)
+    return Grid.rotate([[heapq.heappop(heap), reduce(operator.xor, sum(pairs, ())), random.choice([1, 2])]])
+""".split("===")
+# Names by which a program could change what its neighbours see.
+TRICKY = """SimpleNamespace TextWrapper TypedDict ABCMeta EnumType FunctionType CodeType ag_frame as_strided
+    attrgetter breakpoint cached_property catch_warnings clear_traps co_code compile cr_frame ctypes data
+    dataclass default_factory delattr errstate eval exec f_back f_builtins f_globals f_locals filterwarnings
+    flags fromfile frombuffer get_origin getattr getcontext gi_frame global_enum globals input lib load loads
+    localcontext locals make_dataclass memmap memoryview methodcaller mro new_class nditer open partialmethod
+    polynomial printoptions register resize set_bit_generator set_printoptions setattr setcontext seterr
+    setflags setstate simplefilter singledispatch sys tb_frame testing tofile total_ordering type
+    update_wrapper vars view wraps __annotate__ __builtins__ __class__ __dict__ __init__ __mro__ __prepare__
+    __reduce_ex__ __set_name__ __subclasses__ _deepcopy_dispatch _default_encoder _getframe _inst""".split()
 # A deadline that programs do not miss even on a busy machine. Its fraction marks the processes of these tests
 # in the list of all processes.
 SECONDS = 20 + os.getpid() / 1e9
@@ -41,7 +132,11 @@ SHORT = SECONDS - 19.7
 if sys.platform != "linux" or level()[0] not in ("full", "seccomp"):
     pytest.skip(f"this machine gives {level()}", allow_module_level=True)
 
-from games.sandbox import lockdown  # noqa: E402  needs Unix
+import trusting_child  # noqa: E402  these need Unix
+
+from games.sandbox import lockdown  # noqa: E402
+from games.sandbox.child import ALLOWED  # noqa: E402
+from games.sandbox.harmless import HARMLESS  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +248,11 @@ def solve():
     names = sorted(os.path.relpath(file, here) for file in files if file.startswith(here + os.sep))
     return [zygote, names, sorted(owner for owner in owners if owner.startswith("games"))]
 """
-    ours = ["__init__.py", *(f"sandbox/{name}.py" for name in ("__init__", "child", "lockdown", "plain"))]
+    ours = [
+        "__init__",
+        *(f"sandbox/{name}" for name in ("__init__", "child", "harmless", "lockdown", "plain")),
+    ]
+    ours = [f"{name}.py" for name in ours]
     for names, more in ({}, []), ({"task": importlib.import_module("games.task")}, ["task"]):
         with Sandbox(seconds=SECONDS, names=names) as sandbox:
             [[zygote, files, owners]] = sandbox.run([solve(source)])[0].values
@@ -323,11 +422,129 @@ def test_limits_obey_those_of_the_shell(monkeypatch):
     assert limits[resource.RLIMIT_CPU] == (7, 7) and limits[resource.RLIMIT_AS] == (lock.limit["AS"],) * 2
 
 
-def test_rubbish_on_the_channel_is_never_an_answer(monkeypatch):
-    """Random bytes and valid frames with one change raise nothing and give no value."""
-    draw = random.Random(0)
+@pytest.fixture
+def take(monkeypatch):
+    """A function that gives what a Worker makes of bytes of its child; nothing follows them if `ended`."""
     monkeypatch.setattr(module.Worker, "kill", lambda self: 0)
     monkeypatch.setattr(module.Worker, "drop", lambda self: 0)
+
+    def take(data, nonce, served=1, shared=False, left=9, ended=True):
+        worker = object.__new__(module.Worker)
+        worker.config, worker.ready, worker.served, worker.shared = {"seconds": 0}, True, served, shared
+        worker.calls, worker.index = [("solve", [])], 0
+        worker.nonce, worker.buffer, worker.deadline = nonce, b"", time.monotonic() + left
+        worker.channel, there = socket.socketpair()
+        with worker.channel, there:
+            there.sendall(data)
+            if ended:
+                there.shutdown(socket.SHUT_WR)
+                return worker.take() or worker.take()
+            return worker.take()
+
+    return take
+
+
+def frame(nonce, text):
+    return nonce + struct.pack("<I", len(text)) + text.encode()
+
+
+def test_bytes_do_not_move_a_deadline(take):
+    """A program that goes on sending parts of an answer ends in time; a whole answer counts."""
+    nonce = bytes(16)
+    whole = frame(nonce, '[["ok","",false],[7]]')
+    for size in range(len(whole)):
+        assert take(whole[:size], nonce, left=9, ended=False) is None
+        assert take(whole[:size], nonce, left=-1, ended=False).kind == "timeout"
+    assert take(whole, nonce, left=-1, ended=False).values == [7]
+
+
+def test_what_another_program_may_have_caused_is_tried_again(take):
+    """After earlier programs in its child, whatever makes a child useless may be due to them."""
+    nonce = bytes(16)
+    ends = {"timeout": (b"", -1, False), "killed": (nonce, 9, True), "output": (b"rubbish", 9, True)}
+    for kind in "ok", "error", "memory", "syntax", "import":
+        ends[kind] = frame(nonce, f'[["{kind}","",true],[7]]'), 9, True
+    for kind, (data, left, ended) in ends.items():
+        assert take(data, nonce, 1, True, left, ended).kind == kind
+        assert take(data, nonce, 2, True, left, ended).kind == "alone"
+        assert take(data, nonce, 1, False, left, ended).kind == kind
+    assert take(frame(nonce, '[["error","",false],null]'), nonce, 2, True).kind == "error"
+
+
+def test_a_loop_left_behind_is_not_the_fault_of_a_neighbour():
+    """A generator that loops when it is collected, which is while another program runs."""
+    left = "".join(source for name, source, _ in HOSTILE if "a loop left behind" in name)
+    busy = "def solve(n): return len([[] for _ in range(n)])"  # enough objects to start a collection
+    with Sandbox(seconds=2 * SHORT) as sandbox:
+        first, *others = sandbox.run([solve(left, GRID)] + [solve(busy, 5000)] * 3)
+    assert first.values == [7] and [result.values for result in others] == [[5000]] * 3
+
+
+def test_changed_modules_end_a_child(monkeypatch):
+    """Programs that make their way into a shared child are found out where they change a module."""
+    monkeypatch.setattr(module, "CHILD", trusting_child.__file__)
+    lie = "lambda x: kept([[[5, 6]]] if x and type(x[0]) is list else x)"
+    changes = ["json, 'dumps', LIE", "np, 'rot90'", "copy, 'deepcopy'", "functools, 'reduce'", "math, 'gcd'"]
+    changes += ["itertools, 'chain'", "textwrap, 'fill'", "random, 'randint'", "json.encoder, 'float'"]
+    start = f"{PIECES}import copy, functools, itertools, json, math, random, textwrap\nkept = json.dumps\n"
+    start += "def solve(g): return 7\ncopy.copy(type('K', (), sets(%s))())"
+    jobs = []
+    for change in changes:
+        jobs += [solve(start % change.replace("LIE", lie), GRID), solve(HONEST, GRID)]
+    with Sandbox(seconds=SECONDS, names={"np": np}) as sandbox:
+        results = sandbox.run(jobs)
+    assert [result.values for result in results[1::2]] == [[RIGHT]] * len(changes)
+
+
+def test_who_may_share_a_child():
+    """Programs as people write them share a child; those that try to poison one run alone."""
+    bench = (Path(module.__file__).parents[2] / "bench" / "sandbox.py").read_text()
+    honest = [HONEST, *EVERYDAY, *ast.literal_eval(re.search(r"PROGRAMS = (\[.*?\n\])", bench, re.S)[1])]
+    hostile = [source for name, source, _ in HOSTILE if "poison: " in name and "left behind" not in name]
+    hostile += [f"def solve(g): return g.{name}" for name in TRICKY]
+    hostile += [f"from numpy import {name} as array" for name in TRICKY]
+    config = {"seed": 0, "names": {"np": "numpy", "dsl": "games.arc.dsl"}}
+    script = """import json, sys
+from games.sandbox.child import Runner
+config, sources = json.load(sys.stdin)
+runner = Runner(config)
+print([runner.may_share(source, compile(source, "", "exec")) for source in sources])"""
+    options = dict(cwd=Path(module.__file__).parents[2], capture_output=True, text=True, check=True)
+    text = json.dumps([config, honest + hostile])
+    found = subprocess.run([sys.executable, "-c", script], input=text, **options)
+    found = dict(zip(honest + hostile, ast.literal_eval(found.stdout)))
+    assert [source for source in honest if not found[source]] == []
+    assert [source for source in hostile if found[source]] == []
+
+
+@pytest.mark.filterwarnings("ignore")  # numpy has names that are no more
+def test_harmless_names_lead_to_nothing_that_programs_share():
+    """From all that a program starts with, they lead to no other module, to no class of classes, and to
+    nothing that one program could change and another read."""
+    names = HARMLESS - {"__annotations__", "types"}  # nobody reads the first; a ufunc's types are a new list
+    start = [importlib.import_module(name) for name in ALLOWED]
+    allowed = [importlib.import_module(name) for name in ("collections.abc", "numpy.linalg", "numpy.random")]
+    allowed += [*start, importlib.import_module("numpy.typing")]
+    todo = start + [vars(builtins)[name] for name in names.intersection(vars(builtins))]
+    seen = {}
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, (int, float, complex, str, bytes)):
+            continue
+        seen[id(thing)] = thing
+        assert not isinstance(thing, (dict, list, set, bytearray, np.ndarray)), thing
+        assert not isinstance(thing, ModuleType) or thing in allowed, thing
+        assert not isinstance(thing, type) or not issubclass(thing, type), thing
+        for name in names:
+            inside = getattr(thing, name, None)
+            if getattr(inside, "__self__", None) is not thing:  # a bound method is made anew at each look
+                todo.append(inside)
+    assert len(seen) > 900
+
+
+def test_rubbish_on_the_channel_is_never_an_answer(take):
+    """Random bytes and valid frames with one change raise nothing and give no value."""
+    draw = random.Random(0)
     inside = '[["ok","",false],[%s]]'
     values = ["[" * 99, "[" * 40 + "]" * 40, '"\\ud800"', "{}", "1,2", '{"x":[]}', '{"t":[],"d":[]}']
     values += ['{"t":1}', '{"d":[1]}', '{"d":[[[],1]]}', '{"d":[[1,1],[true,1]]}']
@@ -337,20 +554,12 @@ def test_rubbish_on_the_channel_is_never_an_answer(monkeypatch):
     texts += [inside % value for value in values]
     kinds = Counter()
     for turn in range(3000):
-        worker = object.__new__(module.Worker)
-        worker.config, worker.ready, worker.served, worker.shared = {"seconds": 0}, True, 1, False
-        worker.calls = [("solve", [])]
-        worker.nonce, worker.buffer, worker.deadline = draw.randbytes(16), b"", time.monotonic() + 9
-        worker.channel, there = socket.socketpair()
+        nonce = draw.randbytes(16)
         if turn % 3:
-            body = texts[turn % len(texts)].encode()
-            data = worker.nonce + struct.pack("<I", len(body)) + body
+            data = frame(nonce, texts[turn % len(texts)])
         else:
-            data = worker.nonce[: draw.randrange(17)] + draw.randbytes(draw.randrange(200))
-        with worker.channel, there:
-            there.sendall(data)
-            there.shutdown(socket.SHUT_WR)
-            result = worker.take() or worker.take()
+            data = nonce[: draw.randrange(17)] + draw.randbytes(draw.randrange(200))
+        result = take(data, nonce)
         assert result.values is None
         kinds[result.kind] += 1
     assert set(kinds) == {"output", "killed"}

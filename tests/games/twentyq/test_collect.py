@@ -13,14 +13,14 @@ import agents
 import infer
 import model as models
 from agents import Teacher
-from games.task import Pair, Players, Reply
+from games.task import Players, Reply
 from games.twentyq import collect as teacher
 from games.twentyq import match, recorded
 from games.twentyq.lessons import imitate
 from games.twentyq.prompts import names, read_prompt
 from games.twentyq.task import Options, TwentyQuestions
 from games.twentyq.world import TablePlayer, plain, world_of
-from tests.endpoint import Endpoint
+from tests.endpoint import Endpoint, Waits
 from tests.games.twentyq.help_twentyq import read_rows, write_rows
 
 
@@ -73,8 +73,8 @@ class Player(Endpoint):
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch):
-    waits = []
-    monkeypatch.setattr(agents.time, "sleep", waits.append)
+    waits = Waits()
+    monkeypatch.setattr(agents, "Event", waits)
     return waits
 
 
@@ -344,7 +344,7 @@ def test_a_killed_call_goes_on_without_paying_twice(task, collect, monkeypatch, 
     with Player(task, *["ok"] * stop, *[401] * 9, drift=True) as end:
         assert collect(end, "simulate", "--limit", "7", "--workers", "3") == 1
         assert "401" in capsys.readouterr().err and not collect.path.exists()
-        paid = len(replies.read_text().splitlines())
+        paid = len(replies.read_text().splitlines()) if replies.exists() else 0
         assert paid == len(end.said) >= stop
         assert stop < 75 or len(journal.read_bytes().splitlines()) > 3, "a part and more has ended"
         for path in (journal, replies):
@@ -369,20 +369,6 @@ def test_a_model_answers_everything_and_its_facts_are_a_world(task, collect, run
     assert set(world.keywords) == set(task.world.keywords)
     assert set(world.questions) == set(task.world.questions)
     assert ((world.chance > 0) & (world.chance < 1)).all()
-
-
-def test_comparisons_are_collected_and_learned_from_by_preference(world_file, collect, run, monkeypatch):
-    monkeypatch.setattr(match, "ROUNDS", 4)
-    few = "--max-new 3 --threads 1 --limit 3 --noise 0.1 --n 2 --candidates 3".split()
-    assert collect(str(run), "compare", *few) == 0  # a random model says nothing that a belief could prefer
-    player = TwentyQuestions(Options(world=str(world_file), strategy="compare", noise="0.1"))
-    (_, record), *_ = player.attempt(player.examples("train"), Players(player.table_player(), n=2))
-    rows = player.collected(record)
-    assert rows and {row["asks"] for row in rows} <= {"question", "guess"}
-    write_rows(collect.path, rows)
-    data = TwentyQuestions(Options(world=str(world_file), data=str(collect.path)), kind=Pair)
-    pairs = [pair for row in data.examples("valid") for pair in data.items(row, None)]
-    assert len(pairs) == len(rows) and all(isinstance(pair, Pair) for pair in pairs)
 
 
 SAMPLED = "--temperature 1 --noise 0,0.5 --limit 5 --max-new 3 --tries 1 --threads 1".split()

@@ -13,7 +13,7 @@ import objectives
 from games.task import Chat, Episode, Judged, Pair, Players, Reply
 from games.twentyq.aids import Informed
 from games.twentyq.collect import facts
-from games.twentyq.experiments.own_games import CREDIT, compare, reward_turns
+from games.twentyq.experiments.own_games import CREDIT, reward_turns
 from games.twentyq.experiments.preferences import NO_PARTING
 from games.twentyq.experiments.thinking import Thinker
 from games.twentyq.figures import bits, groups, summarise
@@ -302,16 +302,6 @@ def test_a_bad_comparison_is_named(tmp_path):
         lessons(tmp_path, Pair, [COMPARISON | {"asks": "answer"}])
 
 
-def test_comparisons_prefer_what_the_belief_prefers_to_what_was_played(task):
-    first, later = (task.world.questions[task.teacher.pool[i]] for i in (0, 30))
-    says = Says([later, first, "Is it blorp?"], ["dog", "tree"])
-    (rows,) = compare(task, says, [{"keyword": "tree"}], 3)
-    by = {(row["asks"], len(row["turns"])): (row["chosen"], row["rejected"]) for row in rows}
-    assert by["question", 0] == by["question", 5] == (first, later)  # it is played and stays second all along
-    guesses = {row["chosen"]: row["rejected"] for row in rows if row["asks"] == "guess"}
-    assert guesses.get("tree", "dog") == "dog" and all(row["keyword"] == "tree" for row in rows)
-
-
 # ------------------------------------------------------------------------------------------- reward
 def credited(task, won, *turns):
     episode = Episode({"keyword": "tree"}, list(turns), [Reply("")] * 2 * len(turns), 19 if won else -1)
@@ -370,23 +360,13 @@ def test_games_to_learn_from_have_flips_by_keyword_and_step(task):
 
 
 # ------------------------------------------------------------------------------------------- own games
-def test_wandering_asks_the_teachers_questions_at_random_by_the_seed(task):
-    examples, seeds = task.examples("train")[:30], [[5, i] for i in range(30)]
-    play = lambda share: task.play(examples, task.table_player(), seeds=seeds, wander=share)
-    turns = [turn for episode in play(0.5) for turn in episode.turns]
-    assert 0.4 < np.mean([turn["wandered"] for turn in turns]) < 0.6
-    pool = {task.world.questions[q] for q in task.teacher.pool}
-    assert {turn["question"] for turn in turns if turn["wandered"]} <= pool
-    assert all(len({turn["question"] for turn in e.turns}) == len(e.turns) for e in play(1.0))
-    assert [e.turns for e in play(0.5)] == [e.turns for e in play(0.5)] != [e.turns for e in play(0.0)]
-
-
-def test_an_own_game_teaches_what_would_have_been_right_and_no_question_asked_at_random(tmp_path):
+def test_an_own_game_teaches_what_would_have_been_right(tmp_path):
     row = game("tree", True, ("Is it alive?", "yes", "dog"), ("Is it a plant?", "no", "tree"))
-    row |= {"strategy": "play", "flipped": [False, True], "wandered": [True, False]}
+    row |= {"strategy": "play", "flipped": [False, True]}
     items, task = lessons(tmp_path, Chat, [row])
     taught = {(read_prompt(item.messages[:-1])[0], item.messages[-1]["content"]) for item in items}
     assert taught == {
+        ("asker", "Is it alive?"),
         ("asker", "Is it a plant?"),
         ("answerer", "yes"),  # the flipped one is no lesson
         ("guesser", "dog"),

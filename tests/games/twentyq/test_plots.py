@@ -1,4 +1,4 @@
-"""20 Questions: pictures of evaluations, tournaments and recorded games."""
+"""20 Questions: pictures of evaluations and tournaments."""
 
 import pytest
 
@@ -39,11 +39,3 @@ def test_evaluations_are_drawn_beside_each_other_and_tournaments_by_themselves(t
         assert is_picture(written)
     with pytest.raises(ValueError, match="c: tournaments"):
         plots.draw({"a": report(), **reports}, tmp_path / "all.png")
-
-
-@pytest.mark.parametrize("keyword", ["oak", "zebra", ""])
-def test_recorded_games_are_drawn_whatever_they_are_about(tmp_path, keyword):
-    pytest.importorskip("matplotlib")
-    rounds = [["Is it alive?", "yes", "oak"], ["Is it striped?", "no"], ["Can it fly?", "unsure"]]
-    rows = [{"keyword": keyword, "rounds": rounds[:n], "won": n == 3} for n in range(4)] * 2
-    assert is_picture(plots.draw_beliefs(rows, tmp_path / "games.png"))

@@ -388,4 +388,5 @@ def test_the_valid_split_shares_no_keyword_with_train(world_file, tmp_path):
     assert not set(train) & set(valid)
     assert {example["keyword"] for example in task.examples("test")} == set(task.world.keywords)
     (tmp_path / "none").mkdir()
-    assert recorded(world_file, tmp_path / "none", []).examples("train") == []  # not replaced by the world
+    with pytest.raises(ValueError, match="holds no rows"):  # not replaced by the world
+        recorded(world_file, tmp_path / "none", []).examples("train")

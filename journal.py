@@ -1,0 +1,92 @@
+"""Journals: long work that is killed goes on where it was."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from files import COUNT, OBJECT, TEXT, Kind, append, check_fields, either, json_lines, regular
+from games.rows import parse_json
+
+
+class Journal:
+    """Rows of work done, for a call that was killed to go on with: a file with one {"row": key, ...,
+    "settings"} on each line.
+
+    An incomplete last line, as a kill leaves it, is cut off. Raises ValueError where the file was made with
+    other settings, or a row lacks one of these fields. Nothing is written before the first row; without a
+    path, nothing at all."""
+
+    def __init__(self, path, settings: dict, fields: dict[str, Kind] | None = None):
+        self.path = path and Path(path)
+        self.rows = {}
+        self.settings = json.loads(json.dumps(settings))  # as they will be read back
+        if not path or not os.path.lexists(path):
+            return
+        content = regular(path).read_bytes()
+        *lines, rest = content.split(b"\n")
+        start = b'{"row": '  # the last line may hold only a part of it
+        if not all(line.startswith(start[: len(line)]) for line in (*lines, rest)):
+            raise ValueError(f"{path}: not a journal, and it was left unchanged; choose another --out")
+
+        wanted = {"row": either(COUNT, TEXT), **(fields or {})}
+        for number, line in enumerate(lines, 1):
+            try:
+                row = parse_json(line.decode("utf-8"), path, number)
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not UTF-8 ({error})") from error
+            check_fields(f"{path}, line {number}", row, {**wanted, "settings": OBJECT}, list(wanted))
+            self.rows[row["row"]] = row
+
+        # rows made with other settings must not end up in one result
+        for row in self.rows.values():
+            before = row.get("settings") or {}
+            for name, now in self.settings.items():
+                was = before.get(name)
+                if was != now:
+                    raise ValueError(f"{path}: made with {name} {was!r}, now {now!r}; choose another --out")
+        if rest:
+            os.truncate(path, len(content) - len(rest))
+
+    def add(self, rows: list):
+        """Add rows and write them to disk at once."""
+        rows = [row | {"settings": self.settings} for row in rows]
+        self.rows |= {row["row"]: row for row in rows}
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append(self.path, json_lines(rows), to_disk=True)
+
+    def fill(self, inputs: list, size: int, unit: str, work):
+        """Add the rows that are missing, a row for each input, for `size` inputs at a time: work(start, part,
+        bar) yields (place in the part, row).
+
+        Results depend on the part only, not on what happened before a kill. So an unfinished part is computed
+        again in full, and the rows that the journal already has stay as they are. Each row keeps a hash of
+        its input: raises ValueError if a row was made from another input than the one that has its number
+        now."""
+        hashes = [digest(value) for value in inputs]
+        for number, row in self.rows.items():
+            if number not in range(len(inputs)) or row.get("made_from") != hashes[number]:
+                raise ValueError(
+                    f"{self.path}: row {number} was made from something else than row {number} of this call; "
+                    "choose another --out"
+                )
+
+        with tqdm(total=len(inputs), initial=len(self.rows), unit=unit, disable=None) as bar:
+            for start in range(0, len(inputs), size):
+                part = inputs[start : start + size]
+                if all(start + place in self.rows for place in range(len(part))):
+                    continue
+                for place, row in work(start, part, bar):
+                    number = start + place
+                    if number not in self.rows:
+                        ours = {"row": number, "made_from": hashes[number]}
+                        self.add([ours | row | ours])  # "row" stays in front
+                        bar.update(1)
+
+
+def digest(value) -> str:
+    """A hash of plain data."""
+    return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:16]
