@@ -19,8 +19,6 @@ LARGEST = 64 << 20  # bytes of a settings file, or of a line of a data file: mor
 
 
 # ------------------------------------------------------------------------------------------------ writing
-
-
 @contextmanager
 def replacing(path: Path | str):
     """Yield a temporary Path for a file or a folder, which replaces `path` when the block ends.

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
-from files import COUNT, NUMBER, check_fields, map_of, one_of
-from games import GAMES, task_class
+from files import COUNT, NUMBER, check_fields, map_of, regular
+from games import task_class
 from games.rows import read_rows
 from games.task import read_report
 from pictures import draw_rows, finish, pyplot
@@ -238,9 +238,9 @@ def draw_files(paths: list[Path], out: str | None) -> list[Path]:
     reports = {}
     for path in paths:
         if path.suffix != ".json":
+            regular(path)
             return plots_of("arena").draw_battles(paths, out)
         report = read_report(path, "task", "records")
-        check_fields(path, report, {"task": one_of(*GAMES)})
         if any(other["task"] != report["task"] for other in reports.values()):
             raise ValueError(f"{path}: cannot be in one picture with {paths[0]}, another game")
         name = str(path) if path.stem in reports else path.stem  # two folders may hold an eval.json each
@@ -258,19 +258,19 @@ def run_call(argv: list[str] | None):
     cfg = parser.parse_args(argv)
     paths = [Path(name) for name in cfg.runs]
     try:
-        if paths[0].is_file():
-            written = draw_files(paths, cfg.out)
-        else:
+        if paths[0].is_dir():
             only = [*filter(None, cfg.only.split(","))]
             written = draw(paths, cfg.out or "runs.png", only)
+        else:
+            written = draw_files(paths, cfg.out)
     except UsageError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        if any(name in str(error) for name in cfg.runs):
+        if type(error) is ValueError and cfg.runs[0] in str(error):
             raise
         # Drawing fails on a value of a wrong kind, and knows no file.
         raise ValueError(
-            f"{', '.join(cfg.runs)}: not as train.py or infer.py write it ({error!r})"
+            f"{', '.join(cfg.runs)}: cannot be drawn ({error!r}); is it what train.py or infer.py wrote?"
         ) from error
     for path in written:
         print(f"written: {path}")

@@ -237,25 +237,23 @@ def lines(path, file_name) -> Iterator:
         what = f"not UTF-8 text (byte {error.start + 1} of the line: {error.reason})"
         raise ValueError(f"{file_name}, line {number}: {what}; save it as UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        what = f"damaged or cut off ({error}); download or copy it again"
-        raise ValueError(f"{file_name}, after line {number}: {what}") from error
-
-
-def load_json(text: str):
-    """The value of a JSON text. Half a character, which no UTF-8 file can hold, becomes a "?"."""
-    value = json.loads(text)
-    if "\\ud" in text.lower():  # it may escape half a character
-        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-    return value
+        raise ValueError(
+            f"{file_name}, after line {number}: damaged or cut off ({error}); download or copy it again"
+        ) from error
 
 
 def parse_json(text, file_name, line: int = 1):
-    """The value of a JSON text whose first line is number `line` of the file."""
+    """The value of a JSON text whose first line is number `line` of the file. Half of a surrogate pair, which
+    UTF-8 cannot hold, becomes a "?"."""
     try:
-        return load_json(text)
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # it may escape such a half
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        return value
     except json.JSONDecodeError as error:
-        where = f"{file_name}, line {line + error.lineno - 1}"
-        raise ValueError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from error
+        raise ValueError(
+            f"{file_name}, line {line + error.lineno - 1}: not valid JSON ({error.msg}, column {error.colno})"
+        ) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, or lists nested 100,000 deep
         raise ValueError(f"{file_name}, line {line}: JSON too large or too deep ({error})") from error
 

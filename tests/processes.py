@@ -9,6 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
+import torch._dynamo  # noqa: F401, else each fork imports it, for a second, when it makes its first model
 from tqdm import tqdm
 
 

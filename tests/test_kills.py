@@ -19,6 +19,7 @@ import journal
 import runs
 import train
 from files import write_json, write_rows
+from games.twentyq import match
 from tests.endpoint import Endpoint
 from tests.facts import SMALL
 from tests.processes import Child
@@ -42,10 +43,11 @@ def results(folder):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_parts():
-    """A kill loses the part of the work that is under way: here a few replies."""
+def small():
+    """A kill loses the part of the work that is under way: here a few replies. Games are short."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infer, "CHUNK", 6)
+        patch.setattr(match, "ROUNDS", 3)
         yield
 
 
@@ -166,7 +168,7 @@ def die_before(write: int):
         (Path, "symlink_to"),
         (shutil, "rmtree"),
         (journal, "append"),
-        (runs, "append"),
+        (runs.Run, "record"),
     ):
         setattr(owner, name, counted(getattr(owner, name)))
 

@@ -14,6 +14,7 @@ import lora
 import runs
 import train
 from files import locked, write_json, write_rows
+from games.twentyq import match
 from tests.facts import SMALL
 from tests.processes import Child, start_together, wait_for
 
@@ -23,6 +24,13 @@ TURN = {
     "train": [{"input": [[1, 2]], "output": [[2, 1]]}] * 2,
     "test": [{"input": [[3, 4]], "output": [[4, 3]]}],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_games():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(match, "ROUNDS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ SETS = {"train": ("train", "training"), "test": ("eval", "evaluation", "test")}
 # ------------------------------------------------------------------------------------------------ tasks
 def read_tasks(source, split):
     """{id: task} of a source. FILE:SET names one set of several; without a name, `split` chooses it. Raises
-    ValueError or FileNotFoundError naming file, task and pair."""
+    ValueError or FileNotFoundError naming file and task."""
     path = Path(source)
     part = ""
     if not path.exists() and ":" in str(source):  # the name of a file may hold a colon too
@@ -203,13 +203,8 @@ def read_predictions(path, tasks):
     """The predictions in a file: every task and test with its attempts, however many. Raises ValueError
     naming what is wrong."""
     predicted = read_object(path)
-    missing = tasks.keys() - predicted.keys()
-    unknown = predicted.keys() - tasks.keys()
-    if missing or unknown:
-        fault = (
-            f"{len(missing)} tasks are missing" if missing else f"{len(unknown)} tasks are not in the data"
-        )
-        raise ValueError(f"{path}: {fault}, {min(missing or unknown)} among them")
+    if unknown := predicted.keys() - tasks.keys():
+        raise ValueError(f"{path}: {len(unknown)} tasks are not in the data, {min(unknown)} among them")
     for key, task in tasks.items():
         check_fields(f"{path}, task", predicted, {key: PREDICTED}, [key])
         if len(predicted[key]) != len(task["test"]):

@@ -8,16 +8,21 @@ Such rows hold what a task shows and nothing about its tests."""
 
 from collections import defaultdict
 
-from files import COUNT, TEXT, Kind, check_fields, either, list_of, map_of, one_of
+from files import COUNT, TEXT, check_fields, either, list_of, map_of, one_of
 from games.arc.files import GRID, PAIRS, answers, checked_task, distinct
 from games.arc.grids import VIEWS, Frame
 from games.arc.judging import memorised
 from games.rows import read_rows
 from terminal import UsageError
 
-VIEWED = list_of(either(one_of(None), PAIRS))
-SEEN = Kind(f"{VIEWED.name}, not all None", lambda x: VIEWED.fits(x) and any(x))
-PROGRAM = {"id": TEXT, "source": TEXT, "verdict": TEXT, "right": COUNT, "views": SEEN}
+# The fields of a row from a file; null stands for a view on which the program failed.
+PROGRAM = {
+    "id": TEXT,
+    "source": TEXT,
+    "verdict": TEXT,
+    "right": COUNT,
+    "views": list_of(either(one_of(None), PAIRS), 1),
+}
 WRONG = {"id": TEXT, "task": map_of(PAIRS), "wrong": list_of(GRID, 1)}
 INPUTS = 4  # sets of inputs that each program runs on: the shown inputs, and three other views of them
 KEPT = 25  # so many of the best programs of a task, by right shown pairs, and of the worst (arXiv 2507.14172)
@@ -174,6 +179,8 @@ def lesson(row, version, rng):
         return frame.task(row["task"]), {"outputs": [frame.grid(wrong)]}
 
     views = [view for view, pairs in enumerate(row["views"]) if pairs]
+    if not views:
+        return None
     view = views[rng.integers(len(views))]
     pairs = row["views"][view]
     rival = None

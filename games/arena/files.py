@@ -15,7 +15,7 @@ Rows of both forms may have a "source", the name of a part of the data, and the 
 import zlib
 
 from files import TEXT, check_fields, one_of
-from games.rows import load_json, read_rows
+from games.rows import parse_json, read_rows
 
 TEXTS = ("prompt", "response_a", "response_b")
 WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -54,8 +54,7 @@ def parse_battle(row, where=""):
     columns = {name: turns_of(name, row.get(name), arrays) for name in TEXTS}
     sizes = [*map(len, columns.values())]
     if len({*sizes}) > 1 or not sizes[0]:
-        counts = ", ".join(f"{size} in {name}" for size, name in zip(sizes, TEXTS))
-        raise ValueError(f"prompt and responses must have the same number of turns, found {counts}")
+        raise ValueError(f"prompt and responses must have the same number of turns, found {sizes}")
     models = [row.get("model_a"), row.get("model_b")]
     return {
         "id": where if row.get("id") in (None, "") else str(row["id"]),
@@ -69,10 +68,7 @@ def parse_battle(row, where=""):
 def turns_of(name, value, arrays):
     """The turns in a column, a list of texts. null is an empty text."""
     if arrays and isinstance(value, str):
-        try:
-            value = load_json(value)
-        except (ValueError, RecursionError) as error:  # the latter from arrays nested without end
-            raise ValueError(f"{name!r} must be a JSON array of turns ({error})") from error
+        value = parse_json(value, name)
     elif isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(text is None or isinstance(text, str) for text in value):

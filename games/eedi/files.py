@@ -12,8 +12,7 @@ else wrote the query, {"query", "neg"}.
 import re
 from pathlib import Path
 
-from files import TEXT, check_fields, list_of, one_of
-from files import number as within
+from files import TEXT, check_fields, list_of, number, one_of
 from games.rows import read_rows
 
 LETTERS = tuple("ABCD")  # no str, which would also contain "" and "AB"
@@ -24,7 +23,7 @@ COLUMNS += ["QuestionText", *(f"Answer{letter}Text" for letter in LETTERS)]
 LABEL_COLUMNS = [f"Misconception{letter}Id" for letter in LETTERS]  # missing in test.csv
 ITEM_COLUMNS = ("Question", "Incorrect Answer", "Correct Answer", "Misconception")
 ITEM = dict.fromkeys((*ITEM_COLUMNS, "Topic"), TEXT)
-SCORES = list_of(within(-1e30, 1e30))
+SCORES = list_of(number(-1e30, 1e30))
 MINED = {  # of the columns of a mined row
     "query": TEXT,
     "pos": list_of(TEXT, 1),
@@ -56,11 +55,11 @@ def read(source, pool="", split="train"):
     if Path(source).is_dir() and not any(Path(source).glob("*.json*")):
         raise FileNotFoundError(f"{source}: no {MAPPING} in this folder")
     labels = read_pool(source, pool)
-    for number, (where, row) in enumerate(read_rows(source)):
+    for i, (where, row) in enumerate(read_rows(source)):
         if "query" in row:
-            examples += mined_examples(where, number, row, labels)
+            examples += mined_examples(where, i, row, labels)
         else:
-            examples.append(item_example(where, number, row, labels))
+            examples.append(item_example(where, i, row, labels))
     return list(labels), examples
 
 

@@ -27,7 +27,7 @@ from games.reasoning.answers import (
     weigh,
     write_reply,
 )
-from games.reasoning.traces import read_traces
+from games.reasoning.traces import read_test, read_traces
 from games.sandbox.sandbox import SAFE, Job, Sandbox, level
 from games.stats import pass_at, wilson
 from games.task import (
@@ -212,6 +212,7 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
         compared here, where it cannot forge them."""
         fence = re.search(r"```(?:python)?\n(.*?)```", answer, re.S)
         code = fence[1] if fence else answer
+        tests = [*map(read_test, tests)]
         jobs = [Job(code, [(name, arguments)]) for name, arguments, _ in tests]
         passed = 0
         for result, (_, _, expected) in zip(self.sandbox.confirm(jobs), tests):

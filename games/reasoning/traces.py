@@ -16,6 +16,7 @@ import ast
 import re
 
 from games.rows import read_rows
+from games.sandbox.plain import pack
 
 PAIR = re.compile(r"<(think|reasoning)>(.*?)</\1>", re.S | re.I)
 ANY_TAG = re.compile(r"</?(?:think|reasoning|answer)>", re.I)
@@ -104,11 +105,11 @@ def read_gsm8k(row, salvage):
 
 def read_mbpp(row, salvage):
     """A task whose tests call a function with literals; the answer is Python code."""
-    tests = [*map(read_test, row["test_list"])]
+    tests = row["test_list"]
     # set-up code is never run, so a task that needs it cannot be judged
-    if not tests or None in tests or str(row.get("test_setup_code") or "").strip():
+    if not tests or None in map(read_test, tests) or str(row.get("test_setup_code") or "").strip():
         raise BadRow("tests that are not calls of a function with plain values")
-    shown = "\n".join(row["test_list"][:SHOWN_TESTS])
+    shown = "\n".join(tests[:SHOWN_TESTS])
     question = f"{row['text'].strip()}\nThe code must pass these tests:\n{shown}"
     code = row["code"].replace("\r\n", "\n").strip()
     return {"question": question, "reasoning": "", "answer": code, "kind": "code", "tests": tests}
@@ -127,7 +128,9 @@ def read_test(line):
         if not equality or call.keywords:
             return None
         arguments = [*map(ast.literal_eval, call.args)]
-        return call.func.id, arguments, ast.literal_eval(expected)
+        test = call.func.id, arguments, ast.literal_eval(expected)
+        pack(test)  # what the sandbox cannot take, such as a set, raises ValueError
+        return test
     # a line of another shape lacks these attributes; nesting can exhaust the parser
     except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
         return None

@@ -126,7 +126,7 @@ def answer_accuracy(world, agent, n, seed):
     variance = 0.0  # of the balanced accuracy
     for right, table in ((True, world.chance > 0.5), (False, world.chance < 0.5)):
         cells = np.argwhere(table)  # (cells, 2): keyword, question
-        if not len(cells):  # nothing is true in this world, or everything
+        if not cells.size:  # nothing is true in this world, or everything
             return {}, {}
         # equally many of both, because most cells of the table are no
         cells = cells[rng.choice(len(cells), min(n // 2, len(cells)), replace=False)]

@@ -214,13 +214,17 @@ def replay(task, rows, read, show):
     belief = Belief(task.world)
     for number, (where, row) in enumerate(rows):
         keyword, turns, guesses = read_rounds(where, row)
+        try:
+            gains = bits(belief, turns)
+        except ValueError as error:  # an answer that no belief can learn
+            raise ValueError(f"{where}: {error}") from error
         if number and read and ask(read, show, "\nEnter shows the next game, quit ends.") is None:
             return
         end = "recorded"
         if "won" in row:
             end = "won" if row["won"] else "not won"
         show(f"{keyword}, {end}")
-        for i, (turn, gain) in enumerate(zip(turns, bits(belief, turns))):
+        for i, (turn, gain) in enumerate(zip(turns, gains)):
             worth = "unknown" if gain is None else f"{gain:.2f} bits"
             show(f"{i + 1:2}. {' '.join(turn)}  ({worth}) -> {''.join(guesses[i : i + 1])}")
             show(f"      {likely_keywords(belief.after(turns[: i + 1]))}")

@@ -23,7 +23,7 @@ ENTRY = re.compile(r"([^<:|]*)<?([^:|]*):?([^|]*)\|?(.*)")  # name < kinds : tag
 EPS = 0.1  # chance that an answer is wrong, as a belief assumes
 POOL = 40  # separating questions that the teacher may ask
 WORDS = either(TEXT, list_of(TEXT))
-KEYWORD = {"alts": WORDS, "alternates": WORDS, "words": list_of(OBJECT)}
+KEYWORD = {"keyword": TEXT, "alts": WORDS, "alternates": WORDS, "words": list_of(OBJECT)}
 MAX_RECORDED = 400  # recorded questions that a belief may ask: those with answers for the most keywords
 FILLERS = set(
     "is it its a an the of or and in to be does do can you word secret keyword item something".split()
@@ -213,12 +213,12 @@ def read_keywords(path):
     categories with words."""
     examples = []
     for where, row in keyword_rows(Path(path)):
-        if not plain(str(row.get("keyword") or "")):
+        if not plain(row.get("keyword") or ""):
             raise ValueError(f'{where}: a row needs a "keyword", found {str(row)[:80]}')
         alternates = row.get("alts") or row.get("alternates") or []
         if isinstance(alternates, str):
             alternates = alternates.split(",")  # a cell of a CSV file is text
-        example = {"keyword": str(row["keyword"]), "alternates": strip_all(alternates)}
+        example = {"keyword": row["keyword"], "alternates": strip_all(alternates)}
         for name in ("category", "difficulty"):
             example[name] = str(row.get(name) or "")
         examples.append(example)
@@ -303,9 +303,10 @@ class Belief:
         return self
 
     def update(self, question, answer):
-        """Update on the answer to a question, given by its index. Only "yes" and "no" say something; recorded
-        games have other answers too."""
-        if answer in ("yes", "no"):
+        """Update on the answer "yes", "no" or "unsure" to a question, given by its index."""
+        if answer not in ("yes", "no", "unsure"):
+            raise ValueError(f"an answer must be yes, no or unsure, not {answer!r}")
+        if answer != "unsure":
             likelihood = self.log_yes if answer == "yes" else self.log_no
             self.logp += likelihood[:, question]
         self.unasked &= self.pool != question

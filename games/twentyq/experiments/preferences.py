@@ -3,14 +3,13 @@ were won or lost, and comparisons.
 
 A comparison is {"keyword", "turns", "asks": "question" or "guess", "chosen", "rejected"}."""
 
-from files import TEXT, Kind, check_fields, list_of, one_of
+from files import TEXT, check_fields, list_of, one_of
 from games.task import Judged, Pair
 from games.twentyq.prompts import ask_prompt, guess_prompt, lesson
 
-TURN = Kind("[question, answer]", lambda x: list_of(TEXT).fits(x) and len(x) == 2)
 KINDS = {
     "keyword": TEXT,
-    "turns": list_of(TURN),
+    "turns": list_of(list_of(TEXT, 2)),  # [question, answer]
     "asks": one_of("question", "guess"),
     "chosen": TEXT,
     "rejected": TEXT,
@@ -89,7 +88,7 @@ def items(row, kind):
     imitates the chosen reply."""
     if "chosen" not in row:
         return judge(row)
-    prompt = (ask_prompt if row["asks"] == "question" else guess_prompt)(row["turns"])
+    prompt = (ask_prompt if row["asks"] == "question" else guess_prompt)([turn[:2] for turn in row["turns"]])
     if kind is Judged:
         return [Judged(prompt, row["chosen"], True), Judged(prompt, row["rejected"], False)]
     if kind is Pair:

@@ -90,8 +90,8 @@ def test_rows_of_flagembedding_and_a_pool(tmp_path):
 @pytest.mark.parametrize(
     "row, message",
     [
-        ({"pos": []}, 'a "pos" with at least one text'),
-        ({"pos": "b"}, "'pos' must be a list of texts"),
+        ({"pos": []}, "pos is .*expected a list of at least 1"),
+        ({"pos": "b"}, "pos is 'b', expected a list"),
         ({"pos": ["b"], "pos_scores": []}, "'pos_scores' must have a number for each"),
     ],
 )

@@ -114,7 +114,7 @@ CODE = {
     "reasoning": "",
     "answer": "def f(x): return x + 1",
     "kind": "code",
-    "tests": [("f", [1], 2), ("f", [5], 6)],
+    "tests": ["assert f(1) == 2", "assert f(5) == 6"],
 }
 
 

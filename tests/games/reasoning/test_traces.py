@@ -59,7 +59,8 @@ def test_mbpp_rows(read):
     odd = row | {"test_list": ["assert f(g(1)) == 2"]}
     traces, dropped = read([row, odd])
     (trace,) = traces
-    assert trace["tests"] == [("f", [1], 2), ("f", [[2]], {"a": (1,)})] and "\r" not in trace["answer"]
+    assert trace["tests"] == tests and "\r" not in trace["answer"]
+    assert [*map(read_test, tests)] == [("f", [1], 2), ("f", [[2]], {"a": (1,)})]
     assert "assert f(1) == 2" in trace["question"] and trace["kind"] == "code"
     assert dropped.total() == 1
 
@@ -67,6 +68,7 @@ def test_mbpp_rows(read):
 def test_tests_that_are_not_plain_are_none():
     odd = ["assert f(1) != 2", "assert f(1)", "f(1) == 2", "assert f(x) == 2", "assert f(a=1) == 2", "(", ""]
     odd += ["assert f(1) == __import__('os')", "assert f(1) == 2 == 3"]
+    odd += ["assert f({1}) == 2", "assert f(1) == b'2'"]  # values that cannot enter or leave the sandbox
     assert [line for line in odd if read_test(line) is not None] == []
 
 

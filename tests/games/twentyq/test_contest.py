@@ -264,5 +264,5 @@ def test_a_damaged_word_file_is_named(tmp_path, text, what):
     path.write_text(text)
     with pytest.raises(ValueError, match=f"words.txt.*{what}"):
         read_words(path)
-    with pytest.raises(FileNotFoundError, match="--alpha-words"):
+    with pytest.raises(FileNotFoundError, match="none.txt"):
         read_words(tmp_path / "none.txt")
