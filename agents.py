@@ -147,7 +147,7 @@ class Encoder:
 
 class Classifier:
     """A model with a classifier as an agent. Texts of more than max_tokens are shortened
-    (Tokenizer.fit_prompt); batch_tokens are computed at a time, padding included."""
+    (Tokenizer.fit_row); batch_tokens are computed at a time, padding included."""
 
     def __init__(self, model, tokenizer: data.Tokenizer, max_tokens: int = 512, batch_tokens: int = 4096):
         self.model = model.eval()
@@ -165,8 +165,8 @@ class Classifier:
         """The output of the classifier before the softmax, (N, classes), in float32 on the CPU."""
         rows = []
         for i, messages in enumerate(conversations):
-            ids, _ = self.tokenizer.fit_prompt(messages, self.max_tokens)
-            rows.append(data.text_row(ids, i))
+            row, _ = self.tokenizer.fit_row(messages, self.max_tokens, i)
+            rows.append(row)
         scores = torch.empty(len(rows), self.classes)
         batches = data.micro_batches(rows, self.batch_tokens)
         for group in tqdm(batches, unit="batch", disable=None if len(batches) > 20 else True):

@@ -63,6 +63,7 @@ class Tokenizer:
         self.strips_right = {token for token, settings in added.items() if settings.rstrip}
         self.end = re.findall(CONTROL, format.close["assistant"])[-1]  # the control token that ends a reply
         self.stop_ids = sorted({self.control[self.end], *stop_ids})
+        self.numbers_texts = format.between is not None and 1 in inner.encode("a", "a").type_ids
 
         # games use the same texts again and again
         self.encode = lru_cache(maxsize=100_000)(self._encode)
@@ -202,6 +203,19 @@ class Tokenizer:
         raise UsageError(
             f"--max-tokens {max_tokens}: too few even for the chat format around the texts ({frame})"
         )
+
+    def fit_row(self, messages: list, max_tokens: int, label) -> tuple:
+        """(Row of one text, whether anything was cut), see fit_prompt. Where the tokenizer numbers the texts
+        of a pair, as BERT's does, the first part of an encoder's input has type 0 and the others type 1:
+
+            [CLS] Is it red? [SEP] No, blue. [SEP]
+              0   0  0  0  0   0   1 1  1  1   1"""
+        ids, cut = self.fit_prompt(messages, max_tokens)
+        row = text_row(ids, label)
+        if self.numbers_texts:
+            first = ids.index(self.control[self.end]) + 1
+            row.types = [0] * first + [1] * (len(ids) - first)
+        return row, cut
 
     def decode(self, ids) -> str:
         """The text of ids, without control tokens."""
@@ -376,6 +390,7 @@ class Row:
     ids: list = empty()
     positions: list = empty()  # in the sample, so slots of two branches may have the same
     end: list = empty()  # the first slot that no longer sees this one
+    types: list = empty()  # which text of a pair it is in, see Tokenizer.fit_row; empty where all are 0
     # one entry for every learned token of every sample:
     source: list = empty()  # the slot whose logits predict it
     target: list = empty()  # the token
@@ -496,6 +511,7 @@ class Batch:
     # collate fills these:
     ids: torch.Tensor  # (B, T)
     positions: torch.Tensor  # (B, T)
+    types: torch.Tensor  # (B, T)
     end: torch.Tensor | None  # (B, T); None where every row is one plain text, which needs no mask
     source: torch.Tensor  # (N,): slots that predict, counted across the batch: row * T + slot
     target: torch.Tensor  # (N,): the token that each predicts
@@ -519,6 +535,7 @@ def collate(rows: list, device="cpu") -> Batch:
     return Batch(
         ids=pad(row.ids for row in rows),
         positions=pad(row.positions for row in rows),
+        types=pad(row.types for row in rows),
         end=None if plain else pad(row.end for row in rows),
         source=tensor(joined.source),
         target=tensor(joined.target),

@@ -45,7 +45,7 @@ class Config:
     embed_norm: bool = False
     places: int = 0  # number of learned positions, in models without rotation
     place_offset: int = 0  # index of the first one that a text uses
-    types: int = 0  # number of token types; only the first is used
+    types: int = 0  # number of token types: the texts of a pair have different ones
     # blocks
     eps: float = 1e-6  # shared by all norms
     norm: str = "rms"  # rms, rms1 (scaled by 1 + weight) or layer

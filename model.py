@@ -295,6 +295,7 @@ class Transformer(nn.Module):
         end: Tensor | None = None,
         cache=None,
         mask: Tensor | None = None,
+        types: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the last norm, (B, T, D), of ids (B, T).
 
@@ -303,7 +304,8 @@ class Transformer(nn.Module):
             decoder then reads right-padded batches correctly too.
         cache: a KVCache, which is read and extended. With one, padding lies behind a row's text and `end` is
             not needed.
-        mask (B, 1, T, S): replaces the mask that follows from `end` or the cache."""
+        mask (B, 1, T, S): replaces the mask that follows from `end` or the cache.
+        types (B, T): the type of each token, where the model has several; default 0."""
         config = self.config
         B, T = ids.shape
         if positions is None:
@@ -324,7 +326,7 @@ class Transformer(nn.Module):
         if cache is not None and cache.near:
             sliding_way = dense, cache.window
 
-        x = self.embed_tokens(ids, positions)  # (B, T, D)
+        x = self.embed_tokens(ids, positions, types)  # (B, T, D)
         full_rope, sliding_rope = self.ropes(positions, x.dtype)
         by_texts = full_way[0] is by_text
         if by_texts:  # the batch becomes one row of its N tokens, so no work is spent on padding
@@ -358,13 +360,15 @@ class Transformer(nn.Module):
             x = padded.index_copy(0, slots, x[0]).view(B, T, -1)
         return x
 
-    def embed_tokens(self, ids, positions):
-        """The first block's input, (B, T, D), of ids and positions (B, T)."""
+    def embed_tokens(self, ids, positions, types=None):
+        """The first block's input, (B, T, D), of ids, positions and types (B, T)."""
         config = self.config
         x = self.embed(ids)
         if config.embed_scale:
             x = x * torch.tensor(config.dim**0.5, dtype=x.dtype)
-        if config.types:
+        if config.types > 1 and types is not None:
+            x = x + self.types(types)
+        elif config.types:
             x = x + self.types.weight[0]
         if config.places:
             T = ids.shape[1]
@@ -422,7 +426,7 @@ def class_logits(model: Transformer, batch) -> Tensor:
     """Class scores, (B, classes), of a data.Batch with one text per row."""
     slots = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     end = (slots < batch.length[:, None]) * ALWAYS  # (B, T)
-    hidden = model(batch.ids, batch.positions, end)  # (B, T, D)
+    hidden = model(batch.ids, batch.positions, end, types=batch.types)  # (B, T, D)
     return model.classify(hidden, end)
 
 

@@ -88,8 +88,8 @@ def label_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     rows = []
     cut = 0
     for item in flat_items(task, drawn, Label):
-        ids, shortened = learner.tokenizer.fit_prompt(item.messages, learner.cfg.max_tokens)
-        rows.append(text_row(ids, item.target))
+        row, shortened = learner.tokenizer.fit_row(item.messages, learner.cfg.max_tokens, item.target)
+        rows.append(row)
         cut += shortened
     return Step(rows, len(rows), report={"cut": cut / max(1, len(rows))})
 
@@ -402,8 +402,8 @@ def duel_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     cut = 0
     for item in flat_items(task, drawn, Duel):
         for messages in (item.first, item.second):
-            ids, shortened = learner.tokenizer.fit_prompt(messages, learner.cfg.max_tokens)
-            rows.append(text_row(ids, [len(rows)]))
+            row, shortened = learner.tokenizer.fit_row(messages, learner.cfg.max_tokens, [len(rows)])
+            rows.append(row)
             cut += shortened
 
         target = item.target  # three probabilities, or the index of the outcome

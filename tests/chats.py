@@ -32,11 +32,12 @@ def chat_tokenizer(name, special=True):
     return Tokenizer(byte_tokenizer(FORMATS[name].control_names(), special), FORMATS[name])
 
 
-def encoder_tokenizer(begin="<s>", between="</s></s>", end="</s>"):
-    """A byte tokenizer that puts marks around one text and around a pair, as those of encoders do."""
+def encoder_tokenizer(begin="<s>", between="</s></s>", end="</s>", second="$B"):
+    """A byte tokenizer that puts marks around one text and around a pair, as those of encoders do. second:
+    the second text; \"$B:1\" has type 1."""
     marks = sorted({*re.findall(r"<[^>]+>|\[[A-Z]+\]", begin + between + end)})
     inner = byte_tokenizer(marks)
-    pair = f"{begin} $A {' '.join(re.findall('<[^>]+>|.[A-Z]+.', between))} $B {end}"
+    pair = f"{begin} $A {' '.join(re.findall('<[^>]+>|.[A-Z]+.', between))} {second} {end}{second[2:]}"
     ids = [(mark, inner.token_to_id(mark)) for mark in marks]
     inner.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{begin} $A {end}", pair=pair, special_tokens=ids

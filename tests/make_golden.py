@@ -112,6 +112,7 @@ CASES = {  # name: class, config.json
     "internlm2": ("InternLM2ForCausalLM", DECODER | dict(bias=False, rope_theta=1000.0, auto_map=AUTO)),
     "bert": ("BertModel", BERT),
     "bert_classes": ("BertForSequenceClassification", BERT | LABELS),
+    "bert_pair": ("BertForSequenceClassification", BERT | dict(id2label={"0": "A"}, label2id={"A": 0})),
     "xlm-roberta": ("XLMRobertaModel", ROBERTA),
     "xlm-roberta_classes": ("XLMRobertaForSequenceClassification", ROBERTA | LABELS),
     "modernbert": ("ModernBertModel", MODERNBERT),
@@ -137,8 +138,9 @@ def shapes_there(config, kind):
         return {k: list(v.shape) for k, v in load_file(f"{folder}/model.safetensors").items()}
 
 
-def outputs_there(config, state, kind, rows):
-    """Logits (hidden states of a bare model) of each row alone, without padding."""
+def outputs_there(config, state, kind, rows, types):
+    """Logits (hidden states of a bare model) of each row alone, without padding. types: of a row's
+    tokens, where they are not all 0."""
     import transformers
 
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +150,10 @@ def outputs_there(config, state, kind, rows):
         )
     assert not any(report.values()), report
     with torch.no_grad():  # each with a model of its own: dynamic scaling remembers longer rows
-        outputs = [copy.deepcopy(model).eval()(torch.tensor([row])) for row in rows]
+        outputs = []
+        for i, row in enumerate(rows):
+            more = {"token_type_ids": torch.tensor([types[i]])} if types else {}
+            outputs.append(copy.deepcopy(model).eval()(torch.tensor([row]), **more))
     return [output.logits if "For" in kind else output.last_hidden_state for output in outputs]
 
 
@@ -227,8 +232,10 @@ def make(name):
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     rows = [torch.randint(5, 40, (length,), generator=generator).tolist() for length in (14, 9, 1)]
     golden = dict(config=config, ids=rows, shapes=shapes)
+    if name.endswith("pair"):
+        golden["types"] = [[0] * (len(row) // 2) + [1] * (len(row) - len(row) // 2) for row in rows]
     twin = TWINS.get(family, lambda config, state: (config, state, kind))
-    outputs = outputs_there(*twin(config, tensors(golden)), rows)
+    outputs = outputs_there(*twin(config, tensors(golden)), rows, golden.get("types"))
     golden["expected"] = [[round(x, 6) for x in output.flatten().tolist()] for output in outputs]
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in golden.items())
     (FOLDER / f"{name}.json").write_text("{\n" + lines + "\n}\n")

@@ -168,6 +168,23 @@ def test_fit_prompt_shares_the_room_keeps_heads_and_tails_and_is_blind_to_order(
         tokenizer.fit_prompt(parts(long, long), 2)
 
 
+@pytest.mark.parametrize("second", ["$B", "$B:1"])
+def test_the_texts_of_a_pair_have_types_where_the_tokenizer_gives_them(second):
+    inner = encoder_tokenizer("[CLS]", "[SEP]", "[SEP]", second)
+    tokenizer = Tokenizer(inner, encoder_format(inner))
+    for texts in (["ab", "cde"], ["[SEP]", "ab" * 40], ["abc"]):
+        row, cut = tokenizer.fit_row(parts(*texts), 30, 7)
+        assert (row.ids, cut) == tokenizer.fit_prompt(parts(*texts), 30) and row.labels == [7]
+        if not cut:
+            expected = inner.encode(*texts)
+            assert row.ids == expected.ids and (row.types or [0] * len(row)) == expected.type_ids
+        elif second == "$B:1":
+            first = row.ids.index(inner.token_to_id("[SEP]")) + 1
+            assert row.types == [0] * first + [1] * (len(row) - first)
+    rows = [tokenizer.fit_row(parts(*texts), 30, 0)[0] for texts in (["a", "b"], ["a"])]
+    assert collate(rows).types.tolist() == [[0, 0, 0, int(second == "$B:1"), int(second == "$B:1")], [0] * 5]
+
+
 # ------------------------------------------------------------------------------------------------ rows
 BRANCHES = [  # masks differ, prefixes are shared, the last is a duplicate and the fourth begins the first
     ([1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 1, 1]),

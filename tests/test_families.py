@@ -48,7 +48,7 @@ def opened(tmp_path_factory):
     return opened
 
 
-def outputs(model, rows, left=False, cached=False):
+def outputs(model, rows, left=False, cached=False, types=None):
     """Logits (hidden states for a bare model) of a padded batch without its padding, as one vector."""
     T = max(map(len, rows))
     padding = [[0] * (T - len(row)) for row in rows]
@@ -61,7 +61,8 @@ def outputs(model, rows, left=False, cached=False):
         columns = (torch.split(x, 1, dim=1) for x in (ids, positions, end))
         hidden = torch.cat([model(*column, cache) for column in zip(*columns)], dim=1)
     else:
-        hidden = model(ids, positions, end)
+        numbers = [pad + row if left else row + pad for row, pad in zip(types or real, padding)]
+        hidden = model(ids, positions, end, types=torch.tensor(numbers) if types else None)
     if model.config.head == "classes":
         return model.classify(hidden, end).flatten()
     texts = hidden if model.config.head == "none" else model.logits(hidden)
@@ -76,7 +77,11 @@ def expected(name):
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @goldens
 def test_a_padded_batch_gives_what_transformers_gives_for_each_row(opened, name, left):
-    assert_close(outputs(opened(name), GOLDEN[name]["ids"], left), expected(name), **CLOSE)
+    assert_close(
+        outputs(opened(name), GOLDEN[name]["ids"], left, types=GOLDEN[name].get("types")),
+        expected(name),
+        **CLOSE,
+    )
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
@@ -171,7 +176,8 @@ def test_a_missing_classifier_is_an_error_or_made_from_a_seed(opened, tmp_path, 
 
 @pytest.mark.parametrize("name", [name for name in GOLDEN if "id2label" in GOLDEN[name]["config"]])
 def test_a_classifier_of_another_number_of_classes_is_an_error(opened, name):
-    with pytest.raises(ValueError, match=r"has shape \(3.*\), but the config asks for \(5"):
+    labels = len(GOLDEN[name]["config"]["id2label"])
+    with pytest.raises(ValueError, match=rf"has shape \({labels}.*\), but the config asks for \(5"):
         opened(name, head=5, seed=0)
 
 

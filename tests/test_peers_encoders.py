@@ -8,13 +8,16 @@ import torch
 from conftest import ENCODERS, SHAPES, tiny_hf
 from make_golden import FOLDER, tensors, write
 
+from agents import Classifier
 from attention import ALWAYS
+from checkpoint import open
 from families import FAMILIES
 from model import load, save
 
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers")
 
+from tests.chats import encoder_tokenizer, parts  # noqa: E402
 from tests.peers import near, new_of_kind, open_there, theirs  # noqa: E402
 
 CLASSES = dict(id2label={"0": "A", "1": "B", "2": "C"}, label2id={"A": 0, "B": 1, "C": 2})
@@ -122,6 +125,40 @@ def test_transformers_opens_a_decoder_that_we_left_without_a_head(tiny, tmp_path
     peer, report = transformers.AutoModel.from_pretrained(tmp_path / "without", output_loading_info=True)
     assert not any(report.values()), report
     near(*both(model, peer, "left"))
+
+
+PAIRS = [
+    ("Is it red?", "No, it is blue."),
+    ("Red", "Is it blue or red?"),
+    ("a", "b" * 9),
+    ("b" * 40, "c" * 30),
+]
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("family", ENCODERS)
+def test_a_cross_encoder_gives_pairs_the_scores_that_transformers_gives(tmp_path, family, labels):
+    """The tokenizer gives the second text type 1, which BERT reads and the others do not."""
+    kind = FAMILIES[family].stem + "ForSequenceClassification"
+    peer = new_of_kind(kind, tiny_hf(family, num_labels=labels, pad_token_id=0))
+    peer.save_pretrained(tmp_path)
+    inner = encoder_tokenizer("[CLS]", "[SEP]", "[SEP]", "$B:1")
+    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * (family == "bert")
+    read = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[SEP]",
+        model_input_names=names,
+    )
+    read.save_pretrained(tmp_path)
+    expected = []
+    for first, second in PAIRS:
+        with torch.no_grad():
+            expected.append(peer(**read(first, second, return_tensors="pt")).logits[0])
+    point = open(tmp_path)
+    scores = Classifier(point.model, point.tokenizer).scores([parts(*pair) for pair in PAIRS])
+    near(scores, torch.stack(expected))
 
 
 # ------------------------------------------------------------------------------------------------ others
