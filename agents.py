@@ -18,6 +18,7 @@ from urllib import request as web
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
@@ -157,8 +158,12 @@ class Classifier:
         self.classes = model.config.labels
 
     def classify(self, conversations: list) -> np.ndarray:
-        """The probability of each class, (N, classes)."""
-        return self.scores(conversations).softmax(-1).numpy()
+        """The probability of each class, (N, classes). The score of a single class, as rerankers and reward
+        models have it, counts as the log-odds of yes: the probabilities of no and yes, (N, 2)."""
+        scores = self.scores(conversations)
+        if self.classes == 1:  # in float64, or all above 17 would be equal
+            scores = F.pad(scores.double(), (1, 0))
+        return scores.softmax(-1).numpy()
 
     @torch.no_grad()
     def scores(self, conversations: list) -> torch.Tensor:

@@ -162,7 +162,8 @@ class Tokenizer:
         return self.render([*messages, {"role": "assistant", "content": reply}], "last")
 
     def prompt(self, messages: list) -> list:
-        """Ids up to where the assistant's reply begins, or an encoder's whole input.
+        """Ids up to where the assistant's reply begins, or all of a conversation that ends with a reply, and
+        of an encoder's input.
 
         A chat joins successive messages of one role into one message; in an encoder's input each stays a part
         of its own."""
@@ -170,6 +171,8 @@ class Tokenizer:
         if form.between is None:
             messages = merge_turns(messages)
         ids, _ = self.render(messages)
+        if messages[-1]["role"] == "assistant":
+            return ids
         return [*ids, *self.join(form.open["assistant"] + form.no_thought)]
 
     def fit_prompt(self, messages: list, max_tokens: int) -> tuple:

@@ -251,10 +251,14 @@ def internlm2(hf):
     return same | dict(model_type="llama", architectures=["LlamaForCausalLM"], attention_bias=bias)
 
 
+OUTER = "torch_dtype dtype eos_token_id bos_token_id num_labels id2label label2id problem_type".split()
+
+
 def gemma3(hf):
     """The config.json of its text half, which says most in text_config."""
-    head = {"architectures": ["Gemma3ForCausalLM"]}
-    outer = {key: hf[key] for key in ("torch_dtype", "dtype", "eos_token_id", "bos_token_id") if key in hf}
+    kind = str(hf.get("architectures")).partition("ForSequenceClassification")
+    head = {"architectures": ["Gemma3TextForSequenceClassification" if kind[1] else "Gemma3ForCausalLM"]}
+    outer = {key: hf[key] for key in OUTER if key in hf}
     return head | outer | (hf.get("text_config") or {}) | {"model_type": "gemma3_text"}
 
 
@@ -499,6 +503,8 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     if architecture.endswith("ForSequenceClassification"):
         config.head = "classes"
         config.labels = hf.get("num_labels") or len(hf.get("id2label") or "") or 2
+        if config.labels > 1:  # the classes exclude each other
+            check_fields(where, hf, {"problem_type": one_of("single_label_classification")})
     elif architecture.endswith("Model") or not config.causal:
         config.head = "none"
     config.tied = config.tied and config.head == "lm"
@@ -559,7 +565,7 @@ def rope_from_hf(settings, kind, theta, where):
 def with_head(config: Config, head: str | int) -> Config:
     """The Config of the same model with another head: "none", or k for k classes."""
     hf = dict(config.hf)
-    for key in ("num_labels", "id2label", "label2id"):
+    for key in ("num_labels", "id2label", "label2id", "problem_type"):
         hf.pop(key, None)
     if head == "none":
         hf["architectures"] = [config.family.stem + "Model"]

@@ -3,9 +3,10 @@
 import copy
 
 import pytest
+import torch
 from torch.testing import assert_close
 
-from agents import Journal, Model
+from agents import Classifier, Journal, Model
 from games.task import Reply
 from sampler import generate
 from tests.replies import agree, count, teacher_forced
@@ -89,6 +90,28 @@ def test_an_agent_keeps_its_cache_over_the_turns_of_a_game(agent):
             [*talk, {"role": "assistant", "content": group[0].text}, {"role": "user", "content": "yes"}]
             for talk, group in zip(talks, replies)
         ]
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_single_score_counts_as_log_odds_and_several_exclude_each_other(tiny, tokenizer, labels):
+    hf = dict(architectures=["LlamaForSequenceClassification"], num_labels=labels)
+    agent = Classifier(tiny(vocab_size=tokenizer.size, **hf), tokenizer)
+    with torch.no_grad():
+        agent.model.classifier.out.weight *= 20  # saturates in float32, but the order must stay
+    scores = agent.scores(TALKS)
+    chances = torch.tensor(agent.classify(TALKS))
+    assert_close(chances.sum(1), torch.ones_like(chances[:, 0]))
+    if labels == 1:
+        assert_close(chances[:, 1], scores[:, 0].double().sigmoid())
+        assert float(scores.abs().max()) > 17 and len(set(chances[:, 1].tolist())) == len(TALKS)
+    else:
+        assert_close(chances, scores.softmax(-1))
+
+
+def test_a_conversation_that_ends_with_a_reply_is_read_up_to_its_end(tokenizer):
+    talk = [TALKS[1][0], {"role": "assistant", "content": "No."}]
+    row, _ = tokenizer.fit_row(talk, 99, 0)
+    assert row.ids == tokenizer.render(talk)[0] and row.ids[-1] == tokenizer.control["<|end|>"]
 
 
 # ------------------------------------------------------------------------------------------------ the journal

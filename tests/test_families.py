@@ -109,6 +109,16 @@ def test_the_golden_files_are_of_every_family_and_set_every_field(opened):
         assert any(getattr(config, field.name) != field.default for config in configs), field.name
 
 
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_classes_that_do_not_exclude_each_other_are_refused_by_name(kind):
+    hf = checkpoint("bert_classes")[0] | {"problem_type": kind}
+    with pytest.raises(ValueError, match=f"problem_type is '{kind}'"):
+        families.config_from_hf(hf)
+    hf |= {"id2label": {"0": "A"}}
+    assert families.config_from_hf(hf).labels == 1  # a single one is a sigmoid in any case
+    assert "problem_type" not in families.with_head(families.config_from_hf(hf), 3).hf
+
+
 # ------------------------------------------------------------------------------------------------ saving
 def saved_state(folder):
     return {k: v for path in sorted(folder.glob("*.safetensors")) for k, v in load_file(path).items()}

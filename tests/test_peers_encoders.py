@@ -17,7 +17,7 @@ from model import load, save
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers")
 
-from tests.chats import encoder_tokenizer, parts  # noqa: E402
+from tests.chats import chat_tokenizer, encoder_tokenizer, parts  # noqa: E402
 from tests.peers import near, new_of_kind, open_there, theirs  # noqa: E402
 
 CLASSES = dict(id2label={"0": "A", "1": "B", "2": "C"}, label2id={"A": 0, "B": 1, "C": 2})
@@ -161,6 +161,28 @@ def test_a_cross_encoder_gives_pairs_the_scores_that_transformers_gives(tmp_path
     near(scores, torch.stack(expected))
 
 
+def test_a_reward_model_gives_chats_the_scores_that_transformers_gives(tmp_path):
+    tokenizer = chat_tokenizer("chatml")
+    sizes = dict(num_labels=1, vocab_size=tokenizer.size, pad_token_id=0)
+    peer = new_of_kind("Qwen2ForSequenceClassification", tiny_hf("qwen2", **sizes))
+    peer.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    turn = "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    template = "{% for m in messages %}" + turn + "{% endfor %}"
+    talks = []
+    for question, answer in PAIRS:
+        talks.append([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+    read = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.inner, chat_template=template)
+    expected = []
+    for talk in talks:
+        text = read.apply_chat_template(talk, tokenize=False)
+        ids = read(text, split_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            expected.append(peer(input_ids=ids).logits[0])
+    point = open(tmp_path, format="chatml")
+    near(Classifier(point.model, point.tokenizer).scores(talks), torch.stack(expected))
+
+
 # ------------------------------------------------------------------------------------------------ others
 @pytest.mark.parametrize("name", ["internlm2", "gemma3"])
 def test_a_family_that_equals_another_is_saved_as_that(tmp_path, name):
@@ -173,12 +195,18 @@ def test_a_family_that_equals_another_is_saved_as_that(tmp_path, name):
         near(theirs(peer, torch.tensor([row])).flatten(), torch.tensor(expected))
 
 
-def test_we_open_the_text_half_of_a_model_that_also_sees(tmp_path):
+@pytest.mark.parametrize("kind", ["ConditionalGeneration", "SequenceClassification"])
+def test_we_open_the_text_half_of_a_model_that_also_sees(tmp_path, kind):
     seeing = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     seeing |= dict(image_size=28, patch_size=14)
     hf = dict(model_type="gemma3", text_config=tiny_hf("gemma3_text"), vision_config=seeing)
-    peer = new_of_kind("Gemma3ForConditionalGeneration", hf | dict(mm_tokens_per_image=4))
-    peer.save_pretrained(tmp_path)
-    model, ids = load(tmp_path), batch("none")[0]
+    hf["text_config"]["pad_token_id"] = 0
+    peer = new_of_kind(f"Gemma3For{kind}", hf | CLASSES | dict(mm_tokens_per_image=4))
+    peer.save_pretrained(tmp_path / "theirs")
+    model, ids = load(tmp_path / "theirs"), batch("none")[0]
+    head = model.classify if "Class" in kind else model.logits
     with torch.no_grad():
-        near(model.logits(model(ids)), theirs(peer, ids))
+        near(head(model(ids)), theirs(peer, ids))
+    save(model, tmp_path / "ours")
+    auto = open_classifier if "Class" in kind else open_there
+    near(theirs(auto(tmp_path / "ours"), ids), theirs(peer, ids))

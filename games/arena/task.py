@@ -142,13 +142,14 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         """The parts of the one text, all turns in order."""
         return text_parts(example["turns"], HEADS)
 
-    def sides(self, example):
-        """The parts of the two texts, each with the prompts and the answers of one side."""
+    def sides(self, example, head=HEADS[0], role="user"):
+        """The parts of the two texts, each with the prompts and the answers of one side. head: of a prompt;
+        role: of an answer."""
         texts = []
         for side in (1, 2):
             turns = [(turn[0], turn[side]) for turn in example["turns"]]
             # without "A: " or "B: ", which would tell the sides apart
-            texts.append(text_parts(turns, (HEADS[0], "")))
+            texts.append(text_parts(turns, (head, ""), ("user", role)))
         return texts
 
     def items(self, example, rng):
@@ -167,10 +168,13 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
     def chances(self, examples, player):
         """Probabilities of A, B and a tie, and the same predicted for the swapped battles, with A and B
         exchanged again: two (N, 3), to be compared row by row."""
-        if player.classes == 2:
-            # two scores of each side: its worth and its pull towards a tie; the order has no effect
-            sides = [side for example in examples for side in self.sides(example)]
+        if player.classes < 3:
+            # two scores of each side: its worth and its pull towards a tie; the order has no effect. A
+            # reward model reads a chat and knows of no ties.
+            chat = ("", "assistant") if player.classes == 1 else ()
+            sides = [side for example in examples for side in self.sides(example, *chat)]
             scores = player.scores(sides).numpy()
+            scores = np.pad(scores, ((0, 0), (0, 2 - player.classes)))
             probs = np.exp(log_softmax(davidson_logits(scores[::2], scores[1::2])))
             return probs, probs
         prompts = []
@@ -323,12 +327,12 @@ def first_prompt(example):
     return example["turns"][0][0]
 
 
-def text_parts(turns, heads):
+def text_parts(turns, heads, roles=("user",) * 3):
     """The messages of a text: for each turn its prompt and its answers, each behind its head."""
     return [
-        {"role": "user", "content": head + text, "share": share}
+        {"role": role, "content": head + text, "share": share}
         for turn in turns
-        for head, text, share in zip(heads, turn, SHARES)
+        for role, head, text, share in zip(roles, heads, turn, SHARES)
     ]
 
 

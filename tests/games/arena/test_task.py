@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from games.arena import plots
 from games.arena.files import swap_answers
@@ -99,6 +100,23 @@ def test_a_reader_of_sides_cannot_be_swayed_by_the_order(battles):
     assert np.array_equal(probs, back)
     whole, _ = task.chances(examples, Reader())
     assert np.allclose(probs, whole, atol=1e-6)
+
+
+def test_a_reward_model_judges_chats_by_the_difference_of_its_scores(battles):
+    class Reward:
+        classes = 1
+
+        def scores(self, conversations):
+            assert all([part["role"] for part in talk][:2] == ["user", "assistant"] for talk in conversations)
+            return torch.tensor([[float(str(talk[1::2]).count("good"))] for talk in conversations])
+
+    task = Arena(Options(data=battles))
+    examples = task.examples("test")
+    probs, back = task.chances(examples, Reward())
+    assert np.array_equal(probs, back) and np.allclose(probs.sum(1), 1)
+    for row, example in zip(probs, examples):
+        a, b = (sum(turn[side].count("good") for turn in example["turns"]) for side in (1, 2))
+        assert np.log(row[0] / row[1]) == pytest.approx(a - b, abs=1e-5)  # Bradley and Terry's
 
 
 def test_an_evaluation_shows_the_bias_and_what_the_mean_of_orders_does(battles):
