@@ -312,8 +312,8 @@ FROM_SENTENCEPIECE = (
 
 
 def read_tokenizer(folder, vocab=None) -> tokenizers.Tokenizer:
-    """The tokenizers.Tokenizer of a model folder. vocab: rows of the model's embedding; no token may
-    have an id beyond them."""
+    """The tokenizers.Tokenizer of a model folder. vocab: rows of the model's embedding; no token
+    that a text can hold may have an id beyond them."""
     path = Path(folder) / "tokenizer.json"
     if not path.exists() and path.with_name("tokenizer.model").exists():
         raise FileNotFoundError(
@@ -329,10 +329,19 @@ def read_tokenizer(folder, vocab=None) -> tokenizers.Tokenizer:
         raise
     except BaseException as error:  # the library raises bare Exceptions, and its panics are not even those
         raise ValueError(f"{path}: not a tokenizer ({error})") from error
-    last = max([*inner.get_vocab().values(), *around])
+    inner.encode_special_tokens = True
+    unused = set()  # special tokens that no text can hold, as pictures have them
+    for token, settings in inner.get_added_tokens_decoder().items():
+        if vocab and token >= vocab and settings.special and token not in inner.encode(settings.content).ids:
+            unused.add(token)
+    check_room(path, {*inner.get_vocab().values()} - unused | {*around}, vocab)
+    return inner
+
+
+def check_room(path, ids, vocab):
+    last = max(ids, default=0)
     if vocab and last >= vocab:
         raise ValueError(f"{path}: a token has id {last}, but the model has room for {vocab} tokens")
-    return inner
 
 
 def load_tokenizer(folder, format="", vocab=None) -> Tokenizer:
@@ -352,7 +361,9 @@ def load_tokenizer(folder, format="", vocab=None) -> Tokenizer:
         unknown = format or "that of its chat template"
         known = "|".join(FORMATS)
         raise ValueError(f"{folder}: unknown chat format ({unknown}); name one: --format {known}")
-    return Tokenizer(inner, FORMATS[format], stop_ids)
+    tokenizer = Tokenizer(inner, FORMATS[format], stop_ids)
+    check_room(folder / "tokenizer.json", tokenizer.control.values(), vocab)
+    return tokenizer
 
 
 def train_tokenizer(texts, vocab, pre_tokens=PHRASES) -> Tokenizer:

@@ -27,7 +27,8 @@ from ranks import whole
 from terminal import UsageError, exit_code
 from weights import INDEX, cut_rows, open_tensors, weight_files, write_tensors
 
-BUFFERS = r"(^|\.)(rotary_emb\.inv_freq|position_ids)$"  # stored by old checkpoints, computed here
+# stored by old checkpoints, computed here
+BUFFERS = r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|token_type_ids)$"
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
 
@@ -440,7 +441,7 @@ def load(
 ) -> Transformer:
     """Load a model folder as a Transformer. Loading is strict: every tensor must be accounted for.
 
-    dtype: None keeps the file's.
+    dtype: of all weights; None takes that of the embedding in the file.
     head: "own" is the head in the file, "none" no head, k a classifier of k classes.
     seed: makes a classifier that the file lacks; without a seed that is an error.
 
@@ -475,12 +476,8 @@ def load(
         for name, part in zip(names, parts):
             state[name] = part.to(dtype or part.dtype)
 
-    embedding = state.get("embed.weight")
-    if config.tied and embedding is not None:
-        if not torch.equal(state.setdefault("head.weight", embedding), embedding):
-            raise ValueError(
-                f"{folder}: config.json ties head and embedding, but the file holds two different ones"
-            )
+    if config.tied:
+        tie(state, folder)
     absent = [key for key in wanted if key not in state]
     fresh = [key for key in absent if key.startswith("classifier.") and seed is not None]
     missing = [family.file_name(key) for key in absent if key not in fresh]
@@ -489,13 +486,26 @@ def load(
             raise ValueError(f"{folder}: {keys[0]} {problem} (and {len(keys) - 1} more tensors like it)")
     generator = torch.Generator().manual_seed(seed or 0)
     for key in fresh:
-        state[key] = fresh_weight(key, wanted[key].shape, generator).to(embedding)
+        state[key] = fresh_weight(key, wanted[key].shape, generator)
 
+    embedding = state["embed.weight"]  # its dtype is everybody's: some files keep their norms in float32
+    state = {key: tensor.to(embedding) for key, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     if config.tied:  # assigning has cut the tie
         model.head.weight = model.embed.weight
     model.fresh = set(fresh)
     return model.eval()
+
+
+def tie(state, folder):
+    """Give head and embedding one matrix, whichever of them the file holds."""
+    pair = [state[key] for key in ("embed.weight", "head.weight") if key in state]
+    if pair:
+        if not torch.equal(pair[0], pair[-1].to(pair[0])):
+            raise ValueError(
+                f"{folder}: config.json ties head and embedding, but the file holds two different ones"
+            )
+        state["embed.weight"] = state["head.weight"] = pair[0]
 
 
 def tensors_of(folder, family, device):

@@ -1,5 +1,6 @@
 """Tensors in safetensors files: reading, writing, and which files of a model folder hold its weights."""
 
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,9 +12,12 @@ from files import TEXT, inside, map_of, read_settings, regular, replacing
 INDEX = "model.safetensors.index.json"  # which shard holds which tensor
 # weights_only refuses pickles that run code; clone(), because safetensors refuses tensors that share memory
 FROM_PICKLE = (
-    "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
-    "s.save_file({{k: v.clone() for k, v in w.items()}}, '{1}', dict(format='pt'))\""
+    'python -c "import torch, safetensors.torch as s; '
+    "w = [torch.load(f, weights_only=True) for f in {0}]; "
+    "s.save_file({{k: v.clone().contiguous() for part in w for k, v in part.items()}}, '{1}', "
+    "dict(format='pt'))\""
 )
+OF_TRAINERS = r"(optimizer|scheduler|scaler|training_args|trainer_state|rng_state.*)\.\w+"  # hold no weights
 
 
 def open_tensors(path: Path, device="cpu"):
@@ -59,18 +63,23 @@ def cut_rows(path: Path, name: str, tensor: Tensor, weights: list[Tensor], group
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the weights of a model folder: the shards of its index, or one file."""
+    """The safetensors files that hold the weights of a model folder: one file, or the shards of its index. An
+    index beside the one file, which it does not name, is left over from earlier shards."""
     index = folder / INDEX
     single = folder / "model.safetensors"
     if index.exists():
         weight_map = read_settings(index, {"weight_map": map_of(TEXT)}, ["weight_map"])["weight_map"]
-        return [inside(folder, name) for name in sorted(set(weight_map.values()) or {single.name})]
+        shards = [inside(folder, name) for name in sorted(set(weight_map.values()) or {single.name})]
+        if single in shards or not single.exists():
+            return shards
     if single.exists():
         return [single]
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".bin", ".pt", ".pth"):
-            raise FileNotFoundError(
-                f"{folder}: only pickled weights, which can run code when read; convert them once with\n"
-                + FROM_PICKLE.format(path, single)
-            )
+    pickles = [str(path) for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".pth")]
+    weights = [path for path in pickles if not re.fullmatch(OF_TRAINERS, Path(path).name)]
+    named = [path for path in weights if Path(path).name.startswith("pytorch_model")]
+    if weights:
+        raise FileNotFoundError(
+            f"{folder}: only pickled weights, which can run code when read; convert them once with\n"
+            + FROM_PICKLE.format(named or weights, single)
+        )
     raise FileNotFoundError(f"{folder}: no model.safetensors or {INDEX}")

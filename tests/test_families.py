@@ -223,6 +223,47 @@ def test_a_head_in_a_first_file_of_its_own_is_read(opened, tmp_path):
     assert_same(load(tmp_path).state_dict(), opened("llama").state_dict())
 
 
+def test_one_file_beside_an_index_that_does_not_name_it_holds_the_weights(opened, tmp_path):
+    config, state = checkpoint("llama")
+    write(tmp_path, config, state)
+    save_file({key: tensor + 1 for key, tensor in state.items()}, tmp_path / "1.safetensors")
+    names = dict.fromkeys(state, "1.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert_same(load(tmp_path).state_dict(), opened("llama").state_dict())
+
+
+@pytest.mark.parametrize("name", ["bert_classes", "xlm-roberta", "llama"])
+def test_what_is_computed_here_may_be_stored(opened, tmp_path, name):
+    config, state = checkpoint(name)
+    stem = {"bert_classes": "bert.embeddings.", "xlm-roberta": "embeddings."}.get(name)
+    more = {"model.layers.0.self_attn.rotary_emb.cos_cached": torch.zeros(4)}
+    if stem:
+        more = {stem + key: torch.zeros(1, 9, dtype=int) for key in ("token_type_ids", "position_ids")}
+    write(tmp_path, config, state | more)
+    assert_same(load(tmp_path).state_dict(), opened(name).state_dict())
+
+
+def test_a_tied_model_may_store_its_head_alone(opened, tmp_path):
+    config, state = checkpoint("qwen2")
+    state = {key.replace("model.embed_tokens", "lm_head"): tensor for key, tensor in state.items()}
+    assert "lm_head.weight" in state
+    write(tmp_path, config, state)
+    model = load(tmp_path)
+    assert_same(model.state_dict(), opened("qwen2").state_dict())
+    assert model.head.weight is model.embed.weight
+
+
+def test_weights_of_several_dtypes_get_that_of_the_embedding(opened, tmp_path):
+    config, state = checkpoint("qwen3")
+    halves = {key: tensor if "norm" in key else tensor.bfloat16() for key, tensor in state.items()}
+    write(tmp_path, config, halves)
+    model = load(tmp_path)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    model.logits(model(torch.tensor(GOLDEN["qwen3"]["ids"][:1])))
+    write(tmp_path, config, state | {"lm_head.weight": state["lm_head.weight"].bfloat16()})
+    assert {weight.dtype for weight in load(tmp_path).parameters()} == {torch.float32}
+
+
 def test_old_names_of_bert_norms_are_read(opened, tmp_path):
     config, state = checkpoint("bert_classes")
     old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}

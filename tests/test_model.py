@@ -250,6 +250,28 @@ def test_a_missing_file_is_named(saved, file, renamed, message):
         load(saved)
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_advice_for_pickles_converts_all_shards_and_nothing_else(tiny, saved, shards):
+    state = load_file(saved / "model.safetensors")
+    (saved / "model.safetensors").unlink()
+    for shard in range(shards):
+        name = f"pytorch_model-{shard}.bin" if shards > 1 else "model.bin"
+        torch.save({key: state[key] for key in list(state)[shard::shards]}, saved / name)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"):
+        torch.save({"x": torch.zeros(1)}, saved / name)
+    with pytest.raises(FileNotFoundError) as error:
+        load(saved)
+    command = str(error.value).split("\n")[1].replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, check=True)
+    assert_close(load(saved).state_dict(), dict(tiny().state_dict()), atol=0, rtol=0)
+
+
+def test_a_folder_with_a_trainers_pickles_alone_has_no_weights(saved):
+    (saved / "model.safetensors").rename(saved / "optimizer.pt")
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
+        load(saved)
+
+
 def test_a_damaged_config_is_named(saved):
     (saved / "config.json").write_text('{"model_type": ')
     with pytest.raises(ValueError, match=r"config\.json: not valid JSON"):
