@@ -177,7 +177,7 @@ class Classifier:
         for group in tqdm(batches, unit="batch", disable=None if len(batches) > 20 else True):
             batch = data.collate(group, self.model.device)
             scores[batch.labels.cpu()] = class_logits(self.model, batch).float().cpu()
-        return scores
+        return sampler.finite(self.model, scores)
 
 
 # ------------------------------------------------------------------------------------------------ an endpoint

@@ -100,7 +100,7 @@ class Train(Shared):
     eval_every: int = 0  # also evaluate every so many steps
     eval_few: int = 100  # examples in the evaluations before and during training
     save_every: int = 0  # save a checkpoint every so many steps; the last step is always saved
-    max_new: int = 24  # longest reply in evaluations, in tokens
+    max_new: int = flag(24, least=1)  # longest reply in evaluations, in tokens
     # where
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of products; auto: bfloat16 if native
     checkpointing: bool = False  # compute activations twice: less memory, a third more work
@@ -135,9 +135,11 @@ class Infer(Shared):
     n: int = 1  # replies to each prompt; default: the game's. More than 1 need --temperature
     temperature: float = 0.0  # 0 takes the likeliest token; default for eval and play: the game's
     top_k: int = 0  # sample among the k likeliest tokens; 0: among all
-    top_p: float = 1.0  # sample among the fewest tokens that hold this share of the probability
-    min_p: float = 0.0  # sample among tokens at least this share as likely as the likeliest
-    max_new: int = 256  # longest reply, in tokens; default for eval and play: the game's
+    top_p: float = flag(
+        1.0, share=True
+    )  # sample among the fewest tokens that hold this share of the probability
+    min_p: float = flag(0.0, share=True)  # sample among tokens at least this share as likely as the likeliest
+    max_new: int = flag(256, least=1)  # longest reply, in tokens; default for eval and play: the game's
     max_tokens: int = flag(512, as_trained=True)  # longest text to classify; longer ones are cut
     # test-time training | eval
     ttt_steps: int = 0  # train this many steps on what each task shows, before it is answered
@@ -293,8 +295,8 @@ def check(settings):
         value = getattr(settings, field.name)
         if get_args(field.type):
             check_choice(name, value, get_args(field.type))
-        elif isinstance(value, (int, float)) and value < 0:
-            raise UsageError(f"--{name} {value}: must not be negative")
+        elif isinstance(value, (int, float)) and value < (least := field.metadata.get("least", 0)):
+            raise UsageError(f"--{name} {value}: must be at least {least}")
         elif field.metadata.get("share") and value > 1:
             raise UsageError(f"--{name} {value}: a share lies between 0 and 1")
 

@@ -19,9 +19,28 @@ from games.task import Reply
 from losses import token_logp
 
 BATCH = 64  # replies that grow at a time
+COLDEST = 1e-6  # logits divided by less would overflow, and differ by too much for a second token anyway
 
 
 # ------------------------------------------------------------------------------------------------ one token
+def finite(model, values):
+    """The values, which a model has computed. Raises ValueError if one is not finite, with what is likely."""
+    if not values.isfinite().all():
+        broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+        cause = f"they overflow in {model.embed.weight.dtype}; --dtype float32 has the most room"
+        if broken:
+            cause = f"its weight {model.config.file_name(broken[0])} is not; download or train it again"
+        raise ValueError(f"the model's scores are not finite: {cause}")
+    return values
+
+
+def next_logits(model, hidden):
+    """model.logits in float32, of which the largest of each row must be finite."""
+    logits = model.logits(hidden).float()
+    finite(model, logits.amax(-1))
+    return logits
+
+
 def truncate(probs, top_k=0, top_p=1.0, min_p=0.0):
     """probs (B, V) with the unlikely tokens set to zero; the rest is not renormalised.
 
@@ -44,11 +63,12 @@ def truncate(probs, top_k=0, top_p=1.0, min_p=0.0):
 
 
 def pick(logits, uniform, temperature, **tails):
-    """One token a row, (B,), from logits (B, V): the likeliest at temperature 0, otherwise sampled.
+    """One token a row, (B,), from logits (B, V): the likeliest at temperature 0 (below COLDEST),
+    otherwise sampled.
 
     uniform: B numbers in [0, 1), at which the inverse of the cumulative distribution is taken. tails: see
     truncate."""
-    if temperature == 0:
+    if temperature < COLDEST:
         return logits.argmax(-1)
     probs = (logits / temperature).softmax(-1)  # (B, V)
     probs = truncate(probs, **tails)
@@ -154,7 +174,7 @@ def generate(
 
         # one token for each
         at = sorted(growing)
-        logits = model.logits(hidden[at]).float()  # (B, V)
+        logits = next_logits(model, hidden[at])  # (B, V)
         uniform = []
         if temperature:
             for row in at:
@@ -259,7 +279,7 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
     seen = in_prompt[:, None]  # (B, W, S): the slots that each beam sees
     searches = [Search(n, set(stop)) for _ in prompts]
     for t in range(max_new):
-        logps = model.logits(hidden).float().log_softmax(-1)  # (B, W, V)
+        logps = next_logits(model, hidden).log_softmax(-1)  # (B, W, V)
         top, index = logps.topk(min(2 * n, logps.shape[-1]), dim=-1)  # (B, W, C) each
         for search, values, tokens in zip(searches, top.tolist(), index.tolist()):
             search.grow(values, tokens)
@@ -313,4 +333,4 @@ def score(model, samples: list, rows=16, max_tokens=1024) -> list:
         logps = token_logp(model.logits, hidden, batch.target, model.config.vocab)
         owners = batch.labels[batch.owner].cpu()  # (N,): the sample of each token
         totals.index_add_(0, owners, logps.cpu().double())
-    return totals.tolist()
+    return finite(model, totals).tolist()

@@ -17,7 +17,7 @@ FROM_PICKLE = (
     "s.save_file({{k: v.clone().contiguous() for part in w for k, v in part.items()}}, '{1}', "
     "dict(format='pt'))\""
 )
-OF_TRAINERS = r"(optimizer|scheduler|scaler|training_args|trainer_state|rng_state.*)\.\w+"  # hold no weights
+PICKLED = r"(pytorch_model|model|consolidated|weights).*\.(bin|pt|pth)"  # not optimizer.pt and the like
 
 
 def open_tensors(path: Path, device="cpu"):
@@ -74,12 +74,10 @@ def weight_files(folder: Path) -> list[Path]:
             return shards
     if single.exists():
         return [single]
-    pickles = [str(path) for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".pth")]
-    weights = [path for path in pickles if not re.fullmatch(OF_TRAINERS, Path(path).name)]
-    named = [path for path in weights if Path(path).name.startswith("pytorch_model")]
+    weights = [str(path) for path in sorted(folder.glob("*")) if re.fullmatch(PICKLED, path.name)]
     if weights:
         raise FileNotFoundError(
             f"{folder}: only pickled weights, which can run code when read; convert them once with\n"
-            + FROM_PICKLE.format(named or weights, single)
+            + FROM_PICKLE.format(weights, single)
         )
     raise FileNotFoundError(f"{folder}: no model.safetensors or {INDEX}")

@@ -143,7 +143,8 @@ def flag(default, **marks):
         model of --run or --model
     as_trained=True: a run is played and evaluated with the value that it was trained with
     cosmetic=True: does not change the result, so a killed evaluation may go on with another value
-    share=True: a number from 0 to 1"""
+    share=True: a number from 0 to 1
+    least=1: the smallest value, if not 0"""
     return field(default=default, metadata=marks)
 
 

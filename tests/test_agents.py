@@ -108,6 +108,15 @@ def test_a_single_score_counts_as_log_odds_and_several_exclude_each_other(tiny, 
         assert_close(chances, scores.softmax(-1))
 
 
+def test_a_classifier_with_a_weight_that_is_not_finite_says_so(tiny, tokenizer):
+    hf = dict(architectures=["LlamaForSequenceClassification"], num_labels=2, vocab_size=tokenizer.size)
+    agent = Classifier(tiny(**hf), tokenizer)
+    with torch.no_grad():
+        agent.model.classifier.out.weight[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"its weight score\.weight is not"):
+        agent.classify(TALKS)
+
+
 def test_a_conversation_that_ends_with_a_reply_is_read_up_to_its_end(tokenizer):
     talk = [TALKS[1][0], {"role": "assistant", "content": "No."}]
     row, _ = tokenizer.fit_row(talk, 99, 0)

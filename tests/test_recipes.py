@@ -29,6 +29,16 @@ def test_every_field_has_a_help_comment_under_a_heading(kind):
         assert heading and set(verbs) <= {"train", *VERBS, *LOSSES}, heading
 
 
+@pytest.mark.parametrize("call", ["--max-new 0", "--min-p 2", "--top-p 1.5", "--min-p -1", "--top-k -1"])
+def test_a_flag_of_sampling_out_of_its_range_is_refused_by_name(call):
+    flag, value = call.split()
+    with pytest.raises(UsageError, match=flag):
+        parse(Infer, ["sample", "--task", "20q", f"{flag}={value}"])
+    if flag == "--max-new":
+        with pytest.raises(UsageError, match=flag):
+            parse(Train, ["--task", "20q", f"{flag}={value}"])
+
+
 def help_of(kind, capsys, *argv):
     with pytest.raises(SystemExit) as left:
         parse(kind, [*argv, "--help"])

@@ -11,6 +11,38 @@ from sampler import generate, invert, n_best, pick, score, truncate
 from tests.replies import PROMPTS, STOP, agree, count, families, samplings, teacher_forced
 
 
+# ------------------------------------------------------------------------------------------------ not finite
+def broken(model):
+    with torch.no_grad():
+        model.layers[1].mlp.up_proj.weight[3, 5] = torch.nan
+    return r"not finite: its weight model\.layers\.1\.mlp\.up_proj\.weight is not"
+
+
+def overflowing(model):
+    with torch.no_grad():
+        model.head.weight *= 1e38
+    return "not finite: they overflow in torch.float32"
+
+
+@pytest.mark.parametrize("damage", [broken, overflowing])
+def test_numbers_that_are_not_finite_end_the_work_with_what_is_likely(tiny, damage):
+    model = tiny()
+    why = damage(model)
+    for temperature in (0, 1):
+        with pytest.raises(ValueError, match=why):
+            generate(model, PROMPTS, 4, STOP, temperature)
+    with pytest.raises(ValueError, match=why):
+        n_best(model, PROMPTS, 2, 4, STOP)
+    if damage is broken:
+        with pytest.raises(ValueError, match=why):
+            score(model, [([5, 6, 7], [0, 1, 1])])
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-7])
+def test_a_temperature_near_zero_is_greedy(tiny, temperature):
+    agree(generate(tiny(), PROMPTS, 8, STOP, temperature), generate(tiny(), PROMPTS, 8, STOP, 0))
+
+
 # ------------------------------------------------------------------------------------------------ generate
 @families
 def test_greedy_equals_argmax_over_the_whole_text_each_time(tiny, family):
