@@ -181,6 +181,19 @@ def read_text(path: Path | str, most=LARGEST) -> str:
         raise ValueError(f"{path}: not UTF-8 ({error})") from error
 
 
+def complete_lines(path: Path | str) -> tuple[list[str], bytes]:
+    """The lines of a file of ours, and the rest after the last line end, which a kill has cut short. Raises
+    ValueError that names the file, and the line that is not UTF-8."""
+    *lines, rest = regular(path).read_bytes().split(b"\n")
+    texts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            texts.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not UTF-8 ({error})") from error
+    return texts, rest
+
+
 def read_json(path: Path | str, kind: "Kind | None" = None, default=None):
     """The value in a JSON file. default: the value without a file. kind: what the value must be, in a file of
     at most LARGEST bytes. Raises ValueError or FileNotFoundError that names the file."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from files import COUNT, OBJECT, TEXT, Kind, append, check_fields, either, json_lines, regular
+from files import COUNT, OBJECT, TEXT, Kind, append, check_fields, complete_lines, either, json_lines
 from games.rows import parse_json
 
 
@@ -25,18 +25,15 @@ class Journal:
         self.settings = json.loads(json.dumps(settings))  # as they will be read back
         if not path or not os.path.lexists(path):
             return
-        content = regular(path).read_bytes()
-        *lines, rest = content.split(b"\n")
-        start = b'{"row": '  # the last line may hold only a part of it
-        if not all(line.startswith(start[: len(line)]) for line in (*lines, rest)):
+        lines, rest = complete_lines(path)
+        start = '{"row": '
+        part = rest[: len(start)].decode("utf-8", "replace")  # all or a part of it
+        if not (all(line.startswith(start) for line in lines) and start.startswith(part)):
             raise ValueError(f"{path}: not a journal, and it was left unchanged; choose another --out")
 
         wanted = {"row": either(COUNT, TEXT), **(fields or {})}
         for number, line in enumerate(lines, 1):
-            try:
-                row = parse_json(line.decode("utf-8"), path, number)
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not UTF-8 ({error})") from error
+            row = parse_json(line, path, number)
             check_fields(f"{path}, line {number}", row, {**wanted, "settings": OBJECT}, list(wanted))
             self.rows[row["row"]] = row
 
@@ -48,7 +45,7 @@ class Journal:
                 if was != now:
                     raise ValueError(f"{path}: made with {name} {was!r}, now {now!r}; choose another --out")
         if rest:
-            os.truncate(path, len(content) - len(rest))
+            os.truncate(path, os.path.getsize(path) - len(rest))
 
     def add(self, rows: list):
         """Add rows and write them to disk at once."""

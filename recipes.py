@@ -135,9 +135,7 @@ class Infer(Shared):
     n: int = 1  # replies to each prompt; default: the game's. More than 1 need --temperature
     temperature: float = 0.0  # 0 takes the likeliest token; default for eval and play: the game's
     top_k: int = 0  # sample among the k likeliest tokens; 0: among all
-    top_p: float = flag(
-        1.0, share=True
-    )  # sample among the fewest tokens that hold this share of the probability
+    top_p: float = flag(1.0, share=True)  # sample among the fewest tokens with this share of the probability
     min_p: float = flag(0.0, share=True)  # sample among tokens at least this share as likely as the likeliest
     max_new: int = flag(256, least=1)  # longest reply, in tokens; default for eval and play: the game's
     max_tokens: int = flag(512, as_trained=True)  # longest text to classify; longer ones are cut

@@ -27,8 +27,10 @@ from files import (
     COUNT,
     OBJECT,
     TEXT,
+    Kind,
     append,
     check_fields,
+    complete_lines,
     json_lines,
     link,
     list_of,
@@ -46,13 +48,23 @@ from games.rows import parse_json
 from ranks import split_as, whole
 from terminal import UsageError, printable, unpaint
 
+SCALER = {  # the state of torch's GradScaler, all of whose fields are needed
+    "scale": number(1e-30, 1e30),
+    "growth_factor": number(1, 1e3),
+    "backoff_factor": number(0, 1),
+    "growth_interval": COUNT,
+    "_growth_tracker": COUNT,
+}
 STATE = {  # of state.json: Progress, and what else `Run.save` writes
     "step": COUNT,
     "best": number(-math.inf, math.inf),
     "worse": COUNT,
     "seconds": number(0, 1e10),
-    "scaler": map_of(number(0, math.inf)),
-    "scalars": OBJECT,
+    "scaler": Kind(
+        f"an object with {', '.join(SCALER)}",
+        lambda x: type(x) is dict and all(SCALER[key].fits(x.get(key)) for key in SCALER),
+    ),
+    "scalars": map_of(number(-math.inf, math.inf)),
     "tensors": list_of(TEXT),
 }
 
@@ -287,11 +299,10 @@ class Run:
         self.tidy()
         for name in ("metrics.jsonl", "rollouts.jsonl"):
             path = self.folder / name
-            if not path.exists():
+            if not os.path.lexists(path):
                 continue
-            *lines, _ = path.read_text(encoding="utf-8").split("\n")  # a kill may have cut the last one short
             kept_lines = []
-            for place, line in enumerate(lines, 1):
+            for place, line in enumerate(complete_lines(path)[0], 1):
                 row = parse_json(line, path, place)
                 check_fields(f"{path}, line {place}", row, {"step": COUNT}, ["step"])
                 if row["step"] <= step:
@@ -369,7 +380,7 @@ class Run:
         self.saved = state["step"]
         try:
             unpack_state(optimizers, tensors, state.pop("scalars"))
-        except (ValueError, IndexError) as error:
+        except (ValueError, LookupError) as error:
             raise ValueError(f"{path}: not the state of these optimizers ({error})") from error
         return state
 
@@ -394,14 +405,17 @@ def unpack_state(optimizers, tensors, scalars):
     """Put a packed state into fresh optimizers over the same parameters."""
     for i, optimizer in enumerate(optimizers):
         state = optimizer.state_dict()
-        parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        parameters = dict(enumerate(weights))
         for name, value in {**tensors, **scalars}.items():
             owner, n, key = name.split(".", 2)
             if int(owner) == i:
                 weight = parameters[int(n)]
-                if torch.is_tensor(value) and value.shape not in (weight.shape, ()):
-                    raise ValueError(
-                        f"{name} has shape {tuple(value.shape)}, its parameter {tuple(weight.shape)}"
-                    )
+                if torch.is_tensor(value):
+                    fits = value.is_floating_point() and value.shape in (weight.shape, ())
+                    if not fits:
+                        raise ValueError(f"{name} is {value.dtype} {[*value.shape]}, not {[*weight.shape]}")
                 state["state"].setdefault(int(n), {})[key] = split_as(weight, value)
+        if len({frozenset(values) for values in state["state"].values()}) > 1:
+            raise ValueError("some parameters lack a value that others have")
         optimizer.load_state_dict(state)

@@ -25,7 +25,7 @@ import lora
 import ranks
 from agents import Classifier, Encoder, Model
 from files import locked
-from games import task_class
+from games import GAMES, task_class
 from games.task import (
     Classifies,
     Contrast,
@@ -248,6 +248,7 @@ def resume_settings(cfg: Train) -> Train:
     saved = read_values(cfg.resume)
     if not saved:
         raise FileNotFoundError(f"{cfg.resume}: not a run (it has no run.json)")
+    check_choice("task", saved["task"], GAMES)
     given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
     changes = []
     for name, value in given.items():
@@ -546,7 +547,7 @@ def resume(run: Run, trained: Trained) -> Progress:
     """The Progress of a run to continue. The optimizers get their saved state."""
     state = run.load_state(trained.optimizers)
     progress = Progress(**{name: state[name] for name in asdict(Progress()) if name in state})
-    if progress.scaler:
+    if progress.scaler is not None:
         trained.scaler.load_state_dict(progress.scaler)
     run.rewind(progress.step)
     run.print(f"resumed after step {progress.step}")

@@ -96,8 +96,8 @@ def test_an_agent_keeps_its_cache_over_the_turns_of_a_game(agent):
 def test_a_single_score_counts_as_log_odds_and_several_exclude_each_other(tiny, tokenizer, labels):
     hf = dict(architectures=["LlamaForSequenceClassification"], num_labels=labels)
     agent = Classifier(tiny(vocab_size=tokenizer.size, **hf), tokenizer)
-    with torch.no_grad():
-        agent.model.classifier.out.weight *= 20  # saturates in float32, but the order must stay
+    with torch.no_grad():  # the largest saturates in float32, but the order must stay
+        agent.model.classifier.out.weight *= 25 / agent.scores(TALKS).abs().max()
     scores = agent.scores(TALKS)
     chances = torch.tensor(agent.classify(TALKS))
     assert_close(chances.sum(1), torch.ones_like(chances[:, 0]))

@@ -1,8 +1,10 @@
 """Two processes on one output: the second is refused at once, and the result is that of the first alone. And
 calls that are wrong leave no file."""
 
+import errno
 import json
 import os
+import resource
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from tests.facts import SMALL
 from tests.processes import Child, start_together, wait_for
 
 PLAIN = "--threads 1 --device cpu --max-new 4".split()
-GRIDS = "--task arc --prompt-version output-from-examples-v1 --grid full --tests 2 --n 2".split()
+GRIDS = "--task arc --data TASKS --prompt-version output-from-examples-v1 --n 2".split()
 TURN = {
     "train": [{"input": [[1, 2]], "output": [[2, 1]]}] * 2,
     "test": [{"input": [[3, 4]], "output": [[4, 3]]}],
@@ -143,6 +145,40 @@ def test_an_output_that_exists_is_refused_and_stays(typed, tmp_path, no_model, c
         assert said.count("\n") == 1 and str(out) in said
         assert os.listdir(tmp_path) == ["out.json"]
     assert kind != "file" or out.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_full_disk_ends_a_call_with_one_line_and_no_half_output(typed, tmp_path, monkeypatch, capsys, name):
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdin", open(os.devnull))
+    monkeypatch.setattr(os, "fsync", full)
+    out = tmp_path / "out" / "out.json"
+    assert infer.main(call_of(typed, name, out)) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{out}" in said and "No space left" in said
+    left = {"out.json"} if name == "sample" else {"out.json.part"}  # a journal keeps its rows
+    assert {*files_in(tmp_path / "out")} <= left
+    monkeypatch.undo()
+    monkeypatch.setattr("sys.stdin", open(os.devnull))
+    assert infer.main(call_of(typed, name, out)) == 0 and not {*files_in(tmp_path / "out")} & {
+        "out.json.part"
+    }
+
+
+@pytest.mark.parametrize("name", ["merge", "submit, program"])
+def test_so_does_a_limit_that_large_files_run_into(typed, tmp_path, name):
+    """The library that writes weights has an exception of its own for it."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        return infer.main(call_of(typed, name, tmp_path / "out" / "out"))
+
+    child = Child(tmp_path / "said", limited)
+    assert child.wait() == 1, child.said
+    assert child.said.count("\n") == 1 and str(tmp_path / "out") in child.said
+    assert files_in(tmp_path / "out") == []
 
 
 # ------------------------------------------------------------------------------------------------ wrong calls

@@ -83,9 +83,10 @@ MAY_IMPORT = {
     "plots": {"games", "files", "pictures", "terminal"},
 }
 # The goal for the whole source was 125,000 tokens. What stands above it are features that the games' pages
-# name with a figure, type hints (about 2,000), and what docs/trust.md lists (about 3,500 of checks and locks,
-# for which 1,500 of features that had measured as no gain went); whoever adds one, takes one away.
-SOURCE_TOKENS, FILE_TOKENS, FUNCTION_TOKENS, FLAGS, CONTRACT = 137_500, 4_500, 540, 165, 15
+# name with a figure, type hints (about 2,000), and what docs/trust.md lists (about 4,400 of checks, locks and
+# foreign checkpoints, for which 1,500 of features that had measured as no gain went); whoever adds one, takes
+# one away.
+SOURCE_TOKENS, FILE_TOKENS, FUNCTION_TOKENS, FLAGS, CONTRACT = 138_300, 4_500, 540, 165, 15
 LARGER_FUNCTIONS = {"train.py:train": 1_200}  # the loop stays in the open
 
 
