@@ -328,6 +328,8 @@ def saved_values(part, saved: dict) -> dict:
             choices = get_args(field.type)
             kind = KINDS[type(choices[0]) if choices else field.type]
             known |= check_fields("run.json", {field.name: value}, {field.name: kind})
+            if kind is KINDS[str]:
+                known[field.name] = str(value)
     return known
 
 

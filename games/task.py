@@ -381,7 +381,7 @@ REPORT = {  # of a file that holds what `evaluate` returns
     "task": TEXT,
     "n": COUNT,
     "metrics": map_of(NUMBER),
-    "intervals": map_of(list_of(NUMBER)),
+    "intervals": map_of(list_of(NUMBER, 2)),
     "baselines": map_of(NUMBER),
     "records": Kind("a list that is not empty", lambda x: type(x) is list and x),
 }

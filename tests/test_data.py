@@ -141,6 +141,20 @@ def test_colour_shows_learned_text_in_green_and_the_rest_dim(monkeypatch):
     assert tokenizer.colour(ids, mask) == f"{dim}<|begin|>Q\\x07<|assistant|>{off}{green}No<|end|>{off}"
 
 
+@pytest.mark.parametrize("last, special", [("<picture>", True), ("<picture>", False), ("<|im_end|>", True)])
+def test_a_token_beyond_the_embedding_may_exist_where_no_text_and_no_format_holds_it(tmp_path, last, special):
+    names = [name for name in [*CHATML, "<picture>"] if name != last] + [last]
+    inner = byte_tokenizer(names, special)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    room = inner.token_to_id(last)
+    if last == "<picture>" and special:
+        tokenizer = load_tokenizer(tmp_path, "chatml", room)
+        assert max(tokenizer.prompt(parts(f"a {last} b"))) < room
+    else:
+        with pytest.raises(ValueError, match=f"has id {room}, but the model has room for {room}"):
+            load_tokenizer(tmp_path, "chatml", room)
+
+
 def test_fit_prompt_shares_the_room_keeps_heads_and_tails_and_is_blind_to_order():
     """The level is the same for all parts, by their share; what a short part does not need goes to the
     others."""

@@ -633,24 +633,6 @@ def test_a_token_id_beyond_the_embedding_is_refused_with_both_numbers(folders, c
     refused(lambda: open_vectors(folders / "vectors"), "tokenizer.json", "1000000", "300")
 
 
-@pytest.mark.parametrize("content", ["<picture>", "<|im_end|>"])
-def test_a_special_token_beyond_the_embedding_may_exist_where_no_text_holds_it(folders, content):
-    path = folders / "chat/tokenizer.json"
-    room = checkpoint.open(folders / "chat").model.config.vocab
-    state = json.loads(path.read_text())
-    beyond = {"id": room, "content": content, "special": True, "normalized": False}
-    beyond |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] != content]
-    state["added_tokens"].append(beyond)
-    path.write_text(json.dumps(state))
-    if content == "<picture>":
-        opened = checkpoint.open(folders / "chat").tokenizer
-        assert opened.inner.token_to_id(content) == room
-        assert max(opened.prompt([{"role": "user", "content": content}])) < room
-    else:  # the chat format writes it
-        refused(lambda: open_chat(folders / "chat"), "tokenizer.json", str(room))
-
-
 def test_a_template_that_names_a_token_without_an_id_is_an_error(folders):
     """The library panics here."""
     change_tokenizer(

@@ -409,10 +409,12 @@ def test_a_value_of_a_wrong_kind_is_an_error_that_names_its_line(tmp_path, tiny,
     for at, values in WRONG[name].items():
         for value in values:
             write(path, with_second(name, put(good(1), at, value)))
-            with pytest.raises(ValueError) as caught:
+            try:
                 read(str(path), tiny)
-                print(at, value)
-            assert str(caught.value).startswith(f"{path}, line 2"), (at, value)
+                said = "no error"
+            except ValueError as error:
+                said = str(error)
+            assert said.startswith(f"{path}, line 2"), (at, value, said)
 
 
 def test_code_whose_tests_cannot_be_run_is_dropped_by_its_reason(tmp_path):

@@ -24,6 +24,8 @@ from tests.endpoint import Endpoint
 from tests.facts import SMALL
 from tests.processes import Child
 
+pytestmark = pytest.mark.slow
+
 PLAIN = "--threads 1 --device cpu".split()
 TURN = {
     "train": [{"input": [[1, 2]], "output": [[2, 1]]}] * 2,

@@ -20,6 +20,8 @@ from games.twentyq import match
 from tests.facts import SMALL
 from tests.processes import Child, start_together, wait_for
 
+pytestmark = pytest.mark.slow
+
 PLAIN = "--threads 1 --device cpu --max-new 4".split()
 GRIDS = "--task arc --data TASKS --prompt-version output-from-examples-v1 --n 2".split()
 TURN = {

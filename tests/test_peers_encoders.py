@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import ENCODERS, SHAPES, tiny_hf
 from make_golden import FOLDER, tensors, write
+from safetensors.torch import load_file, save_file
 
 from agents import Classifier
 from attention import ALWAYS
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers")
 
 from tests.chats import chat_tokenizer, encoder_tokenizer, parts  # noqa: E402
-from tests.peers import near, new_of_kind, open_there, theirs  # noqa: E402
+from tests.peers import near, new_of_kind, new_there, open_there, ours, theirs  # noqa: E402
 
 CLASSES = dict(id2label={"0": "A", "1": "B", "2": "C"}, label2id={"A": 0, "B": 1, "C": 2})
 VARIANTS = {  # of classifiers
@@ -193,6 +194,20 @@ def test_a_family_that_equals_another_is_saved_as_that(tmp_path, name):
     assert type(peer).__name__ == {"internlm2": "LlamaForCausalLM", "gemma3": "Gemma3ForCausalLM"}[name]
     for row, expected in zip(golden["ids"], golden["expected"]):
         near(theirs(peer, torch.tensor([row])).flatten(), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("kind", ["left-over index", "head alone"])
+def test_odd_folders_hold_the_weights_that_transformers_reads_in_them(tmp_path, kind):
+    new_there("qwen2").save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    if kind == "left-over index":
+        save_file({key: tensor + 1 for key, tensor in state.items()}, tmp_path / "1.safetensors")
+        index = {"metadata": {}, "weight_map": dict.fromkeys(state, "1.safetensors")}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        state["lm_head.weight"] = state.pop("model.embed_tokens.weight")
+        save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    near(ours(load(tmp_path)), theirs(open_there(tmp_path)))
 
 
 @pytest.mark.parametrize("kind", ["ConditionalGeneration", "SequenceClassification"])

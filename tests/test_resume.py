@@ -14,6 +14,8 @@ from files import read_json, write_json
 from games.twentyq import match
 from tests.facts import SMALL
 
+pytestmark = pytest.mark.slow
+
 DEEP = "[" * 100_000
 NAN = float("nan")
 INF = float("inf")
