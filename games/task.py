@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from files import COUNT, NUMBER, TEXT, Kind, check_fields, list_of, map_of, read_json
+from files import COUNT, NUMBER, TEXT, Kind, check_fields, either, list_of, map_of, one_of, read_json
 
 
 # ------------------------------------------------------------------------------------------------ items
@@ -381,7 +381,7 @@ REPORT = {  # of a file that holds what `evaluate` returns
     "task": TEXT,
     "n": COUNT,
     "metrics": map_of(NUMBER),
-    "intervals": map_of(list_of(NUMBER, 2)),
+    "intervals": map_of(either(list_of(NUMBER, 2), one_of(None))),
     "baselines": map_of(NUMBER),
     "records": Kind("a list that is not empty", lambda x: type(x) is list and x),
 }

@@ -78,6 +78,12 @@ def test_a_name_that_is_no_plain_folder_name_is_refused(tmp_path, name):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_file_in_place_of_the_folder_of_runs_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(NotADirectoryError, match="runs"):
+        Run.new(tmp_path / "runs", "20q")
+
+
 def test_rows_and_lines_are_appended_and_lines_are_printed_too(run, capsys):
     run.print("one")
     run.log("two ü")
