@@ -184,7 +184,7 @@ class Classifier:
 TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # HTTP status of errors that pass
 TOKENS = "prompt_tokens", "completion_tokens"  # the tokens that a reply costs, by the endpoints' names
 BAD_ANSWER = OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError
-LARGEST = 32 << 20  # bytes of an answer
+LARGEST_ANSWER = 32 << 20  # bytes
 LONGEST = 600  # seconds from the start of a request to the last byte of its answer
 URL = r"(?!.*[@?#])https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?"
 
@@ -284,7 +284,7 @@ class Teacher:
             try:
                 request = web.Request(self.url, body, headers)
                 with self.opener.open(request, timeout=self.timeout) as answer:
-                    content = answer.read(LARGEST)  # of a larger one only a part, which is no JSON
+                    content = answer.read(LARGEST_ANSWER)  # of a larger one only a part, which is no JSON
                 if answer.status == 200:
                     with self.lock:  # parsed JSON can take 25 times its bytes: one answer at a time
                         reply = read_answer(content)

@@ -312,8 +312,8 @@ FROM_SENTENCEPIECE = (
 
 
 def read_tokenizer(folder, vocab=None) -> tokenizers.Tokenizer:
-    """The tokenizers.Tokenizer of a model folder. vocab: rows of the model's embedding; no token
-    that a text can hold may have an id beyond them."""
+    """The tokenizers.Tokenizer of a model folder. vocab: rows of the model's embedding; no token that a text
+    can hold may have an id beyond them."""
     path = Path(folder) / "tokenizer.json"
     if not path.exists() and path.with_name("tokenizer.model").exists():
         raise FileNotFoundError(
@@ -339,6 +339,7 @@ def read_tokenizer(folder, vocab=None) -> tokenizers.Tokenizer:
 
 
 def check_room(path, ids, vocab):
+    """Raise ValueError if one of the ids has no row in an embedding of `vocab` rows (None: any number)."""
     last = max(ids, default=0)
     if vocab and last >= vocab:
         raise ValueError(f"{path}: a token has id {last}, but the model has room for {vocab} tokens")
@@ -546,10 +547,11 @@ def collate(rows: list, device="cpu") -> Batch:
     tensor = partial(torch.tensor, dtype=torch.long, device=device)
     pad = lambda lists: tensor([values + [0] * (width - len(values)) for values in lists])
     plain = all(end == len(row) for row in rows for end in row.end)
+    ids = pad(row.ids for row in rows)
     return Batch(
-        ids=pad(row.ids for row in rows),
+        ids=ids,
         positions=pad(row.positions for row in rows),
-        types=pad(row.types for row in rows),
+        types=pad(row.types for row in rows) if any(row.types for row in rows) else torch.zeros_like(ids),
         end=None if plain else pad(row.end for row in rows),
         source=tensor(joined.source),
         target=tensor(joined.target),

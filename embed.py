@@ -284,30 +284,31 @@ def embedder_of(folder: Path, model: Transformer, normalise: bool | None = None)
 
     path = next(iter(sorted(home.glob("sentence_*_config.json"))), home / SETTINGS)
     settings = read_settings(path, KINDS, default={})
-    settings = read_settings(home / "tokenizer_config.json", KINDS, default={}) | settings
+    of_tokenizer = read_settings(home / "tokenizer_config.json", KINDS, default={})
+    lower = bool(settings.get("do_lower_case"))
     return Embedder(
         model,
-        tokenizer_of(home, model.config.vocab, settings),
+        tokenizer_of(home, model.config.vocab, of_tokenizer.get("add_eos_token"), lower),
         home,
-        max_length_of(settings, model.config),
+        max_length_of(settings, of_tokenizer, model.config),
         **pooling,
         dense=dense.to(model.device),
         normalise=modules[-1][0] == "Normalize" if normalise is None else normalise,
         truncate_dim=config.get("truncate_dim"),
-        lower=bool(settings.get("do_lower_case")),
+        lower=lower,
         prompts=prompts,
         default_prompt_name=default,
         similarity=config.get("similarity_fn_name"),
     )
 
 
-def max_length_of(settings, config):
+def max_length_of(settings, of_tokenizer, config):
     """The longest text in tokens: from the settings, otherwise from tokenizer and model. The model's learned
     positions limit it in any case."""
     room = config.places - config.place_offset if config.places else ALWAYS
-    of_tokenizer = settings.get("model_max_length") or ALWAYS
     of_model = config.hf.get("max_position_embeddings") or ALWAYS
-    return int(min(settings.get("max_seq_length") or min(of_tokenizer, of_model), room, ALWAYS))
+    longest = min(of_tokenizer.get("model_max_length") or ALWAYS, of_model)
+    return int(min(settings.get("max_seq_length") or longest, room, ALWAYS))
 
 
 def modules_of(folder: Path) -> list[tuple[str, Path]]:
@@ -360,15 +361,16 @@ def load_dense(folder, width):
     return layer.float()
 
 
-def tokenizer_of(folder, vocab, settings):
-    """The tokenizer of a model folder, with a step for lower case if its settings ask for one."""
+def tokenizer_of(folder, vocab, adds_end, lower):
+    """The tokenizer of a model folder, with a step for lower case if `lower`. adds_end: whether it must end
+    every text with a token."""
     inner = read_tokenizer(folder, vocab)
-    if settings.get("add_eos_token") and inner.encode("a").special_tokens_mask[-1:] != [1]:
+    if adds_end and inner.encode("a").special_tokens_mask[-1:] != [1]:
         raise ValueError(
             f"{folder}/tokenizer.json: adds no end token, but tokenizer_config.json asks for one; save it "
             "again with transformers"
         )
-    if settings.get("do_lower_case"):
+    if lower:
         after = [inner.normalizer] if inner.normalizer else []
         inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), *after])
     return inner

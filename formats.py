@@ -189,7 +189,7 @@ def recognize_format(folder) -> str:
         template = read_text(file)
     else:
         settings = read_settings(folder / "tokenizer_config.json", KINDS, default={})
-        template = str(settings.get("chat_template"))
+        template = str(settings.get("chat_template") or "")
     for name, form in FORMATS.items():
         if re.search(form.sign, template, re.DOTALL):
             return name

@@ -243,7 +243,7 @@ class Run:
         argv: the call; if it began a run of this name that was killed before its first checkpoint, the run
         begins again in its folder. locks: an ExitStack that holds the lock of the folder."""
         check_name(name)
-        if Path(runs).exists() and not Path(runs).is_dir():
+        if os.path.lexists(runs) and not Path(runs).is_dir():
             raise NotADirectoryError(f"{runs}: no folder, so no runs can be in it")
         base = Path(runs) / (name or f"{task}-{time.strftime('%m%d-%H%M')}")
         folder = base

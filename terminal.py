@@ -12,8 +12,8 @@ from contextlib import redirect_stderr, redirect_stdout
 GREEN = "32"  # parameters of ANSI control codes
 DIM = "2"
 # What passes a Screen as it is: text in a colour of `paint`, and the steps by which tqdm moves its bars.
-TEXT = r"[^\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]*"  # without control characters
-PAINTED = rf"\x1b\[(?:(?:32|2)m{TEXT}|48;5;\d+m  )\x1b\[0m"
+PLAIN = r"[^\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]*"  # without control characters
+PAINTED = rf"\x1b\[(?:(?:32|2)m{PLAIN}|48;5;\d+m  )\x1b\[0m"
 NOTHING = r"(?!)"
 MOVES = r"^\r|\r$|^(?:\x1b\[A)+$"
 

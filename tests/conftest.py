@@ -1,6 +1,7 @@
 """Shared by all tests: one thread, no network, and everything tiny: a world, its tokenizer, random models."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -85,6 +86,19 @@ def tiny_model(family="llama", seed=0, **changes):
             fresh = torch.empty(weight.shape).normal_(0, 1, generator=generator)
             weight.copy_(0.3 + 0.5 * fresh if weight.dim() == 1 else fresh * 1.5 / weight.shape[1] ** 0.5)
     return model.eval()
+
+
+@pytest.fixture
+def at_most_20_seconds():
+    """A test that hangs ends in an error that no test expects."""
+
+    def stop(*_):
+        raise AssertionError("still running after 20 seconds")
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture

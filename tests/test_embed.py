@@ -205,6 +205,14 @@ def test_lower_case_is_honoured(folder):
     assert ids_of(open_embedder(path), "Red") != ids_of(open_embedder(path), "red")
 
 
+def test_a_tokenizers_own_setting_does_not_put_texts_into_lower_case(folder):
+    """tokenizer_config.json speaks of the tokenizer that made tokenizer.json, which has a normaliser."""
+    path = folder(settings={})
+    write(path / "tokenizer_config.json", {"do_lower_case": True})
+    assert ids_of(open_embedder(path), "Red") != ids_of(open_embedder(path), "red")
+    assert not open_embedder(path).lower
+
+
 def test_an_end_token_that_is_asked_for_but_not_added_is_an_error(folder):
     path = folder(inner=words("$A"))
     write(path / "tokenizer_config.json", {"add_eos_token": True})

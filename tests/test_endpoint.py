@@ -373,7 +373,7 @@ def chunks(*sizes):
     ids=lambda how: "",
 )
 def test_an_answer_that_is_too_large_is_a_bad_one(how, waits, monkeypatch):
-    monkeypatch.setattr(agents, "LARGEST", 2000)
+    monkeypatch.setattr(agents, "LARGEST_ANSWER", 2000)
     with Endpoint(how) as end:
         assert Teacher(end.url, "big").reply(asked("a"))[0][0].text == "re: a"
     assert len(end.seen) == 2

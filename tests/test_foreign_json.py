@@ -9,7 +9,6 @@ import json
 import os
 import re
 import resource
-import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,8 @@ from tests.chats import byte_tokenizer
 from tests.embedders import dense, modules, open_embedder, words, write
 from weights import write_tensors
 
+pytestmark = pytest.mark.usefixtures("at_most_20_seconds")
+
 NAN, INFINITY, HUGE = float("nan"), float("inf"), 10**400
 NO_SIZE = ["32", 0, -1, 1.5, 32.0, True, [], [32], {}, 2**31 + 1, HUGE, INFINITY, NAN]
 NO_NUMBER = ["1", -1.0, True, [], [0.5], {}, NAN, INFINITY, -INFINITY, HUGE]
@@ -40,19 +41,6 @@ NO_FLAG = [1, 0, "true", [], {}, NAN]
 NO_TEXT = [1, True, ["a"], {"a": "b"}, NAN]
 NO_OBJECT = [1, True, "{}", [], NAN]
 NO_TEXTS = [1, True, "a", {}, [1], [None], [["a"]]]
-
-
-@pytest.fixture(autouse=True)
-def at_most_20_seconds():
-    """A test that hangs ends in an error, which is none of those expected here."""
-
-    def stop(*_):
-        raise AssertionError("still running after 20 seconds")
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
 
 
 def refused(call, *named):

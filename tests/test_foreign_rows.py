@@ -8,7 +8,6 @@ import copy
 import gzip
 import json
 import os
-import signal
 from collections import Counter
 from types import SimpleNamespace
 
@@ -35,7 +34,10 @@ from games.twentyq.world import read_keywords, world_of
 from pictures import pyplot
 from terminal import UsageError
 
-pytestmark = pytest.mark.slow  # half a minute: every field of every kind of row
+pytestmark = [
+    pytest.mark.slow,  # half a minute: every field of every kind of row
+    pytest.mark.usefixtures("at_most_20_seconds"),
+]
 
 NAN, INFINITY, HUGE = float("nan"), float("inf"), 10**400
 ODD = [
@@ -58,19 +60,6 @@ kite : flies
 """
 PAIR = {"input": [[1, 2]], "output": [[2, 1]]}
 TASK = {"train": [PAIR, PAIR], "test": [PAIR]}
-
-
-@pytest.fixture(autouse=True)
-def at_most_20_seconds():
-    """A test that hangs ends in an error, which is none of those expected here."""
-
-    def stop(*_):
-        raise AssertionError("still running after 20 seconds")
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,7 @@ def lesson(row, version, rng):
     # Siblings with other outputs: not the row itself, nor a program that ran on other views only.
     others = []
     for other in row["siblings"]:
-        for theirs in other["views"][view : view + 1]:
+        for theirs in other["views"][view : view + 1]:  # a row from a file may have fewer views
             if theirs and theirs != pairs and len(theirs) == len(pairs):
                 others.append((other, theirs))
     if others:

@@ -76,7 +76,7 @@ class World:
                     tags_of[name] = true
                     continue
                 if name in self.alternates or not plain(name):
-                    raise ValueError(f"{where}: expected a new keyword, found {name!r}")
+                    raise ValueError(f"{where}: the keyword {name!r} is empty, or in the file twice")
                 self.keywords.append(name)
                 self.alternates[name] = strip_all(alternates.split(","))
                 self.kinds[name] = parents[0] if parents else ""
