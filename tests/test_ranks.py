@@ -116,7 +116,9 @@ def test_two_ranks_stop_together_save_and_go_on(torchrun, base, world_file, tmp_
 
 @pytest.mark.slow
 def test_a_rank_that_fails_ends_the_run_with_its_message(torchrun, base, world_file, tmp_path):
-    (tmp_path / "two" / "sft").mkdir(parents=True)  # the first rank may not overwrite a run
+    folder = tmp_path / "two" / "sft"
+    folder.mkdir(parents=True)
+    (folder / "eval.json").write_text("{}")  # the first rank may not overwrite a run that has ended
     two = torchrun([*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4"], ["sft"])
     output = two.communicate(timeout=120)[0]
     assert two.returncode and "exists: take another --name" in output
