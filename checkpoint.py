@@ -107,7 +107,7 @@ def open(
     if head == "none":
         checkpoint.embedder = embedder_of(folder, model, normalise)
     elif tokenizer:
-        checkpoint.tokenizer = load_tokenizer(folder, format, model.config.vocab)
+        checkpoint.tokenizer = load_tokenizer(folder, format, model.config.vocab, full)
     return checkpoint
 
 

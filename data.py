@@ -20,14 +20,14 @@ from tokenizers import decoders, normalizers, pre_tokenizers, trainers
 
 from files import LARGEST, read_settings, read_text, write_json, write_text
 from formats import (
-    CONTROL,
     FORMATS,
     KINDS,
-    PLAIN_TEMPLATE,
+    THOUGHT_MARKS,
     Format,
     encoder_format,
     merge_turns,
-    recognize_format,
+    read_format,
+    shape_of,
 )
 from games.task import PHRASES
 from terminal import DIM, GREEN, UsageError, paint
@@ -47,27 +47,42 @@ class Tokenizer:
         inner.encode_special_tokens = True  # "<|im_end|>" inside a message is text
         self.space = stop_prepending(inner)  # when to put a space before text that follows a control token
 
-        self.control = {}  # name -> id of the control tokens that the format uses
-        for name in format.control_names():
+        added = inner.get_added_tokens_decoder()
+        special = {settings.content for settings in added.values() if settings.special}
+        names = format.control_names()
+        marks = format.marks()
+        self.control = {}  # name -> id of the control tokens that the format writes
+        for name in {*names, *(name for name in special if name in marks)}:
             token = inner.token_to_id(name)
             if token is not None:
                 self.control[name] = token
-            elif "think" not in name and "INST" not in name:  # those may be plain text
+            # a checkpoint's own template may write the others as plain text
+            elif not (format.where or "think" in name or "INST" in name):
                 raise ValueError(
                     f"the tokenizer has no token {name}, which its chat format needs; try --format"
                 )
-
-        added = inner.get_added_tokens_decoder()
         inner.add_special_tokens([added[token] for token in self.control.values() if token in added])
+        longest_first = sorted(self.control, key=len, reverse=True)
+        self.control_pattern = (
+            "|".join(map(re.escape, longest_first)) or "(?!)"
+        )  # of nothing: matches nothing
+        self.hidden = {*map(inner.token_to_id, special), *self.control.values()}  # not in a reply's text
+        self.hidden.difference_update(map(inner.token_to_id, THOUGHT_MARKS))
         # tokens that swallow the spaces after them
         self.strips_right = {token for token, settings in added.items() if settings.rstrip}
-        self.end = re.findall(CONTROL, format.close["assistant"])[-1]  # the control token that ends a reply
+
+        self.begin, self.lead, after = format.around_reply()
+        end = re.search(self.control_pattern, after)  # the control token that ends a reply
+        if not end:
+            raise format.error("ends a reply with no control token that the tokenizer has")
+        self.end = end[0]
         self.stop_ids = sorted({self.control[self.end], *stop_ids})
-        self.numbers_texts = format.between is not None and 1 in inner.encode("a", "a").type_ids
+        self.numbers_texts = format.parts and 1 in inner.encode("a", "a").type_ids
 
         # games use the same texts again and again
         self.encode = lru_cache(maxsize=100_000)(self._encode)
-        self.turn = lru_cache(maxsize=100_000)(self._turn)
+        self.shape_of = lru_cache(maxsize=100_000)(shape_of)
+        self.plan = lru_cache(maxsize=10_000)(self._plan)
 
     @property
     def size(self) -> int:
@@ -88,45 +103,27 @@ class Tokenizer:
             text = " " + text
         return self.encode(text)
 
-    def join(self, *parts, after: int | None = -1) -> tuple:
-        """Ids of marks (str), whose control tokens count, and contents (1-tuples), whose do not.
-
-        Everything between two control tokens is encoded as one text, as it would be in a whole conversation.
-        after: the id of the control token before the parts, -1 for any, None where text comes before."""
-        ids = []
-        text = ""  # read since the last control token, not encoded yet
-        for part in parts:
-            is_mark = isinstance(part, str)
-            for piece in re.split(f"({CONTROL})", part) if is_mark else part:
-                if is_mark and piece in self.control:
-                    ids += self.encode_after(after, text)
-                    text = ""
+    def _plan(self, shapes, opened):
+        """[(learned, control token or None, pieces, after), ...] of a conversation: see Format.layout, whose
+        marks are cut at their control tokens. What lies between two of these is encoded as one text, as it
+        would be in a whole conversation, but for the place where a reply begins. after: see encode_after."""
+        plan = []
+        after = -1
+        for part, learned in self.format.layout(shapes, opened, self.control_pattern):
+            for piece in re.split(f"({self.control_pattern})", part) if isinstance(part, str) else [part]:
+                if piece in self.control:
                     after = self.control[piece]
-                    ids.append(after)
-                else:
-                    text += piece
-        return (*ids, *self.encode_after(after, text))
+                    plan.append((learned, after, [], None))
+                elif plan and plan[-1][1] is None and plan[-1][0] == learned:
+                    plan[-1][2].append(piece)
+                elif piece != "":
+                    plan.append((learned, None, [piece], after))
+                    after = None
+        return plan
 
-    def _turn(self, role, content, last=True):
-        """(ids, loss mask) of one message, as tuples. An assistant's content is learned, and the mark that
-        closes it. last: whether this is the last message."""
-        form = self.format
-        content = content.strip() if form.strip else content
-        if role != "assistant":
-            before = form.preamble if role == "system" else ""
-            ids = self.join(form.open[role], form.lead, (before + content,), form.close[role], form.after)
-            return ids, (0,) * len(ids)
-
-        opening, parts = form.reply_parts(content, last)
-        mark_before = opening or form.close.get("user", "")
-        follows_control = mark_before.endswith(tuple(self.control))
-        head = self.join(opening)
-        body = self.join(*parts, form.close[role], after=-1 if follows_control else None)
-        tail = self.join(form.after, after=self.control[self.end])
-        return head + body + tail, (0,) * len(head) + (1,) * len(body) + (0,) * len(tail)
-
-    def render(self, messages: list, learn: str = "replies") -> tuple:
+    def render(self, messages: list, learn: str = "replies", opened=False) -> tuple:
         """Ids and loss mask of a conversation, two lists of equal length. learn: see games.task.Chat.
+        opened: whether a reply is to come.
 
         Two rounds in the plain format, with one token for each byte:
 
@@ -138,21 +135,28 @@ class Tokenizer:
 
         A 1 means that the model learns to predict this token from those before it. So <|end|> counts, or a
         reply would never end; <|assistant|> does not, since the program writes it; and the first token never
-        counts, since nothing comes before it. Each message brings its ids and its mask from `turn`."""
-        form = self.format
-        messages = form.with_system(messages)
-        ids = list(self.join(form.bos))
-        mask = [0] * len(ids)
-        for i, message in enumerate(messages):
-            last = i == len(messages) - 1
-            if form.between and i:
-                ids += self.join(form.between)
-            mask += [0] * (len(ids) - len(mask))
-            turn, learned = self.turn(message["role"], message["content"], last)
-            ids += turn
-            if learn == "replies" or last:
-                mask += learned
-        mask += [0] * (len(ids) - len(mask))
+        counts, since nothing comes before it.
+
+        A chat joins successive messages of one role into one message; in an encoder's input each stays a part
+        of its own."""
+        if not self.format.parts:
+            messages = merge_turns(messages)
+        shapes = []
+        texts = []
+        for message in messages:
+            shape, hidden = self.shape_of(message["role"], message["content"])
+            shapes.append(shape)
+            texts += hidden
+        ids = []
+        mask = []
+        for learned, token, pieces, after in self.plan(tuple(shapes), opened):
+            if token is None:
+                text = "".join([texts[piece] if isinstance(piece, int) else piece for piece in pieces])
+                ids += self.encode_after(after, text)
+            else:
+                ids.append(token)
+            counts = learned == 2 or (learned and learn == "replies")
+            mask += [int(counts)] * (len(ids) - len(mask))
         if learn == "all":
             mask = [0] + [1] * (len(ids) - 1)
         return ids, mask
@@ -163,17 +167,9 @@ class Tokenizer:
 
     def prompt(self, messages: list) -> list:
         """Ids up to where the assistant's reply begins, or all of a conversation that ends with a reply, and
-        of an encoder's input.
-
-        A chat joins successive messages of one role into one message; in an encoder's input each stays a part
-        of its own."""
-        form = self.format
-        if form.between is None:
-            messages = merge_turns(messages)
-        ids, _ = self.render(messages)
-        if messages[-1]["role"] == "assistant":
-            return ids
-        return [*ids, *self.join(form.open["assistant"] + form.no_thought)]
+        of an encoder's input."""
+        ids, _ = self.render(messages, opened=messages[-1]["role"] != "assistant")
+        return ids
 
     def fit_prompt(self, messages: list, max_tokens: int) -> tuple:
         """(ids, whether anything was cut): a prompt shortened to at most `max_tokens` tokens.
@@ -221,10 +217,9 @@ class Tokenizer:
         return row, cut
 
     def decode(self, ids) -> str:
-        """The text of ids, without control tokens."""
-        control = self.control.values()
-        text = self.inner.decode([token for token in ids if token not in control], skip_special_tokens=True)
-        return text.removeprefix(self.format.lead)
+        """The text of ids, without control tokens other than the marks of a thought."""
+        shown = [token for token in ids if token not in self.hidden]
+        return self.inner.decode(shown, skip_special_tokens=False).removeprefix(self.lead)
 
     def colour(self, ids: list, mask: list) -> str:
         """The ids as text for the terminal: learned tokens green, the others dim."""
@@ -237,14 +232,15 @@ class Tokenizer:
     def save(self, folder):
         """Write tokenizer.json, and tokenizer_config.json for other tools to read it by."""
         write_text(Path(folder) / "tokenizer.json", self.inner.to_str(pretty=True))
+        begin = re.match(self.control_pattern, self.begin)
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.format.bos,
+            "bos_token": begin[0] if begin else "",
             "eos_token": self.end,
             "pad_token": self.end,
         }
-        if self.format is FORMATS["plain"]:
-            config["chat_template"] = PLAIN_TEMPLATE
+        if not self.format.parts:
+            config["chat_template"] = self.format.template
         write_json(Path(folder) / "tokenizer_config.json", config)
 
 
@@ -345,24 +341,24 @@ def check_room(path, ids, vocab):
         raise ValueError(f"{path}: a token has id {last}, but the model has room for {vocab} tokens")
 
 
-def load_tokenizer(folder, format="", vocab=None) -> Tokenizer:
-    """The Tokenizer of a model folder. Unless `format` names the chat format, it is recognised from the chat
-    template. vocab: see read_tokenizer."""
+def load_tokenizer(folder, format="", vocab=None, base=None) -> Tokenizer:
+    """The Tokenizer of a model folder, whose chat template is the format unless `format` names another.
+
+    vocab: see read_tokenizer. base: the folder of an adapter's base, whose ends of a reply count too."""
     folder = Path(folder)
     inner = read_tokenizer(folder, vocab)
     stop_ids = []
-    for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
-        eos = read_settings(folder / name, KINDS, default={}).get("eos_token_id")
-        stop_ids += [eos] if isinstance(eos, int) else eos or []
+    for place in {folder, Path(base or folder)}:
+        for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
+            eos = read_settings(place / name, KINDS, default={}).get("eos_token_id")
+            stop_ids += [eos] if isinstance(eos, int) else eos or []
 
-    format = format or recognize_format(folder)
-    if not format and (encoder := encoder_format(inner)):
-        return Tokenizer(inner, encoder)
-    if format not in FORMATS:
-        unknown = format or "that of its chat template"
+    chosen = FORMATS.get(format) if format else read_format(folder) or encoder_format(inner)
+    if not chosen:
+        unknown = f"unknown chat format ({format})" if format else "no chat template"
         known = "|".join(FORMATS)
-        raise ValueError(f"{folder}: unknown chat format ({unknown}); name one: --format {known}")
-    tokenizer = Tokenizer(inner, FORMATS[format], stop_ids)
+        raise ValueError(f"{folder}: {unknown}; name a format: --format {known}")
+    tokenizer = Tokenizer(inner, chosen, [] if chosen.parts else stop_ids)
     check_room(folder / "tokenizer.json", tokenizer.control.values(), vocab)
     return tokenizer
 

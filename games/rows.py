@@ -104,6 +104,8 @@ def conversation(where: str, row: dict) -> list:
     kinds = {"role": one_of(*ROLES), "content": TEXT}
     for number, message in enumerate(messages, 1):
         check_fields(f"{where}, message {number}", message, kinds, list(kinds))
+        if number > 1 and message["role"] == "system":
+            raise ValueError(f"{where}, message {number}: a system message may only come first")
     if messages[-1]["role"] != "user":
         raise ValueError(f"{where}: the last message is the {messages[-1]['role']}'s, expected the user's")
     return messages

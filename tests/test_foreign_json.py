@@ -294,7 +294,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     models.save(tiny_model(), root / "chat")
     byte_tokenizer(FORMATS["chatml"].control_names()).save(str(root / "chat/tokenizer.json"))
-    write(root / "chat/tokenizer_config.json", {"chat_template": "<|im_start|>", "eos_token_id": 3})
+    write(root / "chat/tokenizer_config.json", {"chat_template": formats.CHATML, "eos_token_id": 3})
     write(root / "chat/generation_config.json", {"eos_token_id": [3, 4]})
     write(root / "chat/trained.json", ["a", 1])
     with pytest.MonkeyPatch.context() as patch:
@@ -585,7 +585,7 @@ def test_a_field_of_a_tokenizers_files_that_is_of_the_wrong_kind_is_named(folder
 
 
 def test_templates_by_name_no_limit_and_several_ends_are_read(folders):
-    templates = [{"name": "default", "template": "<|im_start|>"}, {"name": "tool_use", "template": "x"}]
+    templates = [{"name": "default", "template": formats.CHATML}, {"name": "tool_use", "template": "x"}]
     set_key(folders / "chat/tokenizer_config.json", "chat_template", templates)
     set_key(folders / "chat/config.json", "eos_token_id", [5, 0])
     opened = checkpoint.open(folders / "chat").tokenizer
@@ -635,15 +635,15 @@ def test_a_text_closed_by_what_is_no_control_token_has_no_known_format(folders):
     around = tokenizers.processors.TemplateProcessing("$A END", "$A END $B END", mark)
     inner.post_processor = around
     inner.save(str(folders / "chat/tokenizer.json"))
-    set_key(folders / "chat/tokenizer_config.json", "chat_template", "x")
-    refused(lambda: open_chat(folders / "chat"), "chat format")
+    write(folders / "chat/tokenizer_config.json", {})
+    refused(lambda: open_chat(folders / "chat"), "no chat template", "--format")
 
 
 @pytest.mark.parametrize("piece", ["<|user|>", "bos_token", "[INST]", "<|im_start|>", " [/INST]", "<"])
-def test_the_format_of_a_long_template_is_found_in_linear_time(folders, piece):
-    (folders / "chat/chat_template.jinja").write_text(piece * 400_000)
+def test_a_long_template_is_read_in_linear_time(folders, piece):
+    (folders / "chat/chat_template.jinja").write_text(piece * 30_000)
     began = time.process_time()
-    formats.recognize_format(folders / "chat")
+    refused(lambda: open_chat(folders / "chat"), "chat_template.jinja", "--format")
     assert time.process_time() - began < 2
 
 
