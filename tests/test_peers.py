@@ -7,15 +7,18 @@ import torch
 from conftest import ENCODERS, SHAPES
 
 import checkpoint
+import templates
 from attention import ALWAYS
 from data import load_tokenizer
 from formats import PLAIN_TEMPLATE
+from formats import TEMPLATES as FORMAT_TEMPLATES
 from lora import save_lora
 from model import load, save
 from sampler import generate
 
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers")
+chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
 
 from tests.peers import IDS, near, new_there, open_there, ours, theirs  # noqa: E402
 
@@ -119,6 +122,45 @@ def test_the_plain_template_renders_as_we_do(tokenizer, tmp_path):
     whole = peer.apply_chat_template(messages[:3], tokenize=False)
     assert whole == tokenizer.inner.decode(tokenizer.render(messages[:3])[0], skip_special_tokens=False)
     assert (peer.bos_token, peer.eos_token) == ("<|begin|>", "<|end|>")
+
+
+TEMPLATES = [
+    *FORMAT_TEMPLATES.values(),
+    "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m | tojson }}\n{% endfor %}",
+    "{{ bos_token }}{% for m in messages %}{% generation %}{{ m.content[::-1] }}{% endgeneration %}|{% endfor %}",
+    "  {%- set ns = namespace(n=0) %}\n  {% for m in messages if m['role'] == 'user' %}\n"
+    "    {% set ns.n = ns.n + 1 %}\n{{ ns.n }}: {{ m.content | trim | upper }}\n  {% endfor %}\n",
+    "{% if not date is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}{{ date, tools is none }}",
+    "{{ messages | map(attribute='content') | join(' ') | replace('é', 'e') }}{{ range(3) | list }}",
+]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("opened", [False, True])
+def test_templates_are_rendered_as_transformers_does(template, opened, monkeypatch):
+    class Clock(chat_template_utils.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return templates.TODAY
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+    contents = ("Play fair. ", " Is <b>it</b> é?\n", "<think>\nHm.\n</think>\n\nYes", "And 'now'?")
+    chat = [
+        {"role": role, "content": text}
+        for role, text in zip(("system", "user", "assistant", "user"), contents)
+    ]
+    for messages in (chat, chat[1:], chat[1:2]):
+        expected, _ = chat_template_utils.render_jinja_template(
+            [messages],
+            None,
+            None,
+            template,
+            add_generation_prompt=opened,
+            enable_thinking=False,
+            bos_token="<s>",
+        )
+        compiled = templates.compile_template(template)
+        assert templates.render(compiled, {"bos_token": "<s>"}, messages, opened) == expected[0]
 
 
 # ------------------------------------------------------------------------------------------------ peft
