@@ -48,25 +48,12 @@ class Tokenizer:
         self.space = stop_prepending(inner)  # when to put a space before text that follows a control token
 
         added = inner.get_added_tokens_decoder()
-        special = {settings.content for settings in added.values() if settings.special}
-        names = format.control_names()
-        marks = format.marks()
-        self.control = {}  # name -> id of the control tokens that the format writes
-        for name in {*names, *(name for name in special if name in marks)}:
-            token = inner.token_to_id(name)
-            if token is not None:
-                self.control[name] = token
-            # a checkpoint's own template may write the others as plain text
-            elif not (format.where or "think" in name or "INST" in name):
-                raise ValueError(
-                    f"the tokenizer has no token {name}, which its chat format needs; try --format"
-                )
+        self.control = control_tokens(inner, format)  # name -> id
         inner.add_special_tokens([added[token] for token in self.control.values() if token in added])
         longest_first = sorted(self.control, key=len, reverse=True)
-        self.control_pattern = (
-            "|".join(map(re.escape, longest_first)) or "(?!)"
-        )  # of nothing: matches nothing
-        self.hidden = {*map(inner.token_to_id, special), *self.control.values()}  # not in a reply's text
+        self.control_pattern = "|".join(map(re.escape, longest_first)) or "(?!)"  # without any, never matches
+        special = {token for token, settings in added.items() if settings.special}
+        self.hidden = special.union(self.control.values())  # left out of a reply's text
         self.hidden.difference_update(map(inner.token_to_id, THOUGHT_MARKS))
         # tokens that swallow the spaces after them
         self.strips_right = {token for token, settings in added.items() if settings.rstrip}
@@ -242,6 +229,24 @@ class Tokenizer:
         if not self.format.parts:
             config["chat_template"] = self.format.template
         write_json(Path(folder) / "tokenizer_config.json", config)
+
+
+def control_tokens(inner, format):
+    """{name: id} of the control tokens that a format writes. Raises ValueError if the tokenizer lacks one
+    that a format of ours needs; a checkpoint's own template may write plain text that looks alike."""
+    names = {*format.control_names()}
+    marks = format.marks()
+    for settings in inner.get_added_tokens_decoder().values():
+        if settings.special and settings.content in marks:
+            names.add(settings.content)
+    control = {}
+    for name in sorted(names):
+        token = inner.token_to_id(name)
+        if token is not None:
+            control[name] = token
+        elif not (format.where or "think" in name or "INST" in name):  # those may be plain text
+            raise ValueError(f"the tokenizer has no token {name}, which its chat format needs; try --format")
+    return control
 
 
 def replace_surrogates(text):

@@ -127,10 +127,11 @@ def test_the_plain_template_renders_as_we_do(tokenizer, tmp_path):
 TEMPLATES = [
     *FORMAT_TEMPLATES.values(),
     "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m | tojson }}\n{% endfor %}",
-    "{{ bos_token }}{% for m in messages %}{% generation %}{{ m.content[::-1] }}{% endgeneration %}|{% endfor %}",
+    "{{ bos_token }}{% for m in messages %}{% generation %}{{ m.content[::-1] }}{% endgeneration %}"
+    "{% endfor %}",
     "  {%- set ns = namespace(n=0) %}\n  {% for m in messages if m['role'] == 'user' %}\n"
     "    {% set ns.n = ns.n + 1 %}\n{{ ns.n }}: {{ m.content | trim | upper }}\n  {% endfor %}\n",
-    "{% if not date is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}{{ date, tools is none }}",
+    "{% if not date is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}{{ date }}",
     "{{ messages | map(attribute='content') | join(' ') | replace('é', 'e') }}{{ range(3) | list }}",
 ]
 
