@@ -842,11 +842,38 @@ def solve(g): return (row for row in g)
 def solve(g): return map(list, g)
 === range: output
 def solve(g): return range(3)
-=== set: output
+=== set: ok
 def solve(g): return {1, 2}
+=== set that equals everything: output
+class S(set):
+    def __eq__(self, other): return True
+def solve(g): return S(g[0])
+=== set of objects: output
+class A:
+    def __eq__(self, other): return True
+    def __hash__(self): return 0
+def solve(g): return {A()}
+=== set too long: output
+def solve(g): return set(range(2000))
+=== set of keys that collide: output
+def solve(g): return {i * (2**61 - 1) for i in range(2000)}
+=== sets too deep: output
+def solve(g):
+    a = 1
+    for _ in range(40): a = frozenset([a])
+    return a
+=== half a surrogate in a set: output
+def solve(g): return {"\ud800"}
+=== Counter with methods of its own: ok
+from collections import Counter
+def solve(g):
+    counter = Counter(a=1)
+    for name in "items", "__len__", "__iter__", "keys": setattr(Counter, name, lambda *a: 1 / 0)
+    Counter.__eq__ = lambda a, b: True
+    return counter
 === bytes: output
 def solve(g): return b"abc"
-=== complex: output
+=== complex: ok
 def solve(g): return 1j
 === function: output
 def solve(g): return solve
@@ -855,7 +882,7 @@ def solve(g): return np
 === namedtuple: output
 from collections import namedtuple
 def solve(g): return namedtuple("P", "x y")(1, 2)
-=== defaultdict: output
+=== defaultdict: ok
 from collections import defaultdict
 def solve(g): return defaultdict(int)
 === enum: output

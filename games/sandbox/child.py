@@ -27,7 +27,7 @@ from games.sandbox.plain import OUTPUT, as_arrays, pack, unpack
 SOURCE = 1 << 16  # longest program in characters
 # The modules that a program may import.
 ALLOWED = """__future__ abc array bisect cmath collections copy dataclasses datetime decimal enum fractions
-    functools heapq itertools json math numbers numpy operator queue random re statistics string textwrap
+    functools heapq itertools json math numbers numpy operator queue random re statistics string sys textwrap
     types typing unicodedata warnings""".split()
 # These are imported by the modules above at their first use, when a child can no longer open files.
 PRELOAD = """_strptime collections.abc encodings.ascii encodings.idna encodings.latin_1 linecache numpy.fft

@@ -40,7 +40,7 @@ hold the answers as literals or are right for these inputs only; two runs that a
 random bytes are open); a machine with less memory than `memory` times workers; below seccomp, processes that
 leave their group. Time is wall-clock time, so a busy machine finds more timeouts. The names that the caller
 gives are trusted, and programs see what these modules import. A Sandbox serves one thread. In Python
-True == 1 == 1.0, so compare answers by repr."""
+True == 1 == 1.0, so check the types of answers where these should differ."""
 
 import contextlib
 import functools
@@ -57,7 +57,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 
-from games.sandbox.plain import ITEMS, OUTPUT, pack, unpack
+from games.sandbox.plain import ITEMS, OUTPUT, exact, pack, unpack
 
 BATCH = 256  # programs that may share a child
 START = 60.0  # a process must be ready after so many seconds
@@ -303,8 +303,7 @@ class Sandbox(contextlib.AbstractContextManager):
         backwards = [replace(jobs[index], calls=jobs[index].calls[::-1]) for index in fine]
         for index, second in zip(fine, self.work(backwards, True, 1)):
             values = second.values and second.values[::-1]
-            # Unlike ==, repr tells True from 1 and finds nan equal to nan.
-            if repr(values) != repr(results[index].values):
+            if exact(values) != exact(results[index].values):
                 message = f"the second run: {second.kind} {second.message}"
                 results[index] = Result(None, "unstable", message[:200])
         return results

@@ -68,7 +68,8 @@ def test_mbpp_rows(read):
 def test_tests_that_are_not_plain_are_none():
     odd = ["assert f(1) != 2", "assert f(1)", "f(1) == 2", "assert f(x) == 2", "assert f(a=1) == 2", "(", ""]
     odd += ["assert f(1) == __import__('os')", "assert f(1) == 2 == 3"]
-    odd += ["assert f({1}) == 2", "assert f(1) == b'2'"]  # values that cannot enter or leave the sandbox
+    # values that cannot enter or leave the sandbox
+    odd += ["assert f(1) == b'2'", "assert f(...) == 1", f"assert f(1) == {set(range(2000))}"]
     assert [line for line in odd if read_test(line) is not None] == []
 
 

@@ -24,7 +24,7 @@ import pytest
 from hostile import HOSTILE, MARK, PIECES, REACH, SECRET
 
 from games.sandbox import sandbox as module
-from games.sandbox.plain import ITEMS, pack, unpack
+from games.sandbox.plain import ITEMS, exact, pack, unpack
 from games.sandbox.sandbox import Job, Sandbox, level
 
 GRID = [[1, 2], [3, 4]]
@@ -280,6 +280,115 @@ def change():
     assert repr([result.values for result in results]) == repr([want, want[:2]])
 
 
+def test_sets_complex_numbers_and_dicts_of_collections_cross_both_ways(sandbox):
+    source = """from collections import Counter, OrderedDict, defaultdict
+def solve(*a): return [type(x).__name__ for x in a], a
+def made():
+    d = defaultdict(list)
+    d["a"].append({1})
+    return Counter("aab"), OrderedDict(b=1, a=2), d, {"abcdefgh"[i]: i for i in range(8)}, set("abcdefgh")
+def order(): return {letter: 1 for letter in set("abcdefgh")}"""
+    odd = {1, (2, "a")}, set(), frozenset([frozenset([1])]), 1 - 2.5j, {(1, 2): {3}}
+    kinds = ["set", "set", "frozenset", "complex", "dict"]
+    letters = {letter: i for i, letter in enumerate("abcdefgh")}
+    made = {"a": 2, "b": 1}, {"a": 2, "b": 1}, {"a": [{1}]}, letters, set(letters)
+    calls = [("solve", [*odd]), ("made", []), ("order", [])]
+    want = [(kinds, odd), made, dict.fromkeys("abcdefgh", 1)]
+    for result in sandbox.run([Job(source, calls)]) + sandbox.confirm([Job(source, calls)]):
+        assert result.kind == "ok" and result.values == want
+        assert [type(value) for value in result.values[1]] == [dict] * 4 + [set]
+
+
+LIARS = """
+class Equal:
+    def __eq__(self, other): return True
+    __hash__ = None
+===
+class Equal(set):
+    def __eq__(self, other): return True
+===
+class Equal(complex):
+    def __eq__(self, other): return True
+===
+from collections import Counter
+class Equal(Counter):
+    def __eq__(self, other): return True
+===
+class Equal(int):
+    def __eq__(self, other): return True
+    __hash__ = int.__hash__
+===
+from enum import IntEnum
+def Equal(): return IntEnum("Two", "a b").b
+===
+from collections import deque as Equal
+===
+def Equal():
+    x = []
+    x.append(x)
+    return x
+===
+def Equal():
+    x = 1
+    for _ in range(40): x = frozenset([x])
+    return x
+===
+def Equal(): return set(range(2000))
+===
+def Equal(): return {i * (2 ** 61 - 1) for i in range(2000)}
+===
+def Equal(): return {1: bytearray(b"a")}
+===
+def Equal(): return {b"a"}
+===
+def Equal(): return memoryview(b"a")
+===
+def Equal(): return {1}.__class__
+"""
+
+
+@pytest.mark.parametrize("liar", LIARS.split("==="))
+def test_what_is_not_plain_never_comes_home(sandbox, liar):
+    for inside in "Equal()", "[Equal()]", "(1, Equal())", "{1: Equal()}":
+        (result,) = sandbox.run([solve(f"{liar}\ndef solve(): return {inside}")])
+        assert (result.kind, result.values) == ("output", None), result
+
+
+def test_counters_whose_methods_were_replaced(sandbox):
+    """A program that gives Counter methods of its own changes nothing in what comes home."""
+    source = """from collections import Counter
+def solve():
+    counter = Counter(a=1)
+    for name in "items", "__len__", "__iter__", "__getitem__", "keys":
+        setattr(Counter, name, lambda *a: 1 / 0)
+    Counter.__eq__ = lambda a, b: True
+    return counter"""
+    assert sandbox.confirm([solve(source)])[0].values == [{"a": 1}]
+
+
+def test_two_runs_are_compared_more_exactly_than_by_equality():
+    values = (
+        1,
+        1.0,
+        True,
+        "1",
+        None,
+        [1],
+        (1,),
+        {1},
+        frozenset([1]),
+        {1: 1},
+        {1: 1.0},
+        {True: 1},
+        0.0,
+        -0.0,
+        1 + 0j,
+    )
+    assert len({exact(value) for value in values}) == len(values)
+    assert exact({3: [float("nan")], "a": {1, 2}}) == exact({"a": {2, 1}, 3: [float("nan")]})
+    assert exact([[1, 2], [3]]) == exact([[1, 2], [3]]) != exact([[1, 2], [3.0]])
+
+
 def test_calls_that_depend_on_each_other_are_unstable(sandbox):
     """A program that counts its calls could tell the known pairs from those that it is tested on."""
     counts = "calls = []\ndef solve(n):\n    calls.append(n)\n    return len(calls)"
@@ -310,7 +419,7 @@ def test_messages_name_the_cause(sandbox):
         "def solve(): return 1 / 0": ("error", "ZeroDivisionError: division by zero"),
         "import os": ("import", "ImportError: module os is not allowed"),
         "def solve(:": ("syntax", "SyntaxError: invalid syntax (<program>, line 1)"),
-        "def solve(): return {1}": ("output", "ValueError: not a plain value: set"),
+        "def solve(): return b'1'": ("output", "ValueError: not a plain value: bytes"),
         "def solve(): return [0] * (1 << 40)": ("memory", "MemoryError: "),
         "def solve(): return ().__class__.__base__.__subclasses__()[-1](": ("syntax", "'(' was never closed"),
         "import warnings\nwarnings.sys.modules['os']._exit(3)": ("killed", "exit status 3"),
@@ -547,6 +656,21 @@ def test_rubbish_on_the_channel_is_never_an_answer(take):
     draw = random.Random(0)
     inside = '[["ok","",false],[%s]]'
     values = ["[" * 99, "[" * 40 + "]" * 40, '"\\ud800"', "{}", "1,2", '{"x":[]}', '{"t":[],"d":[]}']
+    values += [
+        '{"c":[1,2]}',
+        '{"c":[1.0]}',
+        '{"c":[1.0,true]}',
+        '{"s":[[]]}',
+        '{"s":[1,true]}',
+        '{"f":[{"s":[]}]}',
+    ]
+    values += [
+        '{"s":{}}',
+        '{"f":1}',
+        '{"c":1}',
+        '{"d":["ab"]}',
+        '{"s":[' + ",".join(map(str, range(2000))) + "]}",
+    ]
     values += ['{"t":1}', '{"d":[1]}', '{"d":[[[],1]]}', '{"d":[[1,1],[true,1]]}']
     texts = ["[]", "1", "null", '"a"', "[[1,2],[3]]", '[["ok","",false]]', '[["ok","",0],[1]]', "[" * 5000]
     texts += ['[["ok",1,false],[1]]', '[[[],"",false],[1]]', '[["fine","",false],[1]]']
