@@ -18,12 +18,13 @@ import numpy as np
 from games.reasoning import world
 from games.reasoning.answers import (
     equal,
-    normalise,
     parse,
     parse_growing,
+    read_code,
     read_number,
     read_weights,
     rewards_of,
+    value_of,
     weigh,
     write_reply,
 )
@@ -210,14 +211,13 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
     def pass_rate(self, tests, answer):
         """The share of the unit tests that Python code passes. It runs in the sandbox, but the values are
         compared here, where it cannot forge them."""
-        fence = re.search(r"```(?:python)?\n(.*?)```", answer, re.S)
-        code = fence[1] if fence else answer
+        code = read_code(answer)
         tests = [*map(read_test, tests)]
         jobs = [Job(code, [(name, arguments)]) for name, arguments, _ in tests]
         passed = 0
         for result, (_, _, expected) in zip(self.sandbox.confirm(jobs), tests):
-            # by repr, as in Python True == 1 == 1.0
-            passed += repr(result.values) == repr([expected])
+            # as MBPP's own asserts compare: 4.0 == 4, True == 1, dicts and sets in any order
+            passed += result.values == [expected]
         return passed / len(tests)
 
     def ask(self, examples, player, n=1):
@@ -292,7 +292,7 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
                 right_counts.append(sum(reply["right"] for reply in record["replies"]))
             for k in sorted({2, 4, 8, n} & {*range(n + 1)}):
                 add_rate(f"pass@{k}", [pass_at(n, count, k) for count in right_counts])
-            add_rate("vote", [vote_is_right(record["replies"]) for record in checked])
+            add_rate("vote", [vote_is_right(record) for record in checked])
 
         # the user's rows have no family and no unseen sentences: then these rates are left out
         for family in sorted(world.FAMILIES):
@@ -344,14 +344,18 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
                     shown[i] = part
 
         replies = players.player.reply([self.prompt({"question": question})] * n, watch=watch)
-        counts = Counter(parse(reply.text).answer for reply, *_ in replies).most_common()
+        answers = [parse(reply.text).answer for reply, *_ in replies]
+        # the question has no kind: "18 dollars" may count as 18, a sentence with a number counts as text
+        short = all(len(answer.split()) < 3 for answer in answers)
+        counts = count_votes(answers, "number" if short else "text")
         show("" if n == 1 else "\n".join(f"{count} of {n}: {text}" for text, count in counts))
 
 
 # ------------------------------------------------------------------------------------------------ chats
 def trace_chat(messages, reasoning, answer):
-    """The Chat that teaches a trace and its answer. Code has no trace, so a fixed sentence stands for it."""
-    reply = write_reply(reasoning or "I write the code that the tests ask for.", answer)
+    """The Chat that teaches a trace and its answer. A fixed sentence stands for a trace that is missing, as
+    that of code is."""
+    reply = write_reply(reasoning or "I answer without working.", answer)
     return reply_chat(messages, reply)
 
 
@@ -381,11 +385,24 @@ def replies_of(records):
     return [reply for record in records for reply in record["replies"]]
 
 
-def vote_is_right(replies):
+def count_votes(answers, kind):
+    """[(answer as first written, votes)], most votes first: 18 and $18.00 are one answer. An answer without a
+    value of its kind counts as text."""
+    counts = Counter()
+    first = {}
+    for answer in filter(None, answers):
+        value = value_of(answer, kind)
+        value = value_of(answer, "text") if value is None else value
+        counts[value] += 1
+        first.setdefault(value, answer)
+    return [(first[value], count) for value, count in counts.most_common()]
+
+
+def vote_is_right(record):
     """Whether the most frequent answer is right: self-consistency, arXiv 2203.11171."""
-    votes = Counter(normalise(reply["answer"]) for reply in replies if reply["answer"])
-    best = max(votes, key=votes.get, default=None)
-    return any(reply["right"] and normalise(reply["answer"]) == best for reply in replies)
+    replies = record["replies"]
+    votes = count_votes([reply["answer"] for reply in replies], record["kind"])
+    return any(reply["right"] and reply["answer"] == votes[0][0] for reply in replies)
 
 
 def grade(judge, records):
@@ -397,5 +414,5 @@ def grade(judge, records):
             text = f"Question: {record['question']}\n\nReply: {reply['text']}"
             prompts.append([system, {"role": "user", "content": text}])
     for reply, (verdict, *_) in zip(replies_of(records), judge.reply(prompts)):
-        points = read_number(verdict.text)
+        points = read_number(verdict.text.replace("/10", ""))
         reply["grade"] = float(points) if points is not None and 0 <= points <= 10 else None

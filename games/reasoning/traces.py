@@ -5,8 +5,11 @@ The columns of a row show its form (JSON lines, CSV, Parquet, a folder or a Hub 
 
     {"prompt", "response"}      a trace between <think> or <reasoning> tags, then the answer (Glaive's)
     {"question", "answer"}      GSM8K: steps, then "#### 18"
+    {"problem", "solution", "answer"}        MATH: the answer is LaTeX
     {"text", "code", "test_list"}            MBPP: the reply is Python, judged by its tests
-    {"question", "reasoning", "answer"}      our own; also "kind": number, text, list or open
+    {"prompt", "code", "test_list"}          MBPP, sanitized
+    {"question", "reasoning", "answer"}      our own; also "kind": number, text, list, math or open
+    {"question", "answer"}                   our own without a trace, where the answer is a number: 18
     {"question", "chosen", "rejected"}       a preferred reply and a worse one, for --loss dpo
     {"question", "reply", "good"}            a reply and whether it is good, for --loss kto
 
@@ -15,6 +18,7 @@ Start with read_traces, then see the reader of each form; the table of readers i
 import ast
 import re
 
+from games.reasoning.answers import value_of
 from games.rows import read_rows
 from games.sandbox.plain import pack
 
@@ -32,6 +36,8 @@ def read_traces(source, rows, dropped, salvage=False, split="train"):
     some bad rows are repaired, as the published system did: a text without tags becomes its own trace, and
     the last sentence of a trace without an answer becomes the answer."""
     for where, row in read_rows(source, rows, (), split):
+        if type(row.get("answer")) in (int, float):
+            row = {"reasoning": "", "kind": "number"} | row | {"answer": str(row["answer"])}
         form = next((columns for columns in READERS if {*columns} <= {*row}), None)
         if not form:
             forms = "; ".join(map(", ".join, READERS))
@@ -41,7 +47,11 @@ def read_traces(source, rows, dropped, salvage=False, split="train"):
             if not isinstance(row[name], kind):
                 raise ValueError(f"{where}: {name!r} is missing or not a {kind.__name__}")
         try:
-            yield READERS[form](row, salvage) | {"where": where}
+            trace = READERS[form](row, salvage)
+            kind = trace["kind"]
+            if kind != "open" and value_of(trace["answer"], kind) is None:
+                raise BadRow(f"an answer that is no {kind}, which no reply can equal")
+            yield trace | {"where": where}
         # a bad row is counted, any other error ends the reading
         except BadRow as error:
             dropped[str(error)] += 1
@@ -60,8 +70,8 @@ def read_plain(row, salvage):
     # the reply puts its own tags around both: more of them would break its form
     if ANY_TAG.search(trace["reasoning"] + trace["answer"]):
         raise BadRow("tags inside the trace or the answer")
-    if kind not in ("number", "text", "list", "open"):
-        raise ValueError(f"kind {kind!r} must be number, text, list or open")
+    if kind not in ("number", "text", "list", "math", "open"):
+        raise ValueError(f"kind {kind!r} must be number, text, list, math or open")
     return trace | {"kind": kind}
 
 
@@ -100,17 +110,24 @@ def read_gsm8k(row, salvage):
     answer = answer.strip().replace(",", "")
     if not reasoning or not answer:
         raise BadRow("no steps" if answer else "no answer")
-    return {"question": row["question"].strip(), "reasoning": reasoning, "answer": answer, "kind": "number"}
+    return read_plain(row | {"reasoning": reasoning, "answer": answer, "kind": "number"}, salvage)
+
+
+def read_math_row(row, salvage):
+    question = {"question": row["problem"], "reasoning": row["solution"]}
+    return read_plain(question | {"answer": row["answer"], "kind": "math"}, salvage)
 
 
 def read_mbpp(row, salvage):
-    """A task whose tests call a function with literals; the answer is Python code."""
+    """A task whose tests call a function with literals; the answer is Python code. Imports for the tests are
+    not needed, as such tests name no module."""
     tests = row["test_list"]
     # set-up code is never run, so a task that needs it cannot be judged
     if not tests or None in map(read_test, tests) or str(row.get("test_setup_code") or "").strip():
         raise BadRow("tests that are not calls of a function with plain values")
     shown = "\n".join(tests[:SHOWN_TESTS])
-    question = f"{row['text'].strip()}\nThe code must pass these tests:\n{shown}"
+    text = row["text"] if "text" in row else row["prompt"]
+    question = f"{text.strip()}\nThe code must pass these tests:\n{shown}"
     code = row["code"].replace("\r\n", "\n").strip()
     return {"question": question, "reasoning": "", "answer": code, "kind": "code", "tests": tests}
 
@@ -129,7 +146,7 @@ def read_test(line):
             return None
         arguments = [*map(ast.literal_eval, call.args)]
         test = call.func.id, arguments, ast.literal_eval(expected)
-        pack(test)  # what the sandbox cannot take, such as a set, raises ValueError
+        pack(test)  # what the sandbox cannot take, such as bytes, raises ValueError
         return test
     # a line of another shape lacks these attributes; nesting can exhaust the parser
     except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
@@ -152,7 +169,9 @@ READERS = {
     ("question", "chosen", "rejected"): read_preference,
     ("question", "reply", "good"): read_judged,
     ("question", "reasoning", "answer"): read_plain,
+    ("problem", "solution", "answer"): read_math_row,
     ("text", "code", "test_list"): read_mbpp,
+    ("prompt", "code", "test_list"): read_mbpp,
     ("prompt", "response"): read_think,
     ("question", "answer"): read_gsm8k,
 }

@@ -170,6 +170,40 @@ def test_collected_pairs_are_the_best_and_the_worst():
     assert Reasoning().collected({"question": "q", "replies": replies[:1] * 3}) == []
 
 
+@pytest.mark.parametrize(
+    "kind, truth, answers, right",
+    [
+        (
+            "number",
+            "18",
+            ["20", "18", "$18.00", "20", "18 dollars"],
+            True,
+        ),  # values, not spellings, are counted
+        ("number", "18", ["-18", "18", "-$18", "- 18", "18.0"], False),
+        ("number", "0.5", ["1/2", "2", "2", ".50", "50%", "\\frac12"], True),
+        ("number", "18", ["2 + 2", "18", "2 + 2"], False),
+        ("number", "18", ["", "", "18"], True),
+        ("number", "18", ["", ""], False),
+        ("text", "yes", ["**Yes.**", "no", "yes"], True),
+        ("list", "1, 2", ["[1, 2]", "2, 1", "2, 1", "1 2", "1;2"], True),
+        ("math", "\\frac{\\sqrt{3}}{2}", ["sqrt(3)/2", "1", "\\sqrt3/2", "1"], True),
+    ],
+)
+def test_votes_are_for_values(kind, truth, answers, right):
+    row = {"question": "q", "answer": truth, "kind": kind}
+    replies = [write_reply("a", answer) for answer in answers]
+    assert evaluate([row], *replies, n=len(replies))[0]["vote"] == right
+
+
+def test_a_person_sees_votes_for_values():
+    shown = []
+    player = Says(
+        *[write_reply("a", answer) for answer in ("20", "18", "$18.00", "18 dollars", "Rome", "rome.")]
+    )
+    Reasoning().answer(Players(player, n=6), "q", lambda text, **how: shown.append(text))
+    assert shown == ["3 of 6: 18\n2 of 6: Rome\n1 of 6: 20"]
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_person_asks_and_sees_thoughts_and_answer(n):
     shown = []

@@ -65,6 +65,63 @@ def test_mbpp_rows(read):
     assert dropped.total() == 1
 
 
+def test_mbpp_rows_with_sets_and_sanitized_ones(read):
+    """As MBPP has them: sets, complex numbers, dicts whose keys are tuples; the sanitized rows' columns."""
+    odd = {"assert f({1}) == {(1, 2): 3}": ({1}, {(1, 2): 3}), "assert f(2j) == -1+0j": (2j, -1 + 0j)}
+    odd |= {"assert f({}) == set()": ({}, set()), "assert f(-1) == 1.5": (-1, 1.5)}
+    row = {
+        "text": "Give a set.",
+        "code": "def f(x):\n    return {x}",
+        "test_setup_code": "",
+        "test_list": [*odd],
+    }
+    assert {line: (read_test(line)[1][0], read_test(line)[2]) for line in odd} == odd
+    sanitized = {
+        "prompt": "Give a set.",
+        "code": row["code"],
+        "test_imports": ["import math"],
+        "source_file": "a",
+    }
+    traces, dropped = read([row, sanitized | {"test_list": [*odd], "task_id": 3}])
+    assert traces[0] == traces[1] and traces[0]["tests"] == [*odd] and not dropped
+    assert traces[0]["question"].startswith("Give a set.\nThe code must")
+
+
+def test_math_rows(read):
+    row = {"problem": "Find $x$.", "solution": "It is $\\boxed{\\frac{3}{2}}.$", "answer": "\\frac{3}{2}"}
+    traces, dropped = read(
+        [row | {"subject": "Algebra", "level": 2}, row | {"answer": "$ $"}, row | {"answer": 3}]
+    )
+    reasoning = row["solution"]
+    want = {"question": "Find $x$.", "reasoning": reasoning, "answer": row["answer"], "kind": "math"}
+    assert traces == [want, want | {"answer": "3"}]
+    assert dropped == Counter(["an answer that is no math, which no reply can equal"])
+
+
+def test_numeric_answers(read):
+    rows = [{"question": "q", "answer": 18}, {"question": "q", "answer": 2.5, "reasoning": "r"}]
+    rows += [
+        {"question": "q", "answer": 18, "reasoning": "r", "kind": "text"},
+        {"question": "q", "answer": -0.0},
+    ]
+    traces, dropped = read(rows)
+    assert [row["kind"] for row in traces] == ["number", "number", "text", "number"] and not dropped
+    assert [row["answer"] for row in traces] == ["18", "2.5", "18", "-0.0"]
+
+
+def test_golds_that_no_reply_can_equal_are_dropped_and_counted(read):
+    own = {"question": "q", "reasoning": "r", "kind": "number"}
+    kept = [own | {"answer": answer} for answer in ("1/2", "-3", "$1,200", "18 dollars", "1.5")]
+    lost = [own | {"answer": answer} for answer in ("None", "n/a", "12:30", "1/0", "3 or 4", "2+2")]
+    lost += [own | {"kind": "list", "answer": "[]"}, own | {"kind": "text", "answer": "**"}]
+    lost += [{"question": "q", "answer": f"steps\n#### {answer}"} for answer in ("None", "1, 2", "3:4")]
+    traces, dropped = read(kept + lost + [{"question": " ", "answer": "steps\n#### 1"}])
+    assert [row["answer"] for row in traces] == ["1/2", "-3", "$1,200", "18 dollars", "1.5"]
+    reason = "an answer that is no {}, which no reply can equal"
+    want = {reason.format("number"): 9, reason.format("list"): 1, reason.format("text"): 1, "no question": 1}
+    assert dropped == want
+
+
 def test_tests_that_are_not_plain_are_none():
     odd = ["assert f(1) != 2", "assert f(1)", "f(1) == 2", "assert f(x) == 2", "assert f(a=1) == 2", "(", ""]
     odd += ["assert f(1) == __import__('os')", "assert f(1) == 2 == 3"]
@@ -76,7 +133,9 @@ def test_tests_that_are_not_plain_are_none():
 def test_own_and_preference_rows(read):
     own = {"question": "q", "reasoning": "r", "answer": "a"}
     bad = [own | {"answer": " "}, own | {"reasoning": "<answer>x"}, own | {"question": ""}]
-    traces, dropped = read([own, *bad, own | {"kind": "number"}, own | {"answer": "", "kind": "open"}])
+    traces, dropped = read(
+        [own, *bad, own | {"kind": "number", "answer": "5"}, own | {"answer": "", "kind": "open"}]
+    )
     assert [row["kind"] for row in traces] == ["text", "number", "open"]
     assert dropped == Counter(["no answer", "tags inside the trace or the answer", "no question"])
     pair = {"question": "q", "chosen": "a", "rejected": "b"}
