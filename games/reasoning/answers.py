@@ -68,10 +68,11 @@ DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 NUMBER = re.compile(
     rf"(?:([-+])\s*)?(?:(?:({DIGITS})\s+)?({DIGITS})\s*/\s*({DIGITS})(?![.,]?\d)|({DIGITS}(?:\.\d+)?|\.\d+))"
 )
-UNIT_POWER = re.compile(
-    r"(?i)(\d\s*(?:[mcdk]?m|in|inch(?:es)?|f(?:oo|ee)?t|yd|mi|units?|(?:centi|kilo)?met(?:er|re)s?))"
-    r"\s*(?:\^\s*[23]|[²³])"
+UNIT = (
+    r"(?:(?:square|cubic)\s+)?(?:[mcdk]?m|in|inch(?:es)?|f(?:oo|ee)?t|yd|yards?|mi|miles?|units?|degrees?|dollars?"
+    r"|cents?|%|(?:centi|kilo|milli)?met(?:er|re)s?)"
 )
+POWER = r"(?:\s*\^\s*[23]|[23²³])"
 # "18 - x" and "x - 18" are terms, "is - 18" is a number
 SPACED_SIGN = r"(?i)(?<=[\w)])(?<!\bis)\s+[-+]\s+[\d.]|\b[a-z]\s+[-+]\s*[\d.]"
 MONTHS = (
@@ -158,7 +159,7 @@ def read_number(text):
     # an answer is short: no number is looked for in a long text
     if len(text) > 200:
         return None
-    text = UNIT_POWER.sub(r"\1", plain(text))
+    text = re.sub(rf"(?i)(\d\s*{UNIT}){POWER}(?!\w)", r"\1", plain(text))
     text = re.sub(r"(?i)\b(?:negative|minus)\s+(?=[\d.])", "-", text).strip("* ")
     values = set()
     for match in NUMBER.finditer(text):
@@ -215,6 +216,8 @@ def read_math(text):
 
     Nothing is calculated: \\sqrt{8} is not 2\\sqrt{2}, as a question's own term must not answer it."""
     text = re.sub(r"\s+(?:and|or)\s+", ",", plain(text).casefold()).strip().rstrip(". ")
+    both = lambda match: ",".join(match[0].replace("±", sign) for sign in "+-")
+    text = re.sub(r"[^,;{}\[\]]+±[^,;{}\[\]]+", both, text)
     # of one variable only: x = 1, y = 2 is not x = 2, y = 1
     if len(set(re.findall(VARIABLE, text))) == 1:
         text = re.sub(VARIABLE, "", text)
@@ -225,8 +228,6 @@ def read_form(text):
     """The form of a text that `plain` has been over, or of a part of it; None if it says nothing."""
     if not re.search(r"[\w∅]", text):
         return None
-    if text.count("±") == 1:
-        return read_form(",".join(text.replace("±", sign) for sign in "+-"))
     parts = split_outside(text, "∪")
     if len(parts) > 1:
         return "union", frozenset(map(read_form, parts))
@@ -241,7 +242,7 @@ def read_form(text):
     parts = split_outside(text, ",;")
     if len(parts) > 1:
         return "roots", frozenset(map(read_form, parts))
-    return read_term(text)
+    return read_term(re.sub(rf"\s+{UNIT}{POWER}?$", "", text))
 
 
 def read_term(text):

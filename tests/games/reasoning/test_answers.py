@@ -153,6 +153,21 @@ x^3+3x-6|3x - 6 + x^3
 1,-2|-2, 1
 1,-2|x=1 or x=-2
 1,-2|x=1,x=-2
+x = 1 \pm \sqrt{2}|1+\sqrt{2}, 1-\sqrt{2}
+\frac{-1 \pm \sqrt{5}}{2}|\frac{-1+\sqrt5}{2}, \frac{-1-\sqrt{5}}{2}
+\{1\pm\sqrt{5},-2\}|\{-2, 1-\sqrt{5}, 1+\sqrt{5}\}
+3\sqrt{13} \text{ units}|3\sqrt{13}
+12\pi \text{ square inches}|12\pi
+4\sqrt3\text{ cm}^2|4\sqrt{3}
+15\mbox{ cm}^2|15
+5.4 \text{ cents}|5.4
+\frac{270}7\text{ degrees}|\frac{270}{7}
+8 \text{ square units}|8
+\$32,348|32348
+1{,}008|1008
+\textbf{(C)}|C
+6r^2-4r-24|-24 + 6r^2 - 4r
+52_8|52_{8}
 x=1, y=2|x = 1 \text{ and } y = 2
 x=5|5
 5|x = 5
@@ -261,6 +276,11 @@ x-(y+z)|x-y+z
 \frac{x}{2}+1|\frac{x}{2+1}
 x=1, y=2|x=2, y=1
 x=1, y=2|1, 2
+5m^2|5
+1 \pm \sqrt{5}|1 \pm \sqrt{6}
+x \text{ units}|y \text{ units}
+2x^2-3|2x^2+3
+52_8|52_7
 e^{x+1}|e^x+1
 3!|3
 """
@@ -286,11 +306,10 @@ def test_odd_answers_end_in_time(kind):
     """Nothing that a model writes raises an error or takes long."""
     pieces = ["*", "(", "{", "[(", "\\frac", "\\sqrt{", "\\frac{1}{", "\\boxed{", "1,", "1/", "_"]
     for piece in [*pieces, "- ", "$", "\0", "\u00b1", "\u222a"]:
-        for size in 40, 390, 4000:
+        for size in 190, 4000:
             text = (piece * size)[:size]
             start = time.perf_counter()
-            for answer in text, f"{text}1{text[::-1]}", f"1{text}2":
-                equal(answer, answer, kind)
+            equal(f"{text}1{text[::-1]}", f"1{text}2", kind)
             assert time.perf_counter() - start < 5, (piece, size)
 
 
