@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +101,52 @@ def test_rows_writes_what_training_would_see(tmp_path, capsys):
     rows = lines_of(out)
     assert rows and all(row["reasoning"].startswith("t ") and row["answer"] == "a" for row in rows)
     assert "dropped: 7 no pair of think tags" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, count", [("mbpp", 967), ("gsm8k_test", 1319)])
+def test_a_whole_evaluation_of_real_rows_runs_to_its_report(runs, tmp_path, name, count):
+    """PARLOR_DATA: a folder with reasoning/mbpp.jsonl and reasoning/gsm8k_test.jsonl, as published."""
+    path = Path(os.environ.get("PARLOR_DATA", "nowhere"), "reasoning", f"{name}.jsonl")
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    data = ["--data", str(path), "--test-data", str(path), "--out", str(tmp_path / "eval.json")]
+    flags = "--task reasoning --max-new 12 --threads 1 --limit 0".split()
+    assert infer.main(["eval", *flags, "--run", str(runs / "sft"), *data]) == 0
+    report = read_json(tmp_path / "eval.json")
+    assert report["n"] == count and {"right", "strict", "tokens"} <= report["metrics"].keys()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "Give a set.", "code": "def f(x):\n    return {x}", "test_list": ["assert f(1) == {1}"]},
+        {
+            "prompt": "Add.",
+            "code": "def f(x): return {(x,): 1j}",
+            "test_list": ["assert f({1}) == {(1,): 1j}"],
+        },
+        {"problem": "Add.", "solution": "It is one half.", "answer": "\\frac{1}{2}"},
+        {"question": "Add.", "answer": 18},
+    ],
+)
+def test_rows_of_every_form_are_trained_evaluated_and_written(runs, tmp_path, row):
+    text = next(name for name in ("text", "prompt", "problem", "question") if name in row)
+    data = write(tmp_path / "rows.jsonl", [row | {text: f"{row[text]} {i}"} for i in range(40)])
+    call = ["--task", "reasoning", "--data", data]
+    out = tmp_path / "out.jsonl"
+    assert infer.main(["rows", *call, "--out", str(out)]) == 0 and len(lines_of(out)) > 30
+    flags = [
+        "--threads",
+        "1",
+        "--max-new",
+        "12",
+        "--run",
+        str(runs / "sft"),
+        "--out",
+        str(tmp_path / "eval.json"),
+    ]
+    assert infer.main(["eval", *call, *flags]) == 0
+    assert read_json(tmp_path / "eval.json")["metrics"]["right"] == 0
+    where = ["--init", str(runs / "sft"), "--runs", str(tmp_path), "--name", "more", "--batch", "4"]
+    assert train.main([*SHORT, *call[2:], *where, "--max-tokens", "1000", "--device", "cpu"]) == 0
