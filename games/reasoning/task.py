@@ -7,7 +7,6 @@ and how its replies are evaluated."""
 import re
 import zlib
 from bisect import bisect_left
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -347,8 +346,8 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
         answers = [parse(reply.text).answer for reply, *_ in replies]
         # the question has no kind: "18 dollars" may count as 18, a sentence with a number counts as text
         short = all(len(answer.split()) < 3 for answer in answers)
-        counts = count_votes(answers, "number" if short else "text")
-        show("" if n == 1 else "\n".join(f"{count} of {n}: {text}" for text, count in counts))
+        groups = vote_groups(answers, "number" if short else "text")
+        show("" if n == 1 else "\n".join(f"{len(group)} of {n}: {group[0]}" for group in groups))
 
 
 # ------------------------------------------------------------------------------------------------ chats
@@ -385,24 +384,23 @@ def replies_of(records):
     return [reply for record in records for reply in record["replies"]]
 
 
-def count_votes(answers, kind):
-    """[(answer as first written, votes)], most votes first: 18 and $18.00 are one answer. An answer without a
-    value of its kind counts as text."""
-    counts = Counter()
-    first = {}
+def vote_groups(answers, kind):
+    """The answers in lists of equal ones, the longest list first: 18 and $18.00 are one answer. An answer
+    without a value of its kind counts as text."""
+    groups = {}
     for answer in filter(None, answers):
         value = value_of(answer, kind)
-        value = value_of(answer, "text") if value is None else value
-        counts[value] += 1
-        first.setdefault(value, answer)
-    return [(first[value], count) for value, count in counts.most_common()]
+        if value is None:
+            value = value_of(answer, "text")
+        groups.setdefault(value, []).append(answer)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def vote_is_right(record):
     """Whether the most frequent answer is right: self-consistency, arXiv 2203.11171."""
     replies = record["replies"]
-    votes = count_votes([reply["answer"] for reply in replies], record["kind"])
-    return any(reply["right"] and reply["answer"] == votes[0][0] for reply in replies)
+    groups = vote_groups([reply["answer"] for reply in replies], record["kind"])
+    return any(reply["right"] and reply["answer"] in groups[0] for reply in replies)
 
 
 def grade(judge, records):
