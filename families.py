@@ -7,6 +7,7 @@ The two dialects are the older config.json files and those that transformers 5 w
 layer_types). In the code `hf` is such a config.json as a dict, `theirs` a name in the file and `ours` the
 name here."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from files import (
 )
 
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh")  # defined in model.py
+# stored by old checkpoints, computed by model.py
+BUFFERS = r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|token_type_ids)$"
 
 
 @dataclass
@@ -169,10 +172,22 @@ class Family:
     config: Callable = lambda hf: {}  # config.json with defaults -> Config fields special to the family
     sliding: Callable | None = None  # (hf, i) -> whether layer i slides; layer_types overrides it
     thetas: tuple = ("rope_theta", None)  # keys of the rotary base, for full and for sliding layers
+    modules: dict = field(default_factory=dict)  # usual name in files -> name in transformers' model
     becomes: Callable | None = None  # config.json -> that of an equal family, which it is saved as
 
     def our_name(self, theirs: str) -> str:
         return rename(theirs, self.names)
+
+    def usual_names(self, keys) -> dict[str, str]:
+        """Name in a file -> its usual name, for all tensors but the ignored ones. Names from a bare model's
+        file get the prefix that they lack."""
+        names = {key: rename(key, self.aliases) for key in keys}
+        if not any(name.startswith(self.prefix) for name in names.values()):
+            for key, name in names.items():
+                if not self.our_name(name).startswith(("head.", "classifier.")):
+                    names[key] = rename(self.prefix + name, self.aliases)
+        ignored = f"{BUFFERS}|{self.ignored}"
+        return {key: name for key, name in names.items() if not re.search(ignored, name)}
 
     def file_name(self, ours: str) -> str:
         """Our name of a layer or tensor -> its name in the family's files. Parts of a fused tensor share one
@@ -337,6 +352,7 @@ FAMILIES = {
             "language_model.model": "model",
             "language_model.lm_head": "lm_head",
         },
+        modules={name: f"language_model.{name}" for name in ("embed_tokens", "layers", "norm")},
         names=GEMMA2_NAMES,
         becomes=gemma3,
         ignored=r"^(model\.)?(vision_tower|multi_modal_projector)\.",

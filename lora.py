@@ -5,6 +5,7 @@ a fresh adapter changes nothing. Merging is a function and not a mode: train() a
 nothing else."""
 
 import re
+import reprlib
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mode
@@ -14,8 +15,21 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from families import POSITIVE, SIZE, group_by_file_name, read_config
-from files import FLAG, TEXT, by_key, either, list_of, map_of, number, one_of, read_settings, write_json
+from families import FAMILIES, POSITIVE, SIZE, Family, group_by_file_name, read_config, rename
+from files import (
+    COUNT,
+    FLAG,
+    TEXT,
+    Kind,
+    by_key,
+    either,
+    list_of,
+    map_of,
+    number,
+    one_of,
+    read_settings,
+    write_json,
+)
 from model import Transformer
 from ranks import whole
 from terminal import UsageError
@@ -24,21 +38,36 @@ from weights import cut_rows, read_tensors, write_tensors
 TASKS = {"lm": "CAUSAL_LM", "none": "FEATURE_EXTRACTION", "classes": "SEQ_CLS"}  # head -> PEFT's task_type
 # last names of the Linears of a block
 TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")  # that start A and B alone
+INIT = Kind(
+    f"one of {INITS}; others change the base too (PEFT turns such an adapter into a plain one with "
+    "save_pretrained(..., path_initial_model_for_weight_conversion=...))",
+    lambda x: x in INITS,
+)
+MERGE = "merge the adapter into its base with PEFT (merge_and_unload) and open that"
 KINDS = by_key(  # what the keys of adapter_config.json may hold
     {
         one_of("LORA"): "peft_type",
-        TEXT: "task_type base_model_name_or_path revision",
+        one_of(*TASKS.values()): "task_type",
+        TEXT: "base_model_name_or_path revision",
         SIZE: "r",
         map_of(SIZE): "rank_pattern",
         POSITIVE: "lora_alpha",
         map_of(POSITIVE): "alpha_pattern",
         number(0, 1): "lora_dropout",
         FLAG: "use_rslora use_dora",
-        either(TEXT, list_of(TEXT)): "target_modules",
+        INIT: "init_lora_weights",
+        either(TEXT, list_of(TEXT)): "target_modules exclude_modules layers_pattern",
+        either(COUNT, list_of(COUNT)): "layers_to_transform",
         list_of(TEXT): "modules_to_save",
         one_of("none"): "bias",
-        one_of([]): "layers_to_transform exclude_modules target_parameters",
     }
+)
+# Keys that change nothing once the tensors are there: notes, how A and B began and were trained, and how
+# weights are stored that are no Linears. Any other key must be null, false or empty.
+HARMLESS = set(
+    "auto_mapping peft_version inference_mode runtime_config loftq_config eva_config corda_config "
+    "lora_ga_config ensure_weight_tying fan_in_fan_out megatron_core qalora_group_size".split()
 )
 
 
@@ -102,13 +131,13 @@ def adapters(model: nn.Module) -> list[tuple[str, LoRALinear]]:
 
 
 def linears(model):
-    """(name, Linear) of every linear layer. The one inside an adapter goes by the adapter's name."""
-    return [(name.removesuffix(".base"), layer) for name, layer in layers_of(model, nn.Linear)]
+    """The name of every linear layer. The one inside an adapter goes by the adapter's name."""
+    return [name.removesuffix(".base") for name, _ in layers_of(model, nn.Linear)]
 
 
 def adapt(model, name, *settings):
     """Wrap the layer of this name in a LoRALinear, and return that."""
-    layer = LoRALinear(model.get_submodule(name), *settings)
+    layer = LoRALinear(model.get_submodule(name), *settings).train(model.training)
     model.set_submodule(name, layer)
     return layer
 
@@ -136,7 +165,7 @@ def add_lora(
     if adapters(model):
         raise ValueError("the model has an adapter already; merge it before adding another")
     alpha = 2 * rank if alpha is None else alpha
-    kinds = {name: last_part(name) for name, _ in linears(model) if name.startswith("layers.")}
+    kinds = {name: last_part(name) for name in linears(model) if name.startswith("layers.")}
     wanted = (targets or TARGETS).split(",")
     absent = [target for target in wanted if target not in kinds.values()]
     if targets and absent:  # the default may name layers that a family lacks, such as gate_proj
@@ -185,14 +214,19 @@ def without_lora(model: Transformer):
 # One layer of transformers may be several of ours: some families have q, k and v in one matrix.
 def peft_modules(model):
     """Name in transformers -> names of our linear layers that it consists of."""
-    return group_by_file_name([name for name, _ in linears(model)], model.config.file_name)
+    return group_by_module(linears(model), model)
 
 
-def peft_name(name, config):
-    """Our name of a parameter -> its name in PEFT's files."""
+def group_by_module(names, model):
+    """Name in the model of transformers that PEFT adapts -> our names of what it holds."""
+    return group_by_file_name(names, lambda name: rename(model.config.file_name(name), model.origin.modules))
+
+
+def tensor_name(name, config):
+    """Our name of a parameter -> its name in a checkpoint, with PEFT's for the parts of an adapter."""
     # layers.0.attn.q_proj.lora_A -> model.layers.0.self_attn.q_proj.lora_A.weight
-    name = re.sub(r"\.(lora_[AB])$", r".\1.weight", config.file_name(name))
-    return name.replace(".magnitude", ".lora_magnitude_vector")
+    name = re.sub(r"\.(lora_[AB])$", r".\1.weight", config.family.file_name(name))
+    return name.replace(".magnitude", ".lora_magnitude_vector").replace("head.base.", "head.base_layer.")
 
 
 def adapter_state(model):
@@ -200,7 +234,8 @@ def adapter_state(model):
 
     Where transformers fuses layers of ours, their adapters become one of the summed rank, with the same
     update. For q and k of rank 2 in one matrix, A is (4, in) and B is block-diagonal, (out_q + out_k, 4): the
-    first half of A feeds q's rows, the second k's. A layer without an adapter adds rows of zeros."""
+    first half of A feeds q's rows, the second k's. A layer without an adapter adds rows of zeros. If they all
+    have the same A, as those of a file with one layer do, it stays one A."""
     tensors = {}
     ranks = {}
     alphas = {}
@@ -210,7 +245,11 @@ def adapter_state(model):
         if not adapted:
             continue
         first = adapted[0]  # the others have the same scale and kind
-        ranks[theirs] = sum(part.rank for part in adapted)
+        downs = [whole(part.lora_A) for part in adapted]
+        shared = adapted == parts and all(torch.equal(down, downs[0]) for down in downs)
+        if shared:
+            downs = downs[:1]
+        ranks[theirs] = sum(map(len, downs))
         alphas[theirs] = round(first.scale * ranks[theirs] ** first.root, 9)  # keeps the scale at this rank
         blocks = []
         lengths = []
@@ -223,8 +262,10 @@ def adapter_state(model):
                 length = part.magnitude if part in adapted else part.weight.float().norm(dim=1)
                 lengths.append(whole(length))
         key = f"base_model.model.{theirs}.lora_"
-        tensors[f"{key}A.weight"] = torch.cat([whole(part.lora_A) for part in adapted])
-        tensors[f"{key}B.weight"] = torch.block_diag(*blocks)
+        tensors[f"{key}A.weight"] = torch.cat(downs)
+        tensors[f"{key}B.weight"] = torch.cat(blocks) if shared else torch.block_diag(*blocks)
+        if names == ["head"]:  # PEFT saves what lies under it, too
+            tensors[f"base_model.model.{theirs}.base_layer.weight"] = whole(first.base.weight)
         if lengths:
             tensors[f"{key}magnitude_vector"] = torch.cat(lengths)
     return tensors, ranks, alphas
@@ -236,22 +277,24 @@ def save_lora(model: Transformer, folder: Path | str | None, base, revision: str
 
     Trained parameters outside the adapter, such as a classifier, are saved whole (PEFT's modules_to_save)."""
     state, ranks, alphas = adapter_state(model)
+    trained = {key: weight for key, weight in model.named_parameters() if weight.requires_grad}
     saved_modules = set()
-    for key, weight in model.named_parameters():
-        if weight.requires_grad and not key.endswith(("lora_A", "lora_B", "magnitude")):
-            theirs = model.config.file_name(key)
-            state[f"base_model.model.{theirs}"] = whole(weight)
+    for theirs, keys in group_by_module(trained, model).items():
+        if not theirs.endswith(("lora_A", "lora_B", "magnitude")):
+            state[f"base_model.model.{theirs}"] = torch.cat([whole(trained[key]) for key in keys])
             module = theirs.rpartition(".")[0]
             saved_modules.add("classifier" if module.startswith("classifier.") else module)
     if folder is None:  # every rank has taken part in the gathering above
         return
 
     layer = adapters(model)[0][1]
+    head = model.config.head
     rank = mode(ranks.values())  # of most layers; the patterns list the others, such as fused ones
     alpha = mode(alphas.values())
     config = {
         "peft_type": "LORA",
-        "task_type": TASKS[model.config.head],
+        # with a task PEFT expects its classifier in the file
+        "task_type": TASKS[head] if head != "classes" or "classifier.out.weight" in trained else None,
         "base_model_name_or_path": str(base),
         "revision": revision,
         "r": rank,
@@ -261,7 +304,7 @@ def save_lora(model: Transformer, folder: Path | str | None, base, revision: str
         "lora_dropout": layer.dropout,
         "use_rslora": layer.root == 0.5,
         "use_dora": layer.magnitude is not None,
-        "target_modules": target_modules(peft_modules(model), ranks),
+        "target_modules": target_modules(model, ranks),
         "modules_to_save": sorted(saved_modules) or None,
         "bias": "none",
         "inference_mode": True,
@@ -274,16 +317,18 @@ def save_lora(model: Transformer, folder: Path | str | None, base, revision: str
 
 
 def exceptions(values, usual):
-    """PEFT's rank_pattern or alpha_pattern: last name -> value, where it is not the usual one."""
-    return {last_part(theirs): value for theirs, value in values.items() if value != usual}
+    """PEFT's rank_pattern or alpha_pattern: name -> value, where it is not the usual one."""
+    return {theirs: value for theirs, value in values.items() if value != usual}
 
 
-def target_modules(modules, adapted):
+def target_modules(model, adapted):
     """The names by which PEFT finds the adapted modules: their last components, or if those would select
-    other modules too, their full names."""
+    other modules too, such as those of a part that we leave out, their full names."""
     short = sorted({last_part(theirs) for theirs in adapted})
-    all_modules = [*modules, "pooler.dense"]  # transformers has this one even where we have no classifier
-    return short if sorted(select(short, all_modules)) == sorted(adapted) else sorted(adapted)
+    # transformers has a pooler even where we have no classifier
+    selected = select(short, [*peft_modules(model), "pooler.dense"])
+    alone = not model.origin.modules and sorted(selected) == sorted(adapted)
+    return short if alone else sorted(adapted)
 
 
 def load_lora(model: Transformer, folder: Path | str) -> Transformer:
@@ -291,15 +336,60 @@ def load_lora(model: Transformer, folder: Path | str) -> Transformer:
     Returns the model."""
     folder = Path(folder)
     path = folder / "adapter_model.safetensors"
-    where = folder / "adapter_config.json"
     config = read_adapter_config(folder)
-    tensors = adapter_tensors(path)
-    ranks = {tensor.shape[:1] for key, tensor in tensors.items() if ".lora_A." in key}
+    saved = config.get("modules_to_save") or []
+    held = adapter_tensors(path, model.origin)
+    for key in held:
+        if ".lora_embedding_" in key:
+            raise ValueError(f"{path}: {key} adapts an embedding, which is not supported; {MERGE}")
+    parts = {key: model.config.family.our_name(key).split(".")[0] for key in [*held, *saved]}
+    if model.config.tied and {"head", "embed"}.intersection(parts.values()):
+        untie(model)
+    dropped = {"head", "classifier"}.difference(dict(model.named_children()))  # as in a checkpoint
+    tensors = {key: tensor for key, tensor in held.items() if parts[key] not in dropped}
     model.requires_grad_(False)
+    adapt_targets(model, tensors, config, folder / "adapter_config.json")
+
+    parameters = dict(model.named_parameters())
+    wanted = group_by_file_name(parameters, lambda name: tensor_name(name, model.config))
+    # Missing at first is every tensor of an update and of a module that the config says was saved.
+    promised = [".lora_", *(f".{module}." for module in saved)]
+    missing = set()
+    for key in wanted:
+        if any(part in f".{key}" for part in promised):
+            missing.add(key)
+    for key, tensor in tensors.items():
+        if key not in wanted:
+            raise ValueError(f"{path}: {key} is not part of this model")
+        load_tensor(path, key, tensor, [parameters[name] for name in wanted[key]])
+        model.fresh.difference_update(wanted[key])
+        missing.discard(key)
+    # a classifier that was made up must not pass for a trained one
+    missing.update(tensor_name(name, model.config) for name in model.fresh)
+    if missing:
+        raise ValueError(f"{path}: {min(missing)} is missing")
+    return model
+
+
+def untie(model):
+    """Give the head a matrix of its own, so that an adapter can change it, or the embedding, alone."""
+    model.config.tied = False
+    model.config.hf = model.config.hf | {"tie_word_embeddings": False}
+    model.head.weight = nn.Parameter(model.embed.weight.detach().clone())
+
+
+def adapt_targets(model, tensors, config, where):
+    """Put empty adapters on the layers that target_modules selects. With settings that narrow the selection,
+    these are the layers that tensors are there for."""
+    ranks = {tensor.shape[:1] for key, tensor in tensors.items() if ".lora_A." in key}
+    held = {key.partition(".lora_")[0] for key in tensors}
     modules = peft_modules(model)
+    narrowed = any(config.get(key) not in (None, []) for key in ("exclude_modules", "layers_to_transform"))
     settings = [config.get(key) or 0 for key in ("lora_dropout", "use_rslora", "use_dora")]
     try:
         for theirs in select(config["target_modules"], modules):
+            if narrowed and model.config.family.file_name(modules[theirs][0]) not in held:
+                continue
             rank = match_pattern(config.get("rank_pattern"), theirs, config["r"])
             alpha = match_pattern(config.get("alpha_pattern"), theirs, config["lora_alpha"])
             if (rank,) not in ranks:  # before that much memory is taken
@@ -310,30 +400,8 @@ def load_lora(model: Transformer, folder: Path | str) -> Transformer:
         raise ValueError(
             f"{where}: target_modules, rank_pattern or alpha_pattern: no regular expression ({error})"
         ) from error
-
     if not adapters(model):
         raise ValueError(f"{where}: target_modules selects no layer of this model")
-    parameters = dict(model.named_parameters())
-    wanted = group_by_file_name(parameters, lambda name: peft_name(name, model.config))
-    # Missing at first is every tensor of an update and of a module that the config says was saved.
-    promised = [".lora_", *(f".{module}." for module in config.get("modules_to_save") or [])]
-    missing = set()
-    for key in wanted:
-        if any(part in f".{key}" for part in promised):
-            missing.add(key)
-    for key, tensor in tensors.items():
-        if key not in wanted:  # a bare model's names lack the prefix
-            key = model.config.family.prefix + key
-        if key not in wanted:
-            raise ValueError(f"{path}: {key} is not part of this model")
-        load_tensor(path, key, tensor, [parameters[name] for name in wanted[key]])
-        model.fresh.difference_update(wanted[key])
-        missing.discard(key)
-    # a classifier that was made up must not pass for a trained one
-    missing.update(peft_name(name, model.config) for name in model.fresh)
-    if missing:
-        raise ValueError(f"{path}: {min(missing)} is missing")
-    return model
 
 
 def load_tensor(path, key, tensor, weights):
@@ -346,12 +414,13 @@ def load_tensor(path, key, tensor, weights):
     for weight, part in zip(weights, parts):
         with torch.no_grad():
             weight.copy_(part)
-        weight.requires_grad_(True)
+        weight.requires_grad_(".base_layer." not in key)
 
 
-def adapter_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of an adapter file, keyed by their names in transformers."""
-    return {key.removeprefix("base_model.model."): tensor for key, tensor in read_tensors(path).items()}
+def adapter_tensors(path: Path, family: Family) -> dict[str, Tensor]:
+    """The tensors of an adapter file, keyed by their usual names in the base's family."""
+    tensors = {key.removeprefix("base_model.model."): tensor for key, tensor in read_tensors(path).items()}
+    return {name: tensors[key] for key, name in family.usual_names(tensors).items()}
 
 
 def select(targets, modules):
@@ -375,20 +444,23 @@ def head_of_adapter(adapter: Path, base: Path) -> str | int:
 
     If that load has to make a classifier up, its size included, load_lora overwrites it or refuses it."""
     task = read_adapter_config(adapter).get("task_type")
-    if task != TASKS["classes"]:
-        return "none" if task == TASKS["none"] else "own"
-    config, _ = read_config(base)
-    for key, tensor in adapter_tensors(adapter / "adapter_model.safetensors").items():
-        if config.family.our_name(key).startswith("classifier.out.") and tensor.dim():
+    if task == TASKS["none"]:
+        return "none"
+    config, name = read_config(base)
+    for key, tensor in adapter_tensors(adapter / "adapter_model.safetensors", FAMILIES[name]).items():
+        if re.match(r"classifier\.out\.(weight|bias)", config.family.our_name(key)) and tensor.dim():
             return len(tensor)  # one row or one bias per class
-    return config.labels or 1
+    return (config.labels or 1) if task == TASKS["classes"] else "own"
 
 
 def read_adapter_config(folder: Path | str) -> dict:
     """The adapter_config.json of a folder."""
-    return read_settings(
-        Path(folder) / "adapter_config.json", KINDS, ["peft_type", "r", "lora_alpha", "target_modules"]
-    )
+    path = Path(folder) / "adapter_config.json"
+    config = read_settings(path, KINDS, ["peft_type", "r", "lora_alpha", "target_modules"])
+    for key, value in config.items():
+        if value and key not in KINDS and key not in HARMLESS:
+            raise ValueError(f"{path}: {key} is {reprlib.repr(value)}, which is not supported; {MERGE}")
+    return config
 
 
 def read_base(folder: Path | str) -> tuple[str, str | None]:

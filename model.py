@@ -7,7 +7,6 @@ Shapes, in every file: B batch, T query length, S key length, D model width, H q
 E head width, V vocabulary, N examples, G group.
 """
 
-import re
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,14 +20,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attention import ALWAYS, by_text, dense, rotary, rotate, ways
-from families import FAMILIES, Config, describe, group_by_file_name, read_config, rename, with_head
+from families import FAMILIES, Config, describe, group_by_file_name, read_config, with_head
 from files import remove, replacing, write_json
 from ranks import whole
 from terminal import UsageError, exit_code
 from weights import INDEX, cut_rows, open_tensors, weight_files, write_tensors
 
-# stored by old checkpoints, computed here
-BUFFERS = r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|token_type_ids)$"
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
 
@@ -260,6 +257,7 @@ class Transformer(nn.Module):
         self.recompute = False  # see recompute_activations
         self.fast_step = False  # see use_fast_step
         self.fresh = set()  # names of classifier weights that were in no file, so start at random
+        self.origin = config.family  # the family of the files that it was loaded from
         self.embed = nn.Embedding(config.vocab, config.dim)
         if config.places:
             self.places = nn.Embedding(config.places, config.dim)
@@ -494,6 +492,7 @@ def load(
     if config.tied:  # assigning has cut the tie
         model.head.weight = model.embed.weight
     model.fresh = set(fresh)
+    model.origin = family
     return model.eval()
 
 
@@ -509,16 +508,13 @@ def tie(state, folder):
 
 
 def tensors_of(folder, family, device):
-    """Name -> (path, open file, key in it) of each tensor of a checkpoint, without ignored ones. Names from a
-    bare model's file get the prefix that they lack."""
-    found = {}
+    """Usual name -> (path, open file, key in it) of each tensor of a checkpoint, without ignored ones."""
+    places = {}
     for path in weight_files(folder):
         file = open_tensors(path, device)
         for key in file.keys():
-            found[rename(key, family.aliases)] = path, file, key
-    prefix = "" if any(name.startswith(family.prefix) for name in found) else family.prefix
-    ignored = f"{BUFFERS}|{family.ignored}"
-    return {prefix + key: place for key, place in found.items() if not re.search(ignored, prefix + key)}
+            places[key] = path, file, key
+    return {name: places[key] for key, name in family.usual_names(places).items()}
 
 
 def fresh_weight(key, shape, generator):

@@ -681,8 +681,9 @@ ADAPTER = {
     "use_dora": NO_FLAG,
     "lora_dropout": [*NO_NUMBER, 1.5],
     "bias": [*NO_TEXT, "all"],
-    "layers_to_transform": [1, [1], "0"],
-    "exclude_modules": ["q_proj", ["q_proj"], 1],
+    "layers_to_transform": ["0", [None], ["0"], -1, 0.5, {"a": 1}],
+    "exclude_modules": [1, [1], {"a": 1}],
+    "init_lora_weights": ["pissa", "olora", 2, ["gaussian"]],
     "target_parameters": [["a"], 1],
 }
 

@@ -122,7 +122,9 @@ def test_without_lora_is_the_base_and_only_inside_the_block(tiny, family):
     assert torch.equal(outputs(model), with_it)
 
 
-def test_dropout_acts_on_the_update_in_training_only(tiny):
+def test_dropout_acts_on_the_update_in_training_only(tiny, tmp_path):
+    save_lora(add_lora(tiny().eval(), rank=2, dropout=0.5), tmp_path, "somewhere")
+    assert not any(layer.training for layer in load_lora(tiny().eval(), tmp_path).modules())
     model = shake(add_lora(tiny(), rank=2, dropout=0.5))
     plain = shake(add_lora(tiny(), rank=2))
     assert torch.equal(outputs(model.eval()), outputs(plain))
@@ -233,6 +235,42 @@ def test_a_classifier_that_is_missing_is_never_made_up(tiny, tmp_path, gone):
         checkpoint.open(tmp_path / "adapter", tokenizer=False)
 
 
+@pytest.mark.parametrize("name", ["alpha_pattern", "rank_pattern"])
+def test_a_pattern_for_one_layer_survives_saving(saved, tiny, name):
+    """It must not be saved under a last name that other layers share."""
+    model = add_lora(tiny(), rank=2, alpha=3)
+    layer = model.layers[1].attn.v_proj
+    if name == "alpha_pattern":
+        layer.scale *= 8
+    else:
+        layer.rank = 5
+        layer.lora_A = torch.nn.Parameter(torch.empty(5, 32))
+        layer.lora_B = torch.nn.Parameter(torch.empty(16, 5))
+    shake(model)
+    save_lora(model, saved / "first", "somewhere")
+    config = json.loads((saved / "first" / "adapter_config.json").read_text())
+    assert [*config[name]] == ["model.layers.1.self_attn.v_proj"]
+    again = load_lora(tiny(), saved / "first")
+    assert torch.equal(outputs(again), outputs(model))
+
+
+@pytest.mark.parametrize(
+    "settings", [dict(layers_to_transform=[1]), dict(exclude_modules=["layers.0"])], ids=str
+)
+def test_layers_without_an_adapter_are_taken_from_the_tensors(saved, tiny, settings):
+    def remove(state):
+        for key in [key for key in state if "layers.0" in key]:
+            del state[key]
+
+    path = saved / "adapter" / "adapter_config.json"
+    rewrite(saved / "adapter", remove)
+    with pytest.raises(ValueError, match="is missing"):
+        load_lora(tiny(), saved / "adapter")
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    model = load_lora(tiny(), saved / "adapter")
+    assert {name.split(".")[1] for name, _ in adapters(model)} == {"1"}
+
+
 # ------------------------------------------------------------------------------------------------ errors
 def test_a_target_that_no_layer_has_and_a_second_adapter_are_refused(tiny):
     with pytest.raises(ValueError, match="no linear layer is called 'proj'"):
@@ -272,7 +310,10 @@ def test_a_tensor_that_does_not_fit_is_named(saved, tiny, change, message):
         (dict(use_dora=True), "lora_magnitude_vector is missing"),
         (dict(bias="all"), "bias is 'all', expected 'none'"),
         (dict(peft_type="LOHA"), "peft_type is 'LOHA', expected 'LORA'"),
-        (dict(layers_to_transform=[1]), "layers_to_transform"),
+        (dict(init_lora_weights="pissa"), "init_lora_weights is 'pissa'.*path_initial_model_for"),
+        (dict(alora_invocation_tokens=[200, 5]), r"alora_invocation_tokens is \[200, 5\]"),
+        (dict(a_key_of_tomorrow=0.5), "a_key_of_tomorrow is 0.5"),
+        (dict(task_type="TOKEN_CLS"), "task_type is 'TOKEN_CLS'"),
         (dict(modules_to_save=["embed_tokens"]), "model.embed_tokens.weight is missing"),
         (dict(target_modules=".*_proj|lm_head"), "lm_head.lora_A.weight is missing"),
     ],
