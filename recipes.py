@@ -8,6 +8,7 @@ A value on the command line beats the recipe's, and that beats the default of th
 import argparse
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -149,6 +150,7 @@ class Infer(Shared):
 
 
 # ------------------------------------------------------------------------------------------------ parsing
+@functools.cache
 def groups_of(kind: type) -> list[tuple]:
     """[(heading, verbs, {field name: help})] of a dataclass and its bases, read from the comments in their
     source. verbs is empty if every verb uses the group."""

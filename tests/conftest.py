@@ -11,6 +11,7 @@ import torch  # noqa: E402
 import data  # noqa: E402
 from families import config_from_hf  # noqa: E402
 from games import GAMES  # noqa: E402
+from games.sandbox import sandbox  # noqa: E402
 from games.twentyq.task import Options, TwentyQuestions  # noqa: E402
 from model import Transformer  # noqa: E402
 
@@ -99,6 +100,33 @@ def at_most_20_seconds():
     signal.alarm(20)
     yield
     signal.alarm(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unsynced():
+    """Nothing waits for the disk, whose power no test cuts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kept_sandboxes():
+    """ARC's calls share the sandboxes of equal settings, each of which takes half a second to start. A fork
+    starts its own, as two processes must not talk to one."""
+    kept = {}
+
+    def opened(*settings):
+        key = (os.getpid(), sandbox.CHILD, repr(settings))
+        if key not in kept or not kept[key].workers:  # closed
+            kept[key] = sandbox.Sandbox(*settings)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("games.arc.judging.Sandbox", opened)
+        yield
+    for box in kept.values():
+        box.close()
 
 
 @pytest.fixture

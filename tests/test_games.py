@@ -32,7 +32,7 @@ TRAIN = (
 ).split()
 INFER = "--threads 1 --dtype float32 --device cpu".split()
 FLAGS = {  # of both scripts: the smallest worlds
-    "20q": "--noise 0 --answers 8 --tries 4 --max-new 4",
+    "20q": "--noise 0 --answers 8 --tries 2 --max-new 4",
     "arc": f"--tests {TESTS} --seconds 0.5 --max-new 4",
     "arena": f"--battles 20 --tests {TESTS}",
     "eedi": f"--questions 8 --tests {TESTS}",
@@ -94,6 +94,8 @@ def game(request, tmp_path_factory, world_file):
     played = Played(name, tmp_path_factory.mktemp(name) / "run", flags)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("games.arc.task.TASKS", 20)
+        patch.setattr("games.arc.plots.MAX_TASKS", 1)
+        patch.setattr("games.twentyq.match.ROUNDS", 3)
         assert played.train("run") == 0
         yield played
 

@@ -234,7 +234,7 @@ def test_a_duel_is_the_softmax_of_davidsons_model_and_blind_to_the_order(base, t
     logp = torch.stack([worth / 2, -worth / 2, tie], 1).log_softmax(1)
     wanted = torch.tensor([target if isinstance(target, list) else [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     total, expected = gradients(learner, step, 4, OBJECTIVES["davidson"])
-    assert step.slope is None and total == pytest.approx(-float((wanted * logp).sum()), rel=1e-5)
+    assert step.slope is None and total == pytest.approx(-(wanted * logp).sum().item(), rel=1e-5)
     for one, cut in ((step, 1), (step, 3), (other, 3)):
         again, found = gradients(learner, one, cut, OBJECTIVES["davidson"])
         assert again == pytest.approx(total, rel=1e-5)

@@ -35,8 +35,8 @@ from steps import draw, items_of
 
 SMALL = (
     "--dim 32 --layers 1 --heads 2 --mlp-dim 32 --vocab 400 --eval-n 4 --eval-few 2 --batch 2 "
-    "--cells 2 --explore 0 --noise 0 --no-greedy --max-new 4 --threads 1 --dtype float32 "
-    "--device cpu"
+    "--cells 2 --explore 0 --noise 0 --no-greedy --tries 1 --answers 40 --max-new 4 --threads 1 "
+    "--dtype float32 --device cpu"
 ).split()
 LINE = re.compile(
     r"step \d+/\d+ \| loss \d+\.\d{4} \| lr \d\.\de[+-]\d\d \| grad \d+\.\d\d \| tok/s [\d,]+"

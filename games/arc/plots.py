@@ -93,7 +93,7 @@ def draw_tasks(records, out):
                 axis.pcolormesh(grid, cmap=colours, vmin=0, vmax=9, edgecolors="#555555", linewidth=0.3)
                 axis.set_aspect("equal")
                 axis.invert_yaxis()  # row 0 on top
-            axis.set_title(title, fontsize=8)
+            axis.set_title(title, fontsize=8, y=1)  # without y matplotlib measures each axis to find it
     return finish(figure, out, 100)
 
 

@@ -6,7 +6,7 @@ the most information."""
 
 import re
 from collections import Counter
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +184,15 @@ def world_file(path):
 def world_of(path=""):
     """The World in a file, by default the embedded one. JSON lines are recorded answers."""
     path = world_file(path)
+    if path == WORLD:
+        return embedded()
     return (Recorded if ".jsonl" in path.suffixes else World)(path)
+
+
+@cache
+def embedded():
+    """The embedded World, read once a process."""
+    return World()
 
 
 def true_tags(where, parents, changes, tags_of, tags):

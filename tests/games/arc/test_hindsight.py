@@ -38,8 +38,7 @@ def collected():
     if level()[0] not in ("full", "seccomp"):
         pytest.skip(f"sandbox: {level()}")
     task = Arc()
-    yield task, task.collected(attempt(task, EXAMPLE, Says(*BODIES), len(BODIES)))
-    task.runner.box.close()
+    return task, task.collected(attempt(task, EXAMPLE, Says(*BODIES), len(BODIES)))
 
 
 def items_of(rows, version, n=40):
@@ -86,7 +85,6 @@ return grid"""
     found = attempt(task, EXAMPLE, Says(*bodies), len(bodies))
     assert {reply["verdict"] for reply in found["replies"]} == {"wrong"}  # all are deceived in the first tier
     rows = {row["source"].split("return ")[1].strip(): row for row in task.collected(found)}
-    task.runner.box.close()
     for body, made in zip(bodies[1:], (np.fliplr, np.flipud, lambda grid: np.rot90(grid, 2))):
         for pairs in rows[body.removeprefix("return ")]["views"]:
             assert [pair["output"] for pair in pairs or ()] == [
@@ -104,7 +102,6 @@ def test_a_program_may_fail_on_some_views(collected):
     for reply in found["replies"]:
         reply["verdict"] = "wrong"
     rows = task.collected(found)
-    task.runner.box.close()
     assert [row["source"].count("random") for row in rows] == [0]
     kept = [pairs for pairs in rows[0]["views"] if pairs]
     assert 0 < len(kept) < 4
@@ -232,7 +229,6 @@ def test_each_group_of_tasks_is_learned_from_anew(monkeypatch):
     agent.calls = 0
     again = [record for _, record in ttt.attempt(cfg, task, players, examples)]
     assert [r["replies"] for r in again] == [r["replies"] for r in found]
-    task.runner.box.close()
 
 
 def test_grid_prompts_learn_before_they_answer():

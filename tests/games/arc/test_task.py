@@ -23,9 +23,7 @@ EXAMPLE = {"id": "a", "split": "", **TASK}
 @pytest.fixture
 def task():
     task = Arc(Options(tests=8, seconds=0.5))
-    yield task
-    if task.runner.box:
-        task.runner.box.close()
+    return task
 
 
 # ------------------------------------------------------------------------------------------------ prompts
