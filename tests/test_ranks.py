@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from tests.facts import KINDS, SMALL, rows_in
+from games import GAMES
+from tests.facts import KINDS, SMALL, Facts, rows_in
+from tests.processes import Child
 
 ROOT = Path(train.__file__).parent
 SCRIPT = """
@@ -48,6 +51,33 @@ def torchrun(tmp_path):
     return start
 
 
+class Forks:
+    """Two ranks that are forks of this process, as torchrun would start them but without its seconds of
+    imports. They train each kind in turn."""
+
+    def __init__(self, flags, kinds, folder):
+        self.flags, self.kinds = [*flags, "--runs", str(folder / "two")], kinds
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.children = [Child(folder / f"said-{rank}.txt", self.run, rank) for rank in range(2)]
+        self.returncode = None
+
+    def run(self, rank):
+        numbers = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_PORT=self.port)
+        os.environ |= {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        GAMES["20q"] = Facts
+        for kind in self.kinds:
+            Facts.loss = kind
+            if code := train.main([*self.flags, "--name", kind]):
+                return code
+        return 0
+
+    def communicate(self, timeout):
+        self.returncode = max(abs(child.kill_after(timeout)) for child in self.children)
+        return ["\n".join(child.said for child in self.children)]
+
+
 def weights(folder):
     return load_file(next((folder / "model").glob("*model*.safetensors")))
 
@@ -56,21 +86,22 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "kinds, more",
+    "kinds, more, forks",
     [
-        (["classify", "contrastive", "grpo"], []),
-        pytest.param(["sft", "dpo", "kto"], [], marks=slow),
-        pytest.param(KINDS, ["--lora-rank", "2"], marks=slow),
-        pytest.param(KINDS, ["--shard"], marks=slow),
-        pytest.param(KINDS, ["--shard", "--lora-rank", "2"], marks=slow),
+        (["classify", "contrastive", "grpo"], [], True),
+        pytest.param(["sft", "dpo", "kto"], [], False, marks=slow),
+        pytest.param(KINDS, ["--lora-rank", "2"], False, marks=slow),
+        pytest.param(KINDS, ["--shard"], False, marks=slow),
+        pytest.param(KINDS, ["--shard", "--lora-rank", "2"], False, marks=slow),
     ],
 )
 def test_two_ranks_train_what_one_does_for_every_loss(
-    torchrun, facts, base, world_file, tmp_path, kinds, more
+    torchrun, facts, base, world_file, tmp_path, kinds, more, forks
 ):
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4", "--micro-tokens", "60"]
     flags += ["--eval-every", "2", *(flag for flag in more if flag != "--shard")]
-    two = torchrun([*flags, *more], kinds)
+    call = [*flags, *more], kinds
+    two = Forks(*call, tmp_path) if forks else torchrun(*call)
     for kind in kinds:
         facts(kind)
         assert train.main([*flags, "--name", kind, "--runs", str(tmp_path / "one")]) == 0
