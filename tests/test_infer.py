@@ -21,9 +21,17 @@ from recipes import Infer, parse
 
 SMALL = (
     "--dim 32 --layers 1 --heads 2 --mlp-dim 32 --vocab 400 --eval-n 4 --eval-few 2 --batch 2 "
-    "--cells 2 --explore 0 --noise 0 --no-greedy --max-new 4 --threads 1 --dtype float32 "
-    "--device cpu"
+    "--cells 2 --explore 0 --noise 0 --no-greedy --tries 1 --answers 40 --max-new 4 --threads 1 "
+    "--dtype float32 --device cpu"
 ).split()
+EVAL = ["--tries", "2", "--answers", "40", "--max-new", "4"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_games():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("games.twentyq.match.ROUNDS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +62,7 @@ def logits(model, ids):
 # ------------------------------------------------------------------------------------------- eval
 def test_eval_prints_every_figure_of_its_report(flags, tmp_path, capsys):
     out = tmp_path / "eval.json"
-    more = ["--limit", "3", "--noise", "0,0.2", "--verbose"]
+    more = [*EVAL, "--limit", "3", "--noise", "0,0.2", "--verbose"]
     assert infer.main(["eval", *flags, *more, "--out", str(out)]) == 0
     shown, metrics = capsys.readouterr().out, read_json(out)["metrics"]
     assert {"win_rate@0", "win_rate@0.2", "win_rate_greedy@0", "answerer_balanced"} <= set(metrics)
@@ -188,7 +196,7 @@ def test_the_newest_run_is_taken(all_runs, world_file, capsys):
     shown = []
     for more in (["--runs", str(all_runs)], ["--run", str(all_runs / "adapter")]):
         argv = ["eval", "--world", str(world_file), "--limit", "2", "--noise", "0", "--no-greedy"]
-        assert infer.main([*argv, *more, "--max-new", "4", "--threads", "1", "--device", "cpu"]) == 0
+        assert infer.main([*argv, *more, *EVAL, "--threads", "1", "--device", "cpu"]) == 0
         shown.append([line for line in capsys.readouterr().out.splitlines() if not line.startswith("n =")])
     assert shown[0] == shown[1]
 
