@@ -20,6 +20,13 @@ TURN = {
 pytestmark = runs_programs
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("games.arc.plots.MAX_TASKS", 1)
+        yield
+
+
 def trained(folder, name, *more):
     return train.main([*SMALL, *more, "--runs", str(folder), "--name", name])
 
@@ -95,7 +102,7 @@ def test_training_finishes_where_programs_cannot_be_run(tmp_path, monkeypatch, c
     assert "arc: not evaluated: sandbox: level limits" in capsys.readouterr().err
     report = read_json(tmp_path / "weak/eval.json")
     assert report["n"] == 0 and "solved@2" not in report["metrics"]
-    flags = ["--task", "arc", "--run", str(tmp_path / "weak"), "--limit", "2"]
+    flags = ["--task", "arc", "--run", str(tmp_path / "weak"), "--limit", "2", "--n", "1", "--max-new", "8"]
     assert infer.main(["eval", *flags]) == 1 and "level limits" in capsys.readouterr().err
 
 
