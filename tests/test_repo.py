@@ -213,10 +213,15 @@ def test_no_requirement_is_unused():
 
 # ------------------------------------------------------------------------------------------- budgets
 @functools.cache
+def tokens_of(path):
+    return [*tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)]
+
+
+@functools.cache
 def tokens_by_line(path):
     """{line: names, operators and literals that start there}: what density cannot hide."""
     counts = collections.Counter()
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+    for token in tokens_of(path):
         if token.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING):
             counts[token.start[0]] += 1
     return counts
@@ -358,7 +363,7 @@ def test_family_names_stand_only_in_the_table(path):
     if path.name == "families.py":
         return
     free, found = allowed_lines(path), []
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+    for token in tokens_of(path):
         if token.type == tokenize.COMMENT or token.start[0] in free:
             continue
         text = re.sub(r"llama3", "", token.string)  # a rope scaling and chat format

@@ -446,7 +446,7 @@ def test_names():
 
 
 def test_workers_share_the_work():
-    with Sandbox(workers=2, seconds=SECONDS / 20) as sandbox:
+    with Sandbox(workers=2, seconds=SECONDS / 40) as sandbox:
         jobs = [solve("def solve(n): return n * n" if n % 30 else "while 1: pass", n) for n in range(60)]
         results = sandbox.run(jobs)
         assert [r.values for r in results] == [[n * n] if n % 30 else None for n in range(60)]
