@@ -8,7 +8,8 @@ from games.twentyq.world import TablePlayer
 
 SMALL = (
     "--dim 32 --layers 1 --heads 2 --mlp-dim 32 --vocab 400 --eval-n 4 --eval-few 2 --batch 2 --cells 2 "
-    "--explore 0 --noise 0 --no-greedy --max-new 4 --threads 1 --dtype float32 --device cpu"
+    "--explore 0 --noise 0 --no-greedy --tries 2 --answers 40 --max-new 4 --threads 1 --dtype float32 "
+    "--device cpu"
 ).split()  # flags of a training that takes seconds
 
 

@@ -73,7 +73,7 @@ def test_seats_and_partners_follow_from_seed_and_game():
 
 
 def test_lock_step_is_the_same_as_one_game_after_the_other(world, agents):
-    games = draw(list(agents), world.examples("test")[:30], 0)
+    games = draw(list(agents), world.examples("test")[:20], 0)
     alone = copy.deepcopy(games)
     play(world, games, agents, 0.0)
     for game in alone:
@@ -161,11 +161,11 @@ def test_handshakes_and_false_alphas_are_counted():
 
 
 def test_the_rows_of_the_report_add_up(world, agents):
-    result = world.evaluate(world.examples("test")[:60], Players(named={"against": agents}))
-    assert result == tournament(world, world.examples("test")[:60], agents)
+    result = world.evaluate(world.examples("test")[:40], Players(named={"against": agents}))
+    assert result == tournament(world, world.examples("test")[:40], agents)
     assert result["records"][:10] == tournament(world, world.examples("test")[:10], agents)["records"]
     rows = {row["agent"]: row for row in result["tournament"]}
-    assert {*rows} == {*agents} and sum(row["n"] for row in rows.values()) == 4 * 60 == 4 * result["n"]
+    assert {*rows} == {*agents} and sum(row["n"] for row in rows.values()) == 4 * 40 == 4 * result["n"]
     teams = [team for game in result["records"] for team in game["teams"]]
     for seat in ("guesser", "answerer"):
         own = [team["reward"] for team in teams if team[seat] == "alpha"]
