@@ -21,9 +21,9 @@ MODES = [(level, unseen) for level in LEVELS for unseen in (False, True)]
 
 @pytest.fixture(scope="module")
 def drawn():
-    """{family: {level: 1000 problems}}"""
-    rng = np.random.default_rng(0)
-    return {name: {x: [make(rng, name, x) for _ in range(1000)] for x in LEVELS} for name in FAMILIES}
+    """{family: {level: 1000 problems, of the last level 300}}"""
+    rng, counts = np.random.default_rng(0), {1: 1000, 2: 1000, 3: 300}
+    return {name: {x: [make(rng, name, x) for _ in range(counts[x])] for x in LEVELS} for name in FAMILIES}
 
 
 def draws(name, n, seed=1):
