@@ -44,7 +44,7 @@ from files import (
 )
 from lora import adapters, save_lora
 from model import Transformer, pool, save
-from weights import read_tensors, weight_files, write_tensors
+from weights import read_tensors, shapes_only, weight_files, write_tensors
 
 MODULES = "Transformer Pooling( Dense)*( Normalize)?"  # regex of what a folder may hold, in this order
 POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # name in the file -> ours
@@ -351,7 +351,7 @@ def load_dense(folder, width):
         raise ValueError(f"{path}: activation {package}.{name} is not one of {', '.join(ACTIVATIONS)}")
     state = read_tensors(weight_files(folder)[0])
     try:
-        with torch.device("meta"):  # takes no memory, whatever its size
+        with shapes_only():
             linear = nn.Linear(width, config["out_features"], bias=config.get("bias") is not False)
         # the names are those of the file's tensors; `name` is in ACTIVATIONS, so getattr reaches nothing else
         layer = nn.Sequential(OrderedDict(linear=linear, activation=getattr(nn, name)()))

@@ -24,7 +24,7 @@ from families import FAMILIES, Config, describe, group_by_file_name, read_config
 from files import remove, replacing, write_json
 from ranks import whole
 from terminal import UsageError, exit_code
-from weights import INDEX, cut_rows, open_tensors, weight_files, write_tensors
+from weights import INDEX, cut_rows, open_tensors, shapes_only, weight_files, write_tensors
 
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
@@ -455,7 +455,7 @@ def load(
         raise ValueError(
             f"{folder}: num_hidden_layers is {config.layers}, but the files hold {len(layers)} layers"
         )
-    with torch.device("meta"):  # shapes only: the weights come from the file, without a copy
+    with shapes_only():
         model = Transformer(config)
 
     wanted = model.state_dict()
@@ -582,7 +582,7 @@ def main(argv: list[str]) -> int:
             raise UsageError("usage: python model.py FOLDER|RUN|HUB-NAME")
         config, name = read_config(resolve(argv[0]))
         built = min(config.layers, 2)  # all layers but the first are alike, so the second stands for the rest
-        with torch.device("meta"):
+        with shapes_only():
             model = Transformer(replace(config, layers=built))
         count = lambda part: sum(weight.numel() for weight in part.parameters())
         parameters = count(model) + (config.layers - built) * count(model.layers[-1])

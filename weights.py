@@ -1,11 +1,14 @@
 """Tensors in safetensors files: reading, writing, and which files of a model folder hold its weights."""
 
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from files import TEXT, inside, map_of, read_settings, regular, replacing
 
@@ -43,6 +46,23 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]):
             save_file(tensors, partial, metadata={"format": "pt"})  # transformers checks it
         except SafetensorError as error:  # its own exception for a full disk
             raise OSError(f"{path}: not written ({error})") from error
+
+
+class Unfilled(TorchFunctionMode):
+    """A context in which modules draw no random numbers for their new weights."""
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return arguments[0] if arguments else named["tensor"]
+        return function(*arguments, **(named or {}))
+
+
+@contextmanager
+def shapes_only():
+    """A context in which modules have shapes and no numbers, whatever their size, for weights that come from
+    a file. To fill them, torch would import its compiler, which takes a second."""
+    with torch.device("meta"), Unfilled():
+        yield
 
 
 def cut_rows(path: Path, name: str, tensor: Tensor, weights: list[Tensor], groups=1) -> list[Tensor]:

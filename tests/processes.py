@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401, else each fork imports it, for a second, when it makes its first model
+import torch._dynamo  # noqa: F401, else each fork imports it, for a second, when it makes its first optimizer
 from tqdm import tqdm
 
 

@@ -272,6 +272,14 @@ def test_the_advice_for_pickles_converts_all_shards_and_nothing_else(tiny, saved
     assert_close(load(saved).state_dict(), dict(tiny().state_dict()), atol=0, rtol=0)
 
 
+def test_loading_draws_no_random_numbers_to_throw_away(tiny, saved, monkeypatch):
+    """torch would import its compiler for those of tensors that have only a shape."""
+    expected = dict(tiny().state_dict())
+    for name in ("uniform_", "normal_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("a random weight"))
+    assert_close(load(saved).state_dict(), expected, atol=0, rtol=0)
+
+
 def test_a_folder_with_a_trainers_pickles_alone_has_no_weights(saved):
     (saved / "model.safetensors").rename(saved / "optimizer.pt")
     with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
