@@ -23,13 +23,18 @@ def token_logp(head, hidden, target, vocab) -> Tensor:
     def logp(hidden, target):
         return -F.cross_entropy(head(hidden).float(), target, reduction="none")
 
+    return in_chunks(logp, vocab, hidden, target)
+
+
+def in_chunks(measure, vocab, *inputs) -> Tensor:
+    """measure(*inputs) (N,), where each of the N rows needs logits over `vocab` tokens."""
     size = max(1, CHUNK // vocab)
-    if len(target) <= size:
-        return logp(hidden, target)
+    if len(inputs[0]) <= size:
+        return measure(*inputs)
 
     settings = dict(use_reentrant=False, preserve_rng_state=False)  # a head has no dropout
-    chunks = zip(hidden.split(size), target.split(size))
-    return torch.cat([checkpoint(logp, *chunk, **settings) for chunk in chunks])
+    chunks = zip(*(values.split(size) for values in inputs))
+    return torch.cat([checkpoint(measure, *chunk, **settings) for chunk in chunks])
 
 
 def sft(logp) -> Tensor:
@@ -67,7 +72,7 @@ def contrastive(query, candidates, positive, temperature, query_label, candidate
     return F.cross_entropy(scores, positive, reduction="none")
 
 
-def distil(scores, teacher) -> Tensor:
+def ranking_kl(scores, teacher) -> Tensor:
     """KL(teacher || scores) (B,) of the softmax over the texts of each query. scores, teacher (B, G); for a
     query with fewer than G texts, the teacher's scores end in -inf."""
     absent = teacher == -torch.inf
@@ -85,6 +90,12 @@ def dpo(logp_chosen, logp_rejected, ref_chosen, ref_rejected, beta) -> Tensor:
     return -F.logsigmoid(beta * margin)
 
 
+def simpo(mean_chosen, mean_rejected, beta, margin) -> Tensor:
+    """Preference loss (B,) of each pair, without a reference: eq. 6 of arXiv 2405.14734. Inputs (B,): the
+    mean log-probability of a token of each reply. beta times their gap shall exceed margin."""
+    return -F.logsigmoid(beta * (mean_chosen - mean_rejected) - margin)
+
+
 def kto(logp, ref, good, z, beta) -> Tensor:
     """Loss (B,) of each judged reply: eq. 8 of arXiv 2402.01306. Inputs: log-probabilities of whole replies
     (B,), good (B,) bool.
@@ -96,17 +107,39 @@ def kto(logp, ref, good, z, beta) -> Tensor:
     return 1 - torch.sigmoid(value)
 
 
+# ------------------------------------------------------------------------------------------------ an expert
+def distil(head, expert_head, hidden, expert_hidden, vocab) -> Tensor:
+    """KL(student || expert) (N,) of the next token at each place of replies that the student sampled: the
+    reverse KL of arXiv 2306.13649, over the first `vocab` tokens, those that both have. hidden (N, D) and
+    expert_hidden (N, D') are hidden states, and each head makes logits of its own."""
+
+    def divergence(hidden, expert_hidden):
+        logp = head(hidden)[:, :vocab].float().log_softmax(-1)  # (N, vocab)
+        expert = expert_head(expert_hidden)[:, :vocab].float().log_softmax(-1)
+        return (logp.exp() * (logp - expert)).sum(-1)
+
+    return in_chunks(divergence, vocab, hidden, expert_hidden)
+
+
 # ------------------------------------------------------------------------------------------------ reward
 def advantages(rewards, scale=True) -> Tensor:
     """Advantages (P, G) of G replies to each of P prompts: the reward minus the group's mean, divided by the
     group's standard deviation if scale (eq. 3 of arXiv 2402.03300; arXiv 2503.20783 argues against scale).
 
-    A group of equal rewards has advantages of zero."""
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    A group of equal rewards has advantages of zero. So has a reply whose reward is unknown (nan), and it
+    counts neither in the mean nor in the deviation."""
+    centred = (rewards - rewards.nanmean(1, keepdim=True)).nan_to_num()
     if not scale:
         return centred
-    spread = rewards.std(dim=1, keepdim=True)  # (P, 1)
+    spread = spread_of(rewards)[:, None]  # (P, 1)
     return torch.where(spread > 1e-6, centred / (spread + 1e-4), 0.0)
+
+
+def spread_of(rewards) -> Tensor:
+    """Standard deviation (P,) of the known rewards of each group; 0 where fewer than two are known."""
+    centred = (rewards - rewards.nanmean(1, keepdim=True)).nan_to_num()
+    known = (~rewards.isnan()).sum(1)  # (P,)
+    return (centred.square().sum(1) / (known - 1).clamp(min=1)).sqrt()
 
 
 def turn_advantages(credits, scale=True) -> Tensor:

@@ -20,9 +20,13 @@ import losses
 from data import Batch, pack, share_prefixes, text_row, trees
 from games.task import Chat, Contrast, Duel, Judged, Label, Pair
 from model import class_logits
-from rollouts import grpo_before, grpo_loss, rollout_step
+from rollouts import distil_loss, grpo_before, grpo_loss, rollout_step
 from steps import Learner, Place, Step, before_training, draw, flat_items, items_of, token_logp
 from terminal import UsageError
+
+# what --beta 0 stands for, as in the papers
+BETA = 0.1
+SIMPO_BETA = 2.0
 
 
 @dataclass
@@ -164,8 +168,20 @@ def reply_logp(model, batch: Batch) -> torch.Tensor:
     return zeros.index_add(0, batch.owner, logp)
 
 
+def simpo_loss(learner: Learner, batch: Batch, step: Step) -> list:
+    cfg = learner.cfg
+    logp = token_logp(learner.model, batch)  # (N,)
+    zeros = logp.new_zeros(len(batch.labels))  # (S,)
+    totals = zeros.index_add(0, batch.owner, logp)
+    lengths = zeros.index_add(0, batch.owner, torch.ones_like(logp))
+    means = (totals / lengths).view(-1, 2)  # (pairs, 2): chosen, rejected
+    loss = losses.simpo(means[:, 0], means[:, 1], cfg.beta or SIMPO_BETA, cfg.lead)
+    gap = (means[:, 0] - means[:, 1]).detach()
+    return [loss.sum(), (gap > 0).sum(), gap.sum()]
+
+
 def dpo_loss(learner: Learner, batch: Batch, step: Step) -> list:
-    beta = learner.cfg.beta
+    beta = learner.cfg.beta or BETA
     ref = before_training(learner, reply_logp, batch).view(-1, 2)
     logp = reply_logp(learner.model, batch).view(-1, 2)  # (pairs, 2): chosen, rejected
 
@@ -196,7 +212,7 @@ def kto_before(learner, step, batches, reduce):
 def kto_loss(learner: Learner, batch: Batch, step: Step) -> list:
     ref = before_training(learner, reply_logp, batch)
     logp = reply_logp(learner.model, batch)
-    return [losses.kto(logp, ref, batch.labels > 0, step.z, learner.cfg.beta).sum()]
+    return [losses.kto(logp, ref, batch.labels > 0, step.z, learner.cfg.beta or BETA).sum()]
 
 
 # ------------------------------------------------------------------------------------------------ whole steps
@@ -270,7 +286,7 @@ class ContrastStep(WholeStep):
     positive: torch.Tensor | None = None  # (Q,) which candidate is each query's positive
     query_label: torch.Tensor | None = None  # (Q,)
     candidate_label: torch.Tensor | None = None  # (C,) where none is known, a number that no other has
-    teacher: torch.Tensor | None = None  # (Q, G) with --distil: a teacher's scores, -inf where fewer
+    teacher: torch.Tensor | None = None  # (Q, G) with --teacher-weight: a teacher's scores, -inf where fewer
     group: torch.Tensor | None = None  # (Q, G) the candidates that these scores belong to
 
 
@@ -313,7 +329,7 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     negatives = []  # a list for each item
     all_negatives = []
     for item in items:
-        hard = item.negatives if cfg.distil or not bank else []  # else they are in the bank
+        hard = item.negatives if cfg.teacher_weight or not bank else []  # else they are in the bank
         indices = [texts.index("document", text) for text in hard]
         negatives.append(indices)
         all_negatives += indices
@@ -339,7 +355,7 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
         candidate_label=tensor([*map(label, candidates)]),
     )
 
-    if cfg.distil:
+    if cfg.teacher_weight:
         step.teacher = tensor(teacher_scores(items))
         groups = []
         for first, hard in zip(positive, negatives):
@@ -359,7 +375,9 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
 def teacher_scores(items):
     """The teacher's scores of the texts of each item, filled up to one length with -inf."""
     if any(item.scores is None for item in items):
-        raise UsageError("--distil: these rows hold no scores; make them: infer.py collect --reranker")
+        raise UsageError(
+            "--teacher-weight: these rows hold no scores; make them: infer.py collect --reranker"
+        )
     size = max(len(item.scores) for item in items)
     return [item.scores + [-math.inf] * (size - len(item.scores)) for item in items]
 
@@ -378,7 +396,7 @@ def contrast(learner, vectors, step):
     if step.teacher is not None:
         grouped = candidates[step.group]  # (Q, G, E)
         scores = torch.einsum("be,bge->bg", query, grouped) / learner.cfg.tau  # (Q, G)
-        loss = loss + learner.cfg.distil * losses.distil(scores, step.teacher)
+        loss = loss + learner.cfg.teacher_weight * losses.ranking_kl(scores, step.teacher)
 
     zeros = loss.new_zeros(len(vectors))  # (texts,)
     return [zeros.index_add(0, step.query, loss)]
@@ -447,8 +465,10 @@ OBJECTIVES = {
                      reference=lambda cfg: True),
     "kto": Objective(Judged, "replies", judged_step, kto_loss,
                      before=kto_before, reference=lambda cfg: True),
+    "simpo": Objective(Pair, "pairs", pair_step, simpo_loss, ("loss", "accuracy", "gap")),
     "grpo": Objective(None, "sampled tokens", rollout_step, grpo_loss, ("loss", "kl", "clipped"),
                       before=grpo_before, reference=lambda cfg: cfg.kl > 0),
+    "distil": Objective(None, "sampled tokens", rollout_step, distil_loss, reference=lambda cfg: True),
 }
 # fmt: on
 

@@ -60,16 +60,19 @@ class Train(Shared):
     # the loss
     loss: str = ""  # objective; default: the game's own. --help with --loss shows its flags
     learn_all: bool = False  # learn every token of a chat, prompts included
-    # preferences | dpo kto
-    beta: float = 0.1  # how strongly the model is kept near the one before training
+    # preferences | dpo kto simpo
+    beta: float = 0.0  # dpo, kto: pull towards the model before training (0: 0.1); simpo: slope (0: 2)
+    lead: float = 1.0  # simpo: by how much the chosen reply shall lead
     nll: float = 0.0  # dpo: weight of the chosen reply's negative log-likelihood
     # retrieval | contrastive
     tau: float = 0.05  # temperature of the softmax over the candidates
-    distil: float = 0.0  # weight of the divergence from a teacher's scores
+    teacher_weight: float = 0.0  # weight of the divergence from a teacher's scores
     bank: bool = False  # compare every query with all labels of the task
-    # reinforcement | grpo
+    # games of its own | grpo distil
     group: int = 8  # games about each example
     temperature: float = 1.0  # temperature of the sampled replies
+    expert: str = ""  # distil: the run, folder or Hub name to learn from; it has the same tokenizer
+    # reinforcement | grpo
     scale_rewards: bool = True  # divide advantages by the group's standard deviation
     normalise: Literal["token", "sequence", "constant"] = "token"  # divide by tokens, replies or --max-new
     kl: float = 0.0  # weight of the divergence from the model before training

@@ -12,7 +12,7 @@ import ranks
 from agents import Model, in_groups
 from data import pack, trees
 from games.task import Rollouts
-from steps import Learner, Place, Step, before_training, token_logp
+from steps import Learner, Place, Step, before_training, hidden_states, token_logp
 
 CLIP = 0.2  # how far a token's probability may fall or rise, as a share
 
@@ -34,7 +34,7 @@ def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutSt
 
     rewards = []
     for group in groups:
-        rewards.append([float(game.reward) for game in group])
+        rewards.append([math.nan if game.reward is None else float(game.reward) for game in group])
     rewards = torch.tensor(rewards)  # (P, G)
     gains = losses.advantages(rewards, cfg.scale_rewards)  # (P, G)
 
@@ -44,7 +44,7 @@ def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutSt
     tokens = 0
     left_out = 0
     for group, game_gains in zip(groups, gains):
-        reply_gains = spread_gains(group, game_gains, cfg.scale_rewards)
+        reply_gains = spread_gains(group, game_gains, cfg)
         even.append(not reply_gains.any())
         if even[-1]:
             continue
@@ -64,7 +64,7 @@ def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutSt
         "constant": count * cfg.max_new,
     }
 
-    worst_first = sorted(groups[0], key=lambda game: game.reward)
+    worst_first = sorted(groups[0], key=lambda game: game.reward or 0.0)
     shown = worst_first[:: max(1, cfg.group - 1)]  # the worst and the best
     samples = []
     for game in shown:
@@ -99,10 +99,13 @@ def play_groups(learner, task, examples, place):
     return groups
 
 
-def spread_gains(group, gains, scale):
+def spread_gains(group, gains, cfg):
     """The advantage of each reply of the games of one example, (G, J): that of its game, from gains (G,), or
-    computed from the credits of the replies if the game gives any."""
+    computed from the credits of the replies if the game gives any. An expert judges tokens, not games, so
+    with one every reply counts as 1."""
     J = max(len(game.replies) for game in group)
+    if cfg.loss == "distil":
+        return torch.ones(len(group), J)
     if not group[0].credits:
         # Rounding leaves tiny advantages in a group of equal rewards, which should teach nothing.
         gains = torch.where(gains.abs() > 1e-6, gains, 0.0)
@@ -112,7 +115,7 @@ def spread_gains(group, gains, scale):
     for game in group:
         padding = [math.nan] * (J - len(game.credits))
         credits.append(game.credits + padding)
-    return losses.turn_advantages(torch.tensor(credits), scale)
+    return losses.turn_advantages(torch.tensor(credits), cfg.scale_rewards)
 
 
 def learned_replies(group, gains, cfg):
@@ -149,12 +152,14 @@ def rollout_report(groups, rewards, even):
             replies += game.replies
 
     report = {
-        "reward": rewards.mean().item(),
-        "reward_std": rewards.std(1).mean().item(),
+        "reward": rewards.nanmean().nan_to_num().item(),
+        "reward_std": losses.spread_of(rewards).mean().item(),
         "zero_spread": torch.tensor(even).float().mean().item(),
         "truncated": float(np.mean([not reply.finished for reply in replies])),
         "length": float(np.mean([len(reply.ids) for reply in replies])),
     }
+    if rewards.isnan().any():
+        report["unjudged"] = rewards.isnan().float().mean().item()
     for name in games[0].scores:
         # a part of the reward may not apply to every example
         values = [game.scores[name] for game in games if game.scores[name] is not None]
@@ -197,3 +202,15 @@ def grpo_loss(learner, batch, step):
     ratio = (logp.detach() - old).exp()
     clipped = (ratio < 1 - CLIP) | (ratio > 1 + CLIP)
     return [(scale * loss).sum(), (scale * gap).sum(), (scale * clipped).sum()]
+
+
+def distil_loss(learner, batch, step):
+    """[divergence from the expert], summed over the batch."""
+    student = learner.model
+    expert = learner.reference
+    hidden = hidden_states(student, batch)  # (N, D)
+    expert_hidden = before_training(learner, hidden_states, batch)  # (N, D')
+    vocab = min(student.config.vocab, expert.config.vocab)  # some checkpoints have spare rows
+    gap = losses.distil(student.logits, expert.logits, hidden, expert_hidden, vocab)
+    _, scale = batch.labels[batch.owner].T
+    return [(scale * gap).sum()]

@@ -24,7 +24,8 @@ class Learner:
     tokenizer: Tokenizer | None  # of a model that reads chats or classifies texts
     cfg: object  # recipes.Train
     embedder: Embedder | None = None  # of a model whose hidden states become vectors
-    reference: Transformer | None = None  # the model before training; None: the model without its adapter
+    # the model before training, or the expert; None: the model without its adapter
+    reference: Transformer | None = None
     bank: list = field(default_factory=list)  # the texts of all labels, with --bank
 
 
@@ -106,10 +107,16 @@ def reseed(device, seed: int):
 
 
 # ------------------------------------------------------------------------------------------------ likelihoods
+def hidden_states(model: Transformer, batch) -> torch.Tensor:
+    """Hidden states (N, D) from which each learned token of a batch is predicted. Only these need logits,
+    which are V wide."""
+    hidden = model(batch.ids, batch.positions, batch.end)  # (B, T, D)
+    return hidden.flatten(0, 1)[batch.source]
+
+
 def token_logp(model: Transformer, batch, temperature=1.0) -> torch.Tensor:
     """Log-probability (N,) of each learned token of a batch."""
-    hidden = model(batch.ids, batch.positions, batch.end)  # (B, T, D)
-    hidden = hidden.flatten(0, 1)[batch.source]  # (N, D): only these need logits, which are V wide
+    hidden = hidden_states(model, batch)  # (N, D)
     head = model.logits if temperature == 1 else lambda hidden: model.logits(hidden) / temperature
     return losses.token_logp(head, hidden, batch.target, model.config.vocab)
 

@@ -41,8 +41,9 @@ from objectives import OBJECTIVES, make_step, step_at
 from optim import optimizers_of, schedule
 from ranks import autocast
 from recipes import Train, parse, restore, values
+from references import open_reference
 from reports import check_enough, describe, figures, table
-from runs import Clock, Interrupt, Progress, Run, check_name, read_values, resolve
+from runs import Clock, Interrupt, Progress, Run, check_name, read_values
 from steps import Learner, Place, Step, batches_of
 from terminal import UsageError, check_choice, duration, exit_code
 
@@ -96,13 +97,13 @@ class Trained:
 
 def check_call(cfg: Train):
     """Raise UsageError for values that no field of Train can rule out by itself."""
-    for name, least in (("batch", 1), ("group", 2), ("updates", 1)):
+    cfg.loss = cfg.loss or task_class(cfg.task).loss
+    check_choice("loss", cfg.loss, OBJECTIVES)
+    for name, least in (("batch", 1), ("group", 1 + (cfg.loss == "grpo")), ("updates", 1)):
         if getattr(cfg, name) < least:
             raise UsageError(f"--{name} must be at least {least}")
     if not cfg.temperature:
         raise UsageError("--temperature must be above 0: equal replies teach nothing")
-    if cfg.loss:
-        check_choice("loss", cfg.loss, OBJECTIVES)
 
 
 def join_ranks(cfg: Train) -> Machine:
@@ -212,26 +213,11 @@ def freeze_others(model, pattern: str):
         raise UsageError(f"--train-only {pattern}: matches no parameter (layers.0.attn.q_proj.weight ...)")
 
 
-def open_reference(cfg: Train, model, device):
-    """The model before training, frozen. None if switching off the adapter gives the same model."""
-    name = cfg.init or cfg.model
-    if lora.adapters(model) and not (resolve(name) / "adapter_config.json").exists():
-        return None
-    if not name:
-        raise UsageError(
-            f"--loss {cfg.loss} compares with the model before training: it needs --model or --init"
-        )
-    reference = checkpoint.open(name, device=device, revision=cfg.revision or None, tokenizer=False).model
-    if lora.adapters(reference):
-        lora.merge_lora(reference)
-    return reference.float().requires_grad_(False)
-
-
 def open_learner(cfg: Train, task, objective, machine: Machine) -> tuple:
     """The Learner of a run, and the Checkpoint that it began with."""
     home = "cpu" if cfg.shard else machine.device  # a model to shard may be too large for one card
     point = open_checkpoint(cfg, task, head_for(objective, task), home, machine.compute)
-    reference = open_reference(cfg, point.model, home) if objective.reference(cfg) else None
+    reference = open_reference(cfg, point, home) if objective.reference(cfg) else None
     for model in (point.model, reference) if cfg.shard else ():
         if model is not None:
             ranks.shard(model)
@@ -381,7 +367,7 @@ def train(cfg: Train, argv: list, locks: ExitStack) -> int:
     """One run, from the settings to the table of results. Returns the exit code. locks: holds the lock of the
     run's folder until the end."""
     check_call(cfg)
-    objective = OBJECTIVES[cfg.loss or task_class(cfg.task).loss]
+    objective = OBJECTIVES[cfg.loss]
     machine = join_ranks(cfg)
     set_sizes(cfg, machine.device, objective)
     task = task_class(cfg.task)(cfg.options, cfg.seed, objective.item)

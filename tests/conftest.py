@@ -169,3 +169,11 @@ def base(world_file, tmp_path_factory):
     from tests.facts import save_small_model
 
     return save_small_model(world_file, tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def expert(world_file, tmp_path_factory):
+    """The folder of a model with other weights than `base` and the same tokenizer."""
+    from tests.facts import save_small_model
+
+    return save_small_model(world_file, tmp_path_factory.mktemp("expert"), seed=1)

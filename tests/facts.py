@@ -37,6 +37,7 @@ class Facts(HasBank, Classifies, TwentyQuestions):
                     "classify": Label(messages, int(true)),
                     "davidson": Duel(messages, answer_prompt(example["keyword"], other), 1 - int(true)),
                     "dpo": Pair(messages, right, wrong),
+                    "simpo": Pair(messages, right, wrong),
                     "kto": Judged(messages, right if len(made) else wrong, bool(made)),
                     "contrastive": Contrast(f"{example['keyword']}: {question}", question, [other], int(q)),
                 }[self.loss]
@@ -59,12 +60,12 @@ class Facts(HasBank, Classifies, TwentyQuestions):
         return dict(n=len(examples), metrics={"none": 0.0}, intervals={}, baselines={}, records=[])
 
 
-def save_small_model(world_file, folder):
+def save_small_model(world_file, folder, seed=0):
     """A small decoder with random weights and a tokenizer, as a folder."""
     cfg = parse(Train, [*SMALL, "--world", str(world_file)])
     task = TwentyQuestions(cfg.options)
     point = checkpoint.from_scratch(cfg, task.texts(), task.pre_tokens, "own", cfg.seed)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in point.model.parameters():
             weight.add_(torch.empty(weight.shape).normal_(0, 0.1, generator=generator))

@@ -7,7 +7,21 @@ import torch
 from torch.testing import assert_close
 
 import losses
-from losses import advantages, classify, contrastive, davidson, distil, dpo, grpo, kl, kto, sft, token_logp
+from losses import (
+    advantages,
+    classify,
+    contrastive,
+    davidson,
+    distil,
+    dpo,
+    grpo,
+    kl,
+    kto,
+    ranking_kl,
+    sft,
+    simpo,
+    token_logp,
+)
 
 LN = math.log
 
@@ -95,14 +109,14 @@ def test_davidson_by_hand():
     assert_close(logits[1].softmax(0), torch.tensor([0.5, 0.5, 0.0]))  # without ties Bradley and Terry's
 
 
-def test_distil_is_the_divergence_of_softmaxes_by_hand_and_skips_what_is_not_there():
+def test_ranking_kl_is_the_divergence_of_softmaxes_by_hand_and_skips_what_is_not_there():
     teacher = torch.tensor([[LN(3), 0.0, -math.inf], [0.0, 0.0, 0.0]])
     scores = torch.tensor([[0.0, 0.0, 9.0], [5.0, 5.0, 5.0]], requires_grad=True)
     first = 0.75 * LN(0.75) + 0.25 * LN(0.25) + LN(2)
-    distil(scores, teacher).sum().backward()
+    ranking_kl(scores, teacher).sum().backward()
     assert_close(scores.grad, torch.tensor([[-0.25, 0.25, 0.0], [0.0, 0.0, 0.0]]))
-    assert_close(distil(scores, teacher), torch.tensor([first, 0.0]))
-    assert distil(teacher[:, :2] + 7, teacher[:, :2]).abs().max() < 1e-6
+    assert_close(ranking_kl(scores, teacher), torch.tensor([first, 0.0]))
+    assert ranking_kl(teacher[:, :2] + 7, teacher[:, :2]).abs().max() < 1e-6
 
 
 def test_dpo_starts_at_log_two_and_by_hand():
@@ -110,6 +124,11 @@ def test_dpo_starts_at_log_two_and_by_hand():
     assert_close(dpo(same, same - 2, same, same - 2, beta=0.3), tensor(LN(2), LN(2)))
     loss = dpo(tensor(-10), tensor(-20), tensor(-12), tensor(-19), beta=0.1)  # margin 10 - 7
     assert_close(loss, tensor(-LN(sigmoid(0.3))))
+
+
+def test_simpo_by_hand():
+    loss = simpo(tensor(-1.0, -2.0), tensor(-1.5, -1.0), beta=2.0, margin=0.5)
+    assert_close(loss, tensor(-LN(sigmoid(0.5)), -LN(sigmoid(-2.5))))
 
 
 def test_kto_by_hand():
@@ -121,6 +140,20 @@ def test_kto_by_hand():
     assert z.grad is None
 
 
+@pytest.mark.parametrize("chunk", [2**26, 8])
+def test_distil_is_the_reverse_divergence_over_the_tokens_that_both_have(chunk, monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK", chunk)
+    student = torch.tensor([[LN(3), 0.0, 50.0], [0.0, 0.0, 0.0], [1.0, 2.0, 0.0]], requires_grad=True)
+    expert = torch.tensor([[0.0, LN(3)], [0.0, 0.0], [1.0, 2.0]])
+    head = lambda hidden: hidden
+    gap = distil(head, head, student, expert, 2)
+    assert_close(gap, torch.tensor([0.5 * LN(3), 0.0, 0.0]))
+    gap.sum().backward()
+    # p (log p - log q - KL) of each token
+    assert_close(student.grad[0], torch.tensor([0.75 * 0.5 * LN(3), -0.25 * 1.5 * LN(3), 0.0]))
+    assert student.grad[1:].abs().max() < 1e-6
+
+
 # ------------------------------------------------------------------------------------------------ reward
 def test_advantages_by_hand():
     rewards = torch.tensor([[0.0, 1.0, 1.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
@@ -130,6 +163,15 @@ def test_advantages_by_hand():
     scaled = torch.tensor([[-expected, expected, expected, -expected], [0.0] * 4])
     assert_close(advantages(rewards), scaled)
     assert advantages(torch.full((1, 3), 0.1)).abs().max() < 1e-6  # whatever rounding leaves of its spread
+
+
+def test_an_unknown_reward_has_no_advantage_and_does_not_count():
+    rewards = torch.tensor([[1.0, math.nan, 0.0], [math.nan, 2.0, math.nan], [math.nan] * 3])
+    assert_close(advantages(rewards, scale=False), torch.tensor([[0.5, 0.0, -0.5], [0.0] * 3, [0.0] * 3]))
+    scaled = advantages(rewards)
+    assert_close(scaled[0], torch.tensor([0.5, 0.0, -0.5]) / (0.5**0.5 + 1e-4))
+    assert scaled[1:].abs().max() == 0
+    assert_close(losses.spread_of(rewards), torch.tensor([0.5**0.5, 0.0, 0.0]))
 
 
 def test_grpo_on_policy_is_the_policy_gradient():
@@ -161,11 +203,12 @@ def test_kl_is_zero_at_the_reference_positive_elsewhere_and_pulls_towards_it():
     "loss",
     [
         lambda a, b: dpo(a, b, tensor(-1, -2, -3), tensor(-2, -1, -3), 0.3),
+        lambda a, b: simpo(a, b, 2.0, 0.5),
         lambda a, b: kto(a, b, torch.tensor([True, False, True]), 0.2, 0.3),
         lambda a, b: grpo(a, tensor(-1.1, -2.45, -0.33), tensor(1, -2, 0.5)) + 0 * b,
         kl,
     ],
-    ids=["dpo", "kto", "grpo", "kl"],
+    ids=["dpo", "simpo", "kto", "grpo", "kl"],
 )
 def test_gradients_equal_finite_differences(loss):
     a, b = tensor(-1.0, -2.5, -0.3).requires_grad_(), tensor(-1.1, -2.45, -0.33).requires_grad_()

@@ -33,13 +33,17 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture
-def flags(world_file, base, tmp_path):
-    return [*SMALL, "--world", str(world_file), "--model", str(base), "--runs", str(tmp_path)]
+def flags(world_file, base, expert, tmp_path):
+    models = ["--model", str(base), "--expert", str(expert)]
+    return [*SMALL, "--world", str(world_file), *models, "--runs", str(tmp_path)]
 
 
 def before_and_after(folder):
-    """The loss on unseen items; where the model plays itself what it missed in its first and last games."""
+    """The loss on unseen items; where the model plays itself what it missed, or how far it was from the
+    expert, in its first and last games."""
     rows = rows_in(folder)
+    if "kl" not in rows[0] and "reward" in rows[0]:
+        return [sum(row["loss"] for row in part) / 8 for part in (rows[:8], rows[-8:])]
     if "reward" in rows[0]:
         return [1 - sum(row["reward"] for row in part) / 8 for part in (rows[:8], rows[-8:])]
     return [read_json(folder / f"{name}.json")["metrics"]["valid_loss"] for name in ("before", "eval")]
@@ -134,7 +138,7 @@ def items(kind, n=5):
     """n pairs or judged replies of different lengths, each to a prompt of its own."""
     texts = ["yes", "no, it is not", "Is it alive?", "metal", "oak tree"]
     prompts = [[{"role": "user", "content": f"Keyword: {text}"}] for text in texts]
-    if kind == "dpo":
+    if kind in ("dpo", "simpo"):
         return [Pair(prompts[i], texts[i], texts[i - 1]) for i in range(n)]
     return [Judged(prompts[i], texts[i], i % 2 == 0) for i in range(n)]
 
@@ -364,18 +368,19 @@ def test_against_the_bank_the_candidates_are_all_labels(embeds):
 
 @pytest.mark.parametrize("cut", [3, 100])
 def test_a_teacher_moves_the_scores_of_a_querys_own_texts_towards_its_own(embeds, cut):
-    """With --distil the loss grows by the divergence over each query's own texts, however the step is cut."""
+    """With --teacher-weight the loss grows by the divergence over each query's own texts, however the step
+    is cut."""
     items = [replace(item, scores=[2.0, 0.0, 1.0]) for item in contrasts()]
     items[0] = replace(items[0], negatives=["stone"], scores=[2.0, 0.0])
-    plain, taught = (embeds("--distil", str(weight)) for weight in (0.0, 0.5))
+    plain, taught = (embeds("--teacher-weight", str(weight)) for weight in (0.0, 0.5))
     totals = [gradients(one, step_of("contrastive", one, items), cut)[0] for one in (plain, taught)]
     embedder, gaps = taught.embedder, 0.0
     for item in items:
         vectors = embedder.embed([item.query, item.positive, *item.negatives])
         scores = (vectors[1:] @ vectors[0])[None] / taught.cfg.tau
-        gaps += float(losses.distil(scores, torch.tensor([item.scores])))
+        gaps += float(losses.ranking_kl(scores, torch.tensor([item.scores])))
     assert gaps > 0.1 and totals[1] - totals[0] == pytest.approx(0.5 * gaps, rel=1e-3)
-    with pytest.raises(ValueError, match="--distil: these rows hold no scores"):
+    with pytest.raises(ValueError, match="--teacher-weight: these rows hold no scores"):
         step_of("contrastive", taught, contrasts())
 
 
@@ -392,6 +397,23 @@ def test_a_contrastive_run_opens_in_both_forms_and_its_vectors_learned(flags, fa
         queries = embedder.embed([f"eagle: {question}" for question in task.world.questions])
         assert_close(questions.norm(dim=1), torch.ones(len(questions)))
         assert (queries @ questions.T).argmax(1).tolist() == list(range(len(questions)))
+
+
+def test_simpo_compares_the_mean_log_probabilities_of_the_tokens_of_the_replies(opened):
+    learner = learner_of(opened, "--beta", "3", "--lead", "0.4")
+    step = step_of("simpo", learner, items("simpo"))
+    loss, right, gap = objectives.simpo_loss(learner, data.collate(step.rows), step)
+    expected = []
+    for pair in items("simpo"):
+        means = []
+        for text in (pair.chosen, pair.rejected):
+            _, mask = opened[1].render([*pair.messages, {"role": "assistant", "content": text}])
+            means.append(alone(*opened, pair.messages, text).item() / sum(mask))
+        expected.append(means[0] - means[1])
+    losses_ = [math.log1p(math.exp(0.4 - 3 * difference)) for difference in expected]
+    assert loss.item() == pytest.approx(sum(losses_), rel=1e-4)
+    assert gap.item() == pytest.approx(sum(expected), rel=1e-3, abs=1e-4)
+    assert right.item() == sum(difference > 0 for difference in expected)
 
 
 # ------------------------------------------------------------------------------------------------ reward
@@ -493,3 +515,42 @@ def test_several_updates_are_held_to_the_probabilities_that_were_sampled_from(fl
     assert max(row["clipped"] for row in rows) > 0.01
     assert train.main([*flags, *more, "--group", "16", "--name", "b", "--updates", "1"]) == 0
     assert max(row["clipped"] for row in rows_in(tmp_path / "b")) == 0
+
+
+# ------------------------------------------------------------------------------------------------ an expert
+def test_distillation_is_the_divergence_at_each_token_that_the_student_sampled(opened, expert):
+    """All games count, whatever they were worth, and each as if it were alone."""
+    learner, _ = rolled(opened)
+    teacher = models.load(expert).requires_grad_(False)
+    learner = replace(learner, cfg=replace(learner.cfg, loss="distil"), reference=teacher)
+    task = Said([reply([1, 5], [7, 8, 2]), reply([1, 6], [3, 2])], [0.5, 0.5])
+    learner.cfg.group = 1
+    step = rollouts.rollout_step(learner, task, [({"x": 0}, rng()), ({"x": 1}, rng())], Place())
+    (loss,) = rollouts.distil_loss(learner, data.collate(step.rows), step)
+    loss.backward()
+    found = [weight.grad.clone() for weight in learner.model.parameters()]
+    learner.model.zero_grad()
+    total = 0
+    for ids in ([1, 5, 7, 8, 2], [1, 6, 3, 2]):
+        ours, theirs = (
+            one.logits(one(torch.tensor([ids])))[0, 1:-1].log_softmax(-1) for one in (learner.model, teacher)
+        )
+        total = total + (ours.exp() * (ours - theirs)).sum()
+    total.backward()
+    assert step.weight == 5 and loss.item() == pytest.approx(total.item(), rel=1e-4) and loss.item() > 0.1
+    for gradient, weight in zip(found, learner.model.parameters()):
+        assert_close(gradient, weight.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_an_expert_is_needed_and_reads_the_same_tokens(flags, facts, base, tiny, tmp_path, capsys):
+    facts("distil")
+    assert train.main([*flags, "--steps", "1", "--expert", ""]) == 2
+    assert "--loss distil needs --expert" in capsys.readouterr().err
+    cfg = parse(Train, [*SMALL])
+    other = checkpoint.from_scratch(cfg, ["a b c d"] * 4, r"\s")
+    other.save(tmp_path / "other")
+    assert train.main([*flags, "--steps", "1", "--expert", str(tmp_path / "other")]) == 1
+    assert "has another tokenizer" in capsys.readouterr().err
+    facts("grpo")
+    assert train.main([*flags, "--steps", "1", "--group", "1"]) == 2
+    assert "--group must be at least 2" in capsys.readouterr().err

@@ -89,16 +89,17 @@ slow = pytest.mark.slow
     "kinds, more, forks",
     [
         (["classify", "contrastive", "grpo"], [], True),
-        pytest.param(["sft", "dpo", "kto"], [], False, marks=slow),
+        pytest.param(["sft", "dpo", "kto", "simpo", "distil"], [], False, marks=slow),
         pytest.param(KINDS, ["--lora-rank", "2"], False, marks=slow),
         pytest.param(KINDS, ["--shard"], False, marks=slow),
         pytest.param(KINDS, ["--shard", "--lora-rank", "2"], False, marks=slow),
     ],
 )
 def test_two_ranks_train_what_one_does_for_every_loss(
-    torchrun, facts, base, world_file, tmp_path, kinds, more, forks
+    torchrun, facts, base, expert, world_file, tmp_path, kinds, more, forks
 ):
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--steps", "4", "--micro-tokens", "60"]
+    flags += ["--expert", str(expert)]
     flags += ["--eval-every", "2", *(flag for flag in more if flag != "--shard")]
     call = [*flags, *more], kinds
     two = Forks(*call, tmp_path) if forks else torchrun(*call)

@@ -15,7 +15,7 @@ from weights import shapes_only
 
 KINDS = [Train, Infer, *(task_class(name).Options for name in GAMES)]
 RECIPES = {name: recipe for game in GAMES for name, recipe in recipes_of(game).items()}
-LOSSES = {"dpo", "kto", "contrastive", "grpo"}
+LOSSES = {"dpo", "simpo", "kto", "contrastive", "grpo", "distil"}
 
 
 def helps(kind):

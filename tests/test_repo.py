@@ -69,6 +69,7 @@ MAY_IMPORT = {
         "numpy",
     },
     "recipes": {"files", "games", "terminal"},
+    "references": {"agents", "checkpoint", "games.task", "lora", "recipes", "runs", "terminal"},
     "reports": {
         "data",
         "games.task",

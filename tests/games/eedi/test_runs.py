@@ -89,10 +89,10 @@ def test_its_scores_are_distilled(runs, mined, call, reranker, tmp_path, capsys)
     out = tmp_path / "scored.jsonl"
     flags = "--questions 8 --tests 5 --negatives 3 --range 1-40".split()
     assert call("collect", "--reranker", reranker, "--out", out, *flags) == 0
-    distil = "--distil 0.5 --steps 2 --no-bank".split()
+    distil = "--teacher-weight 0.5 --steps 2 --no-bank".split()
     assert train_on(out, runs, "distilled", *distil) == 0
     assert train_on(mined, runs, "not", *distil) == 2
-    assert "--distil: these rows hold no scores" in capsys.readouterr().err
+    assert "--teacher-weight: these rows hold no scores" in capsys.readouterr().err
 
 
 def test_negatives_of_an_untrained_model_come_with_a_warning(runs, tmp_path, capsys):

@@ -1,0 +1,39 @@
+"""The models beside the one in training: the model before training, and an expert to learn from."""
+
+import checkpoint
+import lora
+from runs import resolve
+from terminal import UsageError
+
+
+def open_reference(cfg, point: checkpoint.Checkpoint, device):
+    """The model that the loss compares with, frozen. None if that is the model without its adapter."""
+    if cfg.loss == "distil":
+        reference = open_expert(cfg, point, device)
+    else:
+        name = cfg.init or cfg.model
+        if lora.adapters(point.model) and not (resolve(name) / "adapter_config.json").exists():
+            return None
+        if not name:
+            raise UsageError(
+                f"--loss {cfg.loss} compares with the model before training: it needs --model or --init"
+            )
+        revision = cfg.revision or None
+        reference = checkpoint.open(name, device=device, revision=revision, tokenizer=False).model
+    if lora.adapters(reference):
+        lora.merge_lora(reference)
+    return reference.float().requires_grad_(False)
+
+
+def open_expert(cfg, point: checkpoint.Checkpoint, device):
+    """The model of --expert. Raises ValueError unless its tokens and its chat format are the student's."""
+    if not cfg.expert:
+        raise UsageError("--loss distil needs --expert, a run or a model to learn from")
+    expert = checkpoint.open(cfg.expert, device=device)
+    ours = point.tokenizer
+    theirs = expert.tokenizer
+    if ours.inner.get_vocab() != theirs.inner.get_vocab():
+        raise ValueError(f"--expert {cfg.expert}: has another tokenizer, so it cannot judge the same tokens")
+    if ours.format != theirs.format:
+        raise ValueError(f"--expert {cfg.expert}: has another chat format; name one for both with --format")
+    return expert.model
