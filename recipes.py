@@ -354,6 +354,15 @@ def take_from_run(settings, saved: dict):
             setattr(part, name, value)
 
 
+def refuse_code(saved: dict, given: dict):
+    """Raise UsageError if a run names a file of Python code that the call does not name again."""
+    for field in dataclasses.fields(task_class(saved["task"]).Options):
+        value = saved.get(field.name)
+        if field.metadata.get("code") and ".py:" in str(value) and field.name not in given:
+            again = f"--task {saved['task']} --{field.name} {value}"
+            raise UsageError(f"this run executes a file of code; name it again: {again}")
+
+
 def cosmetic(options) -> set:
     """The names of a game's flags that change no result."""
     return {field.name for field in dataclasses.fields(options) if field.metadata.get("cosmetic")}

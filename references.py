@@ -1,7 +1,12 @@
-"""The models beside the one in training: the model before training, and an expert to learn from."""
+"""The models beside the one in training: the model before training, an expert to learn from, a judge."""
+
+import os
 
 import checkpoint
 import lora
+from agents import Model, Teacher
+from games.task import HasJudge
+from recipes import agent_flags
 from runs import resolve
 from terminal import UsageError
 
@@ -37,3 +42,19 @@ def open_expert(cfg, point: checkpoint.Checkpoint, device):
     if ours.format != theirs.format:
         raise ValueError(f"--expert {cfg.expert}: has another chat format; name one for both with --format")
     return expert.model
+
+
+def open_judge(cfg, task, machine):
+    """The agent that grades the games, or None if their reward needs no judge."""
+    flag = task.judge_flag() if isinstance(task, HasJudge) else ""
+    if not flag:
+        return None
+    marks = agent_flags(cfg.options)[flag]
+    name = getattr(cfg.options, flag)
+    if "://" in name:
+        model = getattr(cfg.options, marks["endpoint"]["model"])
+        return Teacher(name, model, os.environ.get("PARLOR_KEY", ""), marks["max_new"])
+    point = checkpoint.open(name, dtype=machine.compute, device=machine.device)
+    if lora.adapters(point.model):
+        lora.merge_lora(point.model)
+    return Model(point.model.eval(), point.tokenizer, marks["max_new"])

@@ -89,6 +89,8 @@ def play_groups(learner, task, examples, place):
     model.eval()  # no dropout while it plays
     games = play(repeated, agent)
     model.train()
+    if learner.judge:
+        task.grade(games, learner.judge)
 
     games_by_rank = [games]
     if place.world > 1:

@@ -40,8 +40,8 @@ from games.task import (
 from objectives import OBJECTIVES, make_step, step_at
 from optim import optimizers_of, schedule
 from ranks import autocast
-from recipes import Train, parse, restore, values
-from references import open_reference
+from recipes import Train, parse, refuse_code, restore, values
+from references import open_judge, open_reference
 from reports import check_enough, describe, figures, table
 from runs import Clock, Interrupt, Progress, Run, check_name, read_values
 from steps import Learner, Place, Step, batches_of
@@ -225,7 +225,8 @@ def open_learner(cfg: Train, task, objective, machine: Machine) -> tuple:
         raise UsageError("--bank: this game has no fixed set of labels")
     bank = task.bank() if cfg.bank else []
     point.model.recompute_activations(cfg.checkpointing)
-    return Learner(point.model, point.tokenizer, cfg, point.embedder, reference, bank), point
+    judge = open_judge(cfg, task, machine) if objective.item is None else None
+    return Learner(point.model, point.tokenizer, cfg, point.embedder, reference, bank, judge), point
 
 
 def resume_settings(cfg: Train) -> Train:
@@ -236,6 +237,7 @@ def resume_settings(cfg: Train) -> Train:
         raise FileNotFoundError(f"{cfg.resume}: not a run (it has no run.json)")
     check_choice("task", saved["task"], GAMES)
     given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
+    refuse_code(saved, given)
     changes = []
     for name, value in given.items():
         if name not in MAY_CHANGE and saved.get(name) != value:

@@ -106,7 +106,7 @@ class Episode:
     example: dict
     turns: list
     replies: list = field(default_factory=list)
-    reward: float = 0.0
+    reward: float | None = 0.0  # None: unknown, so nothing is learned from the game
     scores: dict = field(default_factory=dict)
     credits: list = field(default_factory=list)  # a reward for each reply, where they are not all `reward`
 
@@ -142,6 +142,7 @@ def flag(default, **marks):
         that holds it}; and plays="eval" | "collect": in this verb the agent plays instead of, or beside, the
         model of --run or --model
     as_trained=True: a run is played and evaluated with the value that it was trained with
+    code=True: may name a file of Python code, so its value is never taken from a run.json
     cosmetic=True: does not change the result, so a killed evaluation may go on with another value
     share=True: a number from 0 to 1
     least=1: the smallest value, if not 0"""
@@ -228,6 +229,18 @@ class Rollouts:
 
     def rollout(self, examples: list, player) -> list:
         """Play one game about each example, where the player samples every reply. Returns the Episodes."""
+        raise NotImplementedError
+
+
+class HasJudge:
+    """A judge may grade the games that it learns from."""
+
+    def judge_flag(self) -> str:
+        """The name of the flag that names this judge (see `flag`), or "" if no reward needs one."""
+        raise NotImplementedError
+
+    def grade(self, episodes: list, judge):
+        """Set the reward of each Episode, with the judge's opinion as a part of it."""
         raise NotImplementedError
 
 

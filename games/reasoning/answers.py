@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
-from terminal import UsageError
-
 TAG = re.compile("</?(?:reasoning|answer)>")
 LOOSE = re.compile(r"<reasoning>(.*?)</reasoning>.*?<answer>(.*?)</answer>", re.S)
 LONGEST_ANSWER = 400  # characters of an answer that is read for more than its text
@@ -278,9 +276,6 @@ def equal(answer, truth, kind):
 
 
 # ------------------------------------------------------------------------------------------------ rewards
-REWARDS = "format", "exact", "tests"
-
-
 def rewards_of(kind, good, right):
     """{name: 0..1}: the rewards that apply to a row of this kind. good: the reply is strict and the model
     ended it itself. right: how right its answer is, for code the share of the unit tests that it passes."""
@@ -289,22 +284,3 @@ def rewards_of(kind, good, right):
     if kind != "open":
         rewards["tests" if kind == "code" else "exact"] = float(right) if good else 0.0
     return rewards
-
-
-def read_weights(text):
-    """{name: weight} from --rewards."""
-    weights = {}
-    for part in text.split(","):
-        match = re.fullmatch(rf"({'|'.join(REWARDS)}):(\d*\.?\d+)", part)
-        if not match:
-            raise UsageError(f"--rewards {part}: must be NAME:WEIGHT (known: {', '.join(REWARDS)})")
-        weights[match[1]] = float(match[2])
-    return weights
-
-
-def weigh(weights, rewards):
-    """(score, parts): the weighted mean of the rewards that have a weight, and these rewards by name."""
-    parts = {name: rewards[name] for name in weights if name in rewards}
-    total = sum(weights[name] for name in parts)
-    score = sum(weights[name] * value for name, value in parts.items()) / total if total else 0.0
-    return score, parts

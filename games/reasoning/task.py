@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from files import read_text
 from games.reasoning import world
 from games.reasoning.answers import (
     equal,
@@ -21,13 +22,12 @@ from games.reasoning.answers import (
     parse_growing,
     read_code,
     read_number,
-    read_weights,
     rewards_of,
     value_of,
-    weigh,
     write_reply,
 )
 from games.reasoning.traces import read_test, read_traces
+from games.rewards import read_rewards
 from games.sandbox.sandbox import SAFE, Job, Sandbox, level
 from games.stats import pass_at, wilson
 from games.task import (
@@ -36,12 +36,14 @@ from games.task import (
     Episode,
     EvaluatesRecords,
     Evaluation,
+    HasJudge,
     Interactive,
     Judged,
     Pair,
     Task,
     flag,
 )
+from terminal import UsageError
 
 HASTY_SHARE = 0.65  # share of the world's traces that state an answer without working, mostly a wrong one
 SYSTEM = """Think before you answer. Write your thoughts between <reasoning> and </reasoning>, then the \
@@ -66,15 +68,16 @@ class Options:
     problems: int = 20_000  # training problems in an epoch
     tests: int = 400  # test problems; a quarter have sentences that training never shows
     # scores | train eval collect rows
-    rewards: str = "format:0.2,exact:1,tests:1"  # parts of the score and their weights
+    rewards: str = flag("format:0.2,exact:1,tests:1", code=True)  # NAME:WEIGHT or FILE.py:FUNCTION:WEIGHT
     seconds: float = 2.0  # time limit for the code in an answer
     unsafe_exec: bool = flag(False, cosmetic=True)  # run code even if this machine cannot lock it in
-    # a judge | eval
+    # a judge | train eval
     judge: str = flag("", agent="reply", max_new=16, endpoint={"model": "judge_model"})  # model that grades
+    rubric: str = ""  # text file that tells the judge how to grade, from 0 to 10; default: our own rubric
     judge_model: str = ""  # its name at an endpoint (https://.../v1), whose key is in PARLOR_KEY
 
 
-class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
+class Reasoning(HasJudge, EvaluatesRecords, Collects, Interactive, Task):
     Options = Options
     # each tag and each digit is a token of its own
     pre_tokens = r"</?(?:reasoning|answer)>|[0-9]| ?[A-Za-z]+|\s|[^\sA-Za-z0-9]"
@@ -82,7 +85,9 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
 
     def __init__(self, options=None, seed=0, kind=Chat):
         super().__init__(options, seed, kind)
-        self.weights = read_weights(self.options.rewards)
+        self.rewards = read_rewards(self.options.rewards, ("format", "exact", "tests", "judge"))
+        self.rubric = read_text(self.options.rubric) if self.options.rubric else RUBRIC
+        self.grades = {}  # (question, reply) -> what the judge said of it, from 0 to 10, or None
         self.splits = self.read_data() if self.options.data else {}
 
     # -------------------------------------------------------------------------------------------- examples
@@ -190,7 +195,8 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
             right = self.pass_rate(row["tests"], parsed.answer) if parsed.answer else 0.0
         elif kind != "open":
             right = equal(parsed.answer, row["answer"], kind)
-        score, parts = weigh(self.weights, rewards_of(kind, parsed.strict and finished, right))
+        rewards = rewards_of(kind, parsed.strict and finished, right) | self.rewards.own(row, text)
+        score, parts = self.rewards.weigh(rewards)
         return {
             "score": score,
             "parts": parts,
@@ -238,10 +244,31 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
         episodes = []
         for row, [(reply, result)] in self.ask(examples, player):
             parts = result["parts"]
-            scores = {name: parts.get(name) for name in self.weights}
+            scores = {name: parts.get(name) for name in self.rewards.weights}
             turns = [{"reply": reply.text, "score": result["score"], **parts}]
             episodes.append(Episode(row, turns, [reply], result["score"], scores))
         return episodes
+
+    def judge_flag(self):
+        if "judge" not in self.rewards.weights:
+            return ""
+        if not self.options.judge:
+            raise UsageError("--rewards judge needs --judge, the model that grades")
+        return "judge"
+
+    def grade(self, episodes, judge):
+        """Ask the judge about the replies that it has not seen. Where it gives no grade, the reward is
+        unknown."""
+        pairs = [(game.example["question"], game.turns[0]["reply"]) for game in episodes]
+        unseen = [pair for pair in dict.fromkeys(pairs) if pair not in self.grades]
+        self.grades |= zip(unseen, ask_judge(judge, self.rubric, unseen))
+        for game, pair in zip(episodes, pairs):
+            points = self.grades[pair]
+            rewards = {name: value for name, value in game.scores.items() if value is not None}
+            rewards["judge"] = None if points is None else points / 10
+            game.reward, parts = self.rewards.weigh(rewards)
+            game.scores |= parts
+            game.turns[0] |= {"score": game.reward, **parts}
 
     def attempt(self, examples, players):
         """(place, record) for each example: the row with its n replies and their results."""
@@ -250,7 +277,10 @@ class Reasoning(EvaluatesRecords, Collects, Interactive, Task):
             replies = [{"text": reply.text, "tokens": len(reply.ids), **result} for reply, result in answers]
             records.append(row | {"replies": replies})
         if "judge" in players.named:
-            grade(players.named["judge"], records)
+            pairs = [(record["question"], reply["text"]) for record in records for reply in record["replies"]]
+            points = ask_judge(players.named["judge"], self.rubric, pairs)
+            for reply, grade in zip(replies_of(records), points):
+                reply["grade"] = grade
         return enumerate(records)
 
     def collected(self, record):
@@ -403,14 +433,14 @@ def vote_is_right(record):
     return any(reply["right"] and reply["answer"] in groups[0] for reply in replies)
 
 
-def grade(judge, records):
-    """Add the judge's "grade", 0 to 10, to every reply; None if the judge gave no such number."""
-    system = {"role": "system", "content": RUBRIC}
+def ask_judge(judge, rubric, pairs):
+    """The judge's grade of each (question, reply), 0 to 10; None if the judge gave no such number."""
+    system = {"role": "system", "content": rubric}
     prompts = []
-    for record in records:
-        for reply in record["replies"]:
-            text = f"Question: {record['question']}\n\nReply: {reply['text']}"
-            prompts.append([system, {"role": "user", "content": text}])
-    for reply, (verdict, *_) in zip(replies_of(records), judge.reply(prompts)):
+    for question, text in pairs:
+        prompts.append([system, {"role": "user", "content": f"Question: {question}\n\nReply: {text}"}])
+    grades = []
+    for verdict, *_ in judge.reply(prompts):
         points = read_number(verdict.text.replace("/10", ""))
-        reply["grade"] = float(points) if points is not None and 0 <= points <= 10 else None
+        grades.append(float(points) if points is not None and 0 <= points <= 10 else None)
+    return grades

@@ -14,14 +14,12 @@ from games.reasoning.answers import (
     parse_growing,
     read_code,
     read_math,
-    read_weights,
     value_of,
     write_reply,
 )
 from games.reasoning.task import Options, Reasoning
 from games.reasoning.traces import read_test, read_traces
 from games.sandbox.sandbox import level
-from terminal import UsageError
 
 runs_programs = pytest.mark.skipif(level()[0] not in ("full", "seccomp"), reason=f"sandbox: {level()}")
 SUM = {"question": "What is 9 plus 9?", "reasoning": "9 + 9 = 18.", "answer": "18", "kind": "number"}
@@ -474,9 +472,3 @@ def test_rewards_follow_the_kind_of_the_row():
     open_question = {"question": "What is good about snow?", "answer": "x", "kind": "open"}
     result = task.score(open_question, GOOD)
     assert (result["parts"], result["score"], result["right"]) == ({"format": 1.0}, 1.0, None)
-
-
-@pytest.mark.parametrize("text", ["format", "style:1", "format:x", ""])
-def test_rewards_that_are_none_are_a_wrong_call(text):
-    with pytest.raises(UsageError, match="^--rewards"):
-        read_weights(text)

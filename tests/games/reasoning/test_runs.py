@@ -12,6 +12,7 @@ import infer
 import train
 from files import read_json
 from recipes import Train, parse
+from tests.endpoint import Endpoint
 
 SMALL = ("--dim 32 --layers 1 --heads 2 --mlp-dim 32 --problems 200 --dtype float32 --device cpu").split()
 SHORT = "--task reasoning --eval-n 4 --eval-few 2 --steps 2 --max-new 12 --tests 8 --threads 1".split()
@@ -42,6 +43,43 @@ def test_reinforcement_logs_every_part_of_the_reward(runs, tmp_path):
     assert {"reward", "zero_spread", "length"} | parts <= first.keys()
     assert {"question", "turns", "reward", "step"} <= lines_of(tmp_path / "grpo/rollouts.jsonl")[0].keys()
     assert "right" in read_json(tmp_path / "grpo/eval.json")["metrics"]
+
+
+CODE = "def short(example, text):\n    return 1 / (1 + len(text))\n"
+
+
+def test_a_run_with_a_reward_of_the_users_asks_for_its_file_again(runs, tmp_path, capsys):
+    path = tmp_path / "own.py"
+    path.write_text(CODE)
+    rewards = ["--rewards", f"exact:1,{path}:short:0.5"]
+    flags = "--loss grpo --batch 2 --group 3 --schedule constant".split()
+    where = ["--init", str(runs / "sft"), "--runs", str(tmp_path), "--name", "own"]
+    assert train.main([*SHORT, *flags, *rewards, *where]) == 0
+    assert 0 < lines_of(tmp_path / "own/metrics.jsonl")[0]["score/short"] < 1
+    path.write_text("raise SystemError('run without being asked')")
+    assert train.main(["--resume", str(tmp_path / "own"), "--steps", "3"]) == 2
+    assert f"name it again: --task reasoning --rewards exact:1,{path}:short:0.5" in capsys.readouterr().err
+    assert train.main(["--resume", str(tmp_path / "own"), "--steps", "3", "--rewards", "exact:1"]) == 2
+    path.write_text(CODE)
+    task = ["--task", "reasoning"]
+    assert train.main(["--resume", str(tmp_path / "own"), "--steps", "3", *task, *rewards]) == 0
+    path.write_text("def short(example, text):\n    return text\n")
+    assert train.main([*SHORT, *flags, *rewards, *where[:-1], "bad"]) == 1
+    assert "--rewards short: must return a finite number" in capsys.readouterr().err
+
+
+def test_a_judge_rewards_in_training_by_a_model_or_an_endpoint(runs, tmp_path, capsys):
+    flags = "--loss grpo --batch 2 --group 3 --rewards format:0.2,judge:1".split()
+    where = ["--init", str(runs / "sft"), "--runs", str(tmp_path), "--name"]
+    with Endpoint() as endpoint:
+        endpoint.talk = lambda messages: "no grade" if len(endpoint.seen) % 2 else f"{len(endpoint.seen) % 9}"
+        assert train.main([*SHORT, *flags, *where, "url", "--judge", endpoint.url, "--judge-model", "m"]) == 0
+    first = lines_of(tmp_path / "url/metrics.jsonl")[0]
+    assert 0 < first["unjudged"] < 1 and 0 < first["score/judge"] < 1
+    assert train.main([*SHORT, *flags, *where, "run", "--judge", str(runs / "sft")]) == 0
+    assert lines_of(tmp_path / "run/metrics.jsonl")[0]["unjudged"] == 1.0  # a model that gives no numbers
+    assert train.main([*SHORT, *flags, *where, "none"]) == 2
+    assert "--rewards judge needs --judge" in capsys.readouterr().err
 
 
 def test_the_loss_chooses_its_recipe():

@@ -8,6 +8,7 @@ import pytest
 from games.reasoning.answers import parse, write_reply
 from games.reasoning.task import HASTY_SHARE, SYSTEM, Options, Reasoning
 from games.task import Chat, Judged, Pair, Players, Reply
+from terminal import UsageError
 
 SUM = {"question": "What is 9 plus 9?", "reasoning": "9 + 9 = 18.", "answer": "18", "kind": "number"}
 GOOD = write_reply("9 + 9 = 18.", "18")
@@ -161,6 +162,31 @@ def test_rollouts_carry_their_parts():
     episodes = task.play([SUM, SUM], Says(GOOD, "no"))
     assert [episode.reward for episode in episodes] == [1.0, 0.0]
     assert episodes[0].scores == {"format": 1.0, "exact": 1.0} and episodes[1].turns[0]["reply"] == "no"
+
+
+def test_a_judge_rewards_each_reply_once_and_where_it_fails_the_reward_is_unknown(tmp_path):
+    rubric = tmp_path / "rubric.txt"
+    rubric.write_text("Be strict.")
+    task = Reasoning(Options(rewards="exact:1,judge:3", judge="some model", rubric=str(rubric)))
+    assert task.judge_flag() == "judge" and Reasoning().judge_flag() == ""
+    judge = Says("8", "none", "3")
+    episodes = task.play([SUM] * 4, Says(GOOD, "no", GOOD, "17"))
+    task.grade(episodes, judge)
+    assert [episode.reward for episode in episodes] == [
+        pytest.approx((1 + 3 * 0.8) / 4),
+        None,
+        pytest.approx((1 + 3 * 0.8) / 4),
+        pytest.approx(3 * 0.3 / 4),
+    ]
+    assert [episode.scores["judge"] for episode in episodes] == [0.8, None, 0.8, 0.3]
+    assert episodes[0].scores["exact"] == 1.0 and episodes[3].turns[0]["judge"] == 0.3
+    again = task.play([SUM] * 2, Says(GOOD, "new"))
+    task.grade(again, Says("5"))
+    assert again[0].scores["judge"] == 0.8 and again[1].scores["judge"] == 0.5
+    assert [prompt[-1]["content"].split("Reply: ")[1] for prompt in judge.prompts] == [GOOD, "no", "17"]
+    assert {prompt[0]["content"] for prompt in judge.prompts} == {"Be strict."}
+    with pytest.raises(UsageError, match="needs --judge"):
+        Reasoning(Options(rewards="judge:1")).judge_flag()
 
 
 def test_collected_pairs_are_the_best_and_the_worst():
