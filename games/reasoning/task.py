@@ -250,11 +250,12 @@ class Reasoning(HasJudge, EvaluatesRecords, Collects, Interactive, Task):
         return episodes
 
     def judge_flag(self):
-        if "judge" not in self.rewards.weights:
-            return ""
-        if not self.options.judge:
-            raise UsageError("--rewards judge needs --judge, the model that grades")
-        return "judge"
+        needed = "judge" in self.rewards.weights
+        if needed != bool(self.options.judge):
+            raise UsageError(
+                "a judge that rewards needs both --rewards judge:1 and --judge, the model that grades"
+            )
+        return "judge" if needed else ""
 
     def grade(self, episodes, judge):
         """Ask the judge about the replies that it has not seen. Where it gives no grade, the reward is

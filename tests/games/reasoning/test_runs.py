@@ -79,7 +79,7 @@ def test_a_judge_rewards_in_training_by_a_model_or_an_endpoint(runs, tmp_path, c
     assert train.main([*SHORT, *flags, *where, "run", "--judge", str(runs / "sft")]) == 0
     assert lines_of(tmp_path / "run/metrics.jsonl")[0]["unjudged"] == 1.0  # a model that gives no numbers
     assert train.main([*SHORT, *flags, *where, "none"]) == 2
-    assert "--rewards judge needs --judge" in capsys.readouterr().err
+    assert "needs both --rewards judge:1 and --judge" in capsys.readouterr().err
 
 
 def test_the_loss_chooses_its_recipe():

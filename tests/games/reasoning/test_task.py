@@ -185,8 +185,9 @@ def test_a_judge_rewards_each_reply_once_and_where_it_fails_the_reward_is_unknow
     assert again[0].scores["judge"] == 0.8 and again[1].scores["judge"] == 0.5
     assert [prompt[-1]["content"].split("Reply: ")[1] for prompt in judge.prompts] == [GOOD, "no", "17"]
     assert {prompt[0]["content"] for prompt in judge.prompts} == {"Be strict."}
-    with pytest.raises(UsageError, match="needs --judge"):
-        Reasoning(Options(rewards="judge:1")).judge_flag()
+    for options in (Options(rewards="judge:1"), Options(judge="some model")):
+        with pytest.raises(UsageError, match="needs both --rewards judge:1 and --judge"):
+            Reasoning(options).judge_flag()
 
 
 def test_collected_pairs_are_the_best_and_the_worst():
