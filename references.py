@@ -34,7 +34,9 @@ def open_expert(cfg, point: checkpoint.Checkpoint, device):
     """The model of --expert. Raises ValueError unless its tokens and its chat format are the student's."""
     if not cfg.expert:
         raise UsageError("--loss distil needs --expert, a run or a model to learn from")
-    expert = checkpoint.open(cfg.expert, device=device)
+    expert = checkpoint.open(cfg.expert, device=device, format=cfg.format)
+    if expert.model.config.head != "lm":
+        raise ValueError(f"--expert {cfg.expert}: predicts no tokens; it has a head for classes or vectors")
     ours = point.tokenizer
     theirs = expert.tokenizer
     if ours.inner.get_vocab() != theirs.inner.get_vocab():
@@ -52,8 +54,9 @@ def open_judge(cfg, task, machine):
     marks = agent_flags(cfg.options)[flag]
     name = getattr(cfg.options, flag)
     if "://" in name:
-        model = getattr(cfg.options, marks["endpoint"]["model"])
-        return Teacher(name, model, os.environ.get("PARLOR_KEY", ""), marks["max_new"])
+        url, _, model = name.partition("#")
+        model = getattr(cfg.options, marks["endpoint"]["model"]) or model
+        return Teacher(url, model, os.environ.get("PARLOR_KEY", ""), marks["max_new"])
     point = checkpoint.open(name, dtype=machine.compute, device=machine.device)
     if lora.adapters(point.model):
         lora.merge_lora(point.model)

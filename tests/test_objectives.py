@@ -551,6 +551,11 @@ def test_an_expert_is_needed_and_reads_the_same_tokens(flags, facts, base, tiny,
     other.save(tmp_path / "other")
     assert train.main([*flags, "--steps", "1", "--expert", str(tmp_path / "other")]) == 1
     assert "has another tokenizer" in capsys.readouterr().err
+    facts("classify")
+    assert train.main([*flags, "--steps", "1", "--name", "classes"]) == 0
+    facts("distil")
+    assert train.main([*flags, "--steps", "1", "--expert", str(tmp_path / "classes")]) == 1
+    assert "predicts no tokens" in capsys.readouterr().err
     facts("grpo")
     assert train.main([*flags, "--steps", "1", "--group", "1"]) == 2
     assert "--group must be at least 2" in capsys.readouterr().err

@@ -73,7 +73,8 @@ def test_a_judge_rewards_in_training_by_a_model_or_an_endpoint(runs, tmp_path, c
     where = ["--init", str(runs / "sft"), "--runs", str(tmp_path), "--name"]
     with Endpoint() as endpoint:
         endpoint.talk = lambda messages: "no grade" if len(endpoint.seen) % 2 else f"{len(endpoint.seen) % 9}"
-        assert train.main([*SHORT, *flags, *where, "url", "--judge", endpoint.url, "--judge-model", "m"]) == 0
+        assert train.main([*SHORT, *flags, *where, "url", "--judge", f"{endpoint.url}#m"]) == 0
+        assert {body["model"] for _, _, body in endpoint.seen} == {"m"}
     first = lines_of(tmp_path / "url/metrics.jsonl")[0]
     assert 0 < first["unjudged"] < 1 and 0 < first["score/judge"] < 1
     assert train.main([*SHORT, *flags, *where, "run", "--judge", str(runs / "sft")]) == 0
