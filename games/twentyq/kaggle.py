@@ -183,8 +183,9 @@ def pack(out, folder, options, format, settings):
     for name in FILE_FLAGS:
         if path := getattr(options, name):
             given[name] = Path(path)
-    if world_file(options.world) == WORLD:
-        given.pop("world", None)  # the embedded world is among the sources
+    given["world"] = world_file(options.world)
+    if given["world"] == WORLD:
+        del given["world"]  # the embedded world is among the sources
     # the endings tell a file's format
     packed = {name: f"given/{name}{''.join(path.suffixes)}" for name, path in given.items()}
     play = {name: getattr(options, name) for name in PLAY_FLAGS}

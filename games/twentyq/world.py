@@ -17,11 +17,17 @@ from games.task import Reply
 from games.twentyq.prompts import read_prompt
 
 WORLD = Path(__file__).parent / "world.txt"  # the embedded world
-# how the embedded world's path ends in saved runs, in this version and in older ones
-WORLD_ENDINGS = "games/twentyq/world.txt", "games/worlds/twentyq.txt"
+LARGE_WORLD = Path(__file__).parent / "kaggle.txt"
+# how the paths of our worlds end in saved runs, in this version and in older ones
+WORLD_ENDINGS = {
+    "games/twentyq/world.txt": WORLD,
+    "games/worlds/twentyq.txt": WORLD,
+    "games/twentyq/kaggle.txt": LARGE_WORLD,
+}
 ENTRY = re.compile(r"([^<:|]*)<?([^:|]*):?([^|]*)\|?(.*)")  # name < kinds : tags | other spellings
 EPS = 0.1  # chance that an answer is wrong, as a belief assumes
 POOL = 40  # separating questions that the teacher may ask
+SAMPLE = 1000  # keywords at most from which they are chosen
 WORDS = either(TEXT, list_of(TEXT))
 KEYWORD = {"keyword": TEXT, "alts": WORDS, "alternates": WORDS, "words": list_of(OBJECT)}
 MAX_RECORDED = 400  # recorded questions that a belief may ask: those with answers for the most keywords
@@ -97,9 +103,11 @@ class World:
 
         The choice is greedy. Every pair of keywords starts with weight 1. Each chosen question multiplies the
         weight of the pairs that it separates by 2 sqrt(EPS (1 - EPS)), the Bhattacharyya bound on confusing
-        them. The next question is the one that separates the most remaining weight."""
-        yes = self.table.astype(float)
-        no = (self.chance < 0.5).astype(float)
+        them. The next question is the one that separates the most remaining weight. Time and memory are
+        quadratic in the keywords, so of a long list only every second, third, ... keyword counts."""
+        step = len(self.keywords) // SAMPLE + 1
+        yes = self.table[::step].astype(float)
+        no = (self.chance[::step] < 0.5).astype(float)
         weight = 1 - np.eye(len(yes))  # (keywords, keywords)
         chosen = []
         for _ in range(min(n, len(self.questions))):
@@ -175,10 +183,13 @@ def yes_share(where, question, counts):
 
 
 def world_file(path):
-    """The Path of a world. "" means the embedded one. So does the embedded world's path in another checkout
-    or an older version, because runs have saved it."""
-    path = str(path) or str(WORLD)
-    return WORLD if path.endswith(WORLD_ENDINGS) and not Path(path).exists() else Path(path)
+    """The Path of a world. "" means the embedded one. A path that one of our worlds had in another checkout
+    or an older version means that world, because runs have saved it."""
+    path = Path(path or WORLD)
+    for ending, ours in WORLD_ENDINGS.items():
+        if path.as_posix().endswith(ending) and not path.exists():
+            return ours
+    return path
 
 
 def world_of(path=""):
@@ -294,8 +305,8 @@ class Belief:
     def __init__(self, world, pool=0):
         self.world = world
         order = range(len(world.questions))
-        # separating() takes time and memory quadratic in the keywords: too much for a long list
-        if pool or len(world.keywords) <= 1000:
+        # all questions of a long list take too long to order
+        if pool or len(world.keywords) <= SAMPLE:
             order = world.separating(pool or len(order))
         self.pool = np.array(order, dtype=int)  # empty if the world is only a list of keywords
         likely = EPS + (1 - 2 * EPS) * world.chance  # P(yes | keyword), (keywords, questions)

@@ -1,10 +1,20 @@
 """20 Questions: the world file, the table, the belief over it, and the embedded world."""
 
+import hashlib
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from games.twentyq.prompts import normalise, same
-from games.twentyq.world import EPS, WORLD, Belief, World, world_of
+from games.twentyq.contest.rules import answer_by_rule
+from games.twentyq.prompts import correct, normalise, same
+from games.twentyq.task import Options, TwentyQuestions
+from games.twentyq.world import EPS, LARGE_WORLD, WORLD, Belief, World, plain, read_keywords, world_of
+
+# of the keywords of Kaggle's environment (kaggle-environments 1.16.11), without case, spaces and punctuation,
+# one a line in alphabetical order
+KAGGLE_SHA256 = "16e6b45f7c5497c9"
 
 
 # ------------------------------------------------------------------------------------------ the world file
@@ -41,6 +51,12 @@ def test_the_embedded_world_is_found_by_no_name_and_by_those_that_runs_have_save
     assert all(world_of(path).keywords == embedded.keywords for path in saved)
     with pytest.raises(FileNotFoundError, match="my_world.txt"):
         world_of("/elsewhere/my_world.txt")
+
+
+def test_the_large_world_is_found_by_the_path_that_a_run_elsewhere_has_saved():
+    assert world_of("/elsewhere/games/twentyq/kaggle.txt").keywords == World(LARGE_WORLD).keywords
+    with pytest.raises(FileNotFoundError, match="kaggle.txt"):
+        world_of("/elsewhere/kaggle.txt")
 
 
 def test_a_world_that_exists_under_a_saved_name_is_that_world(tmp_path, world_file):
@@ -118,6 +134,15 @@ def test_separating_picks_the_questions_that_tell_all_apart(tmp_path):
     assert sorted(world.separating(99)) == list(range(16))  # never one twice
 
 
+def test_questions_chosen_by_a_sample_of_the_keywords_separate_all_of_them_nearly_as_well(monkeypatch):
+    patterns = []
+    for sample in (1000, 120):  # of 439 keywords: all, and every fourth
+        monkeypatch.setattr("games.twentyq.world.SAMPLE", sample)
+        world = World(WORLD)
+        patterns.append(len({row.tobytes() for row in world.table[:, world.separating(20)]}))
+    assert patterns[0] != patterns[1] > 0.9 * patterns[0]
+
+
 # ------------------------------------------------------------------------------------------ our own world
 def test_the_world_holds_400_keywords_and_150_questions_that_differ(ours):
     world = ours.world
@@ -133,9 +158,10 @@ def test_every_question_of_the_world_has_five_yes_and_five_no(ours):
     assert [ours.world.questions[q] for q in np.flatnonzero(few)] == []
 
 
-def test_no_two_keywords_of_the_world_can_be_confused(ours):
+@pytest.mark.parametrize("path", [WORLD, LARGE_WORLD], ids=lambda path: path.name)
+def test_no_two_keywords_of_a_world_can_be_confused(path):
     alike = {}  # guesses that count as the same begin alike
-    for word, others in ours.world.alternates.items():
+    for word, others in World(path).alternates.items():
         for text in (word, *others):
             alike.setdefault(normalise(text)[:2], []).append((text, word))
     confused = [
@@ -151,4 +177,101 @@ def test_no_two_keywords_of_the_world_can_be_confused(ours):
 @pytest.mark.parametrize("noise, least", [(0.0, 1.0), (0.1, 0.9)])
 def test_the_table_player_finds_what_is_in_the_world(ours, noise, least):
     episodes = ours.play(ours.examples("test")[:200], ours.table_player(), noise=noise)
+    assert np.mean([episode.reward > 0 for episode in episodes]) >= least
+
+
+# ------------------------------------------------------------------------------------------ the large world
+@pytest.fixture(scope="module")
+def large():
+    return TwentyQuestions(Options(world=str(LARGE_WORLD)))
+
+
+def test_the_large_world_holds_2500_keywords_and_300_questions_that_differ(large):
+    world = large.world
+    assert len(world.keywords) >= 2500 and len(world.questions) >= 300
+    assert [question for question in world.questions if not question.endswith("?")] == []
+    assert len(world.question_index) == len(world.questions)
+    assert len({row.tobytes() for row in world.table}) == len(world.keywords)
+
+
+def test_the_large_world_is_read_in_two_seconds():
+    start = time.process_time()
+    World(LARGE_WORLD)
+    assert time.process_time() - start < 2
+
+
+def test_every_question_of_the_large_world_has_25_yes_and_25_no(large):
+    """A question that few keywords answer with yes is asked late, once the belief knows the kind: "Is it a
+    fish?" tells nothing about places and a bit among animals. Below 25 it would split too few."""
+    yes = large.world.table.sum(0)
+    few = np.minimum(yes, len(large.world.keywords) - yes) < 25
+    assert [large.world.questions[q] for q in np.flatnonzero(few)] == []
+
+
+def test_no_question_of_the_large_world_is_about_spelling(large):
+    by_rule = [text for text in large.world.questions if answer_by_rule("oak tree", text) is not None]
+    assert by_rule == []
+
+
+def test_the_large_world_knows_all_keywords_of_kaggle(large):
+    world = large.world
+    examples = read_keywords(LARGE_WORLD.with_name("kaggle_words.txt"))
+    assert len(examples) == 578  # Kaggle's list has 579, one of them twice
+    text = "\n".join(sorted(plain(example["keyword"]) for example in examples))
+    assert hashlib.sha256(text.encode()).hexdigest().startswith(KAGGLE_SHA256)
+    for example in examples:
+        word = world.keywords[world.keyword_index[plain(example["keyword"])]]
+        assert all(correct(text, word, *world.alternates[word]) for text in example["alternates"])
+
+
+def test_every_list_of_other_wordings_belongs_to_a_question_of_the_large_world(large):
+    text = (Path(__file__).parents[3] / "bench" / "wordings.txt").read_text(encoding="utf-8")
+    questions = [line for line in text.splitlines() if line[0] not in "# "]
+    assert len(questions) > 50
+    assert [line for line in questions if plain(line) not in large.world.question_index] == []
+
+
+# tags of the large world, each line: all keywords with the first tag have the others
+IMPLIED = """
+bird animal; fish animal; insect spineless; reptile animal; spineless animal; pet animal; zoo animal
+plant nature; tree plant; job person; clothing wear; wear touch; vehicle object; tool object; container object
+food edible; fruit edible; vegetable edible; dessert edible; drink edible; meat edible; fried edible
+building place; country named; capital city; city place; region named; landmark named; river waterbody
+vast huge; huge big; big shoebox; heavy catweight; pocket onehand; onehand carry; lighter onehand
+fourlegs legs; plug electric; battery electric; chip electric; carpart car; carpart part; sealife alive
+crowd tenmillion; tenmillion million; eu europe; westeur europe; eastasia asia; westafrica africa
+flagred country; flagblue country; flaggreen country; flagyellow country; flagstar country; monarchy country
+"""
+# no keyword has both tags
+EXCLUDED = """
+old modern; heavy lighter; catweight pocket; solid liquid; animal plant; coast landlocked; huge fitdoor
+cheap expensive; kids adults; shoebox pocket; heavy carry; concept touch; islam christian; hard soft
+tropics coldplace; english spanish; person place; bird mammal; fruit drink; herbivore plant
+"""
+
+
+def pairs(text):
+    """The pairs of tags in a table like IMPLIED."""
+    return [pair.split() for line in text.split("\n") for pair in line.split(";") if pair.strip()]
+
+
+def keywords_by_tag(path):
+    """{tag: the keywords of a world file that have it}."""
+    world = World(path)
+    section = Path(path).read_text(encoding="utf-8").split("\n[questions]\n")[1].split("\n[kinds]\n")[0]
+    tags = [line.split()[0] for line in section.split("\n") if line.endswith("?")]
+    assert len(tags) == len(world.questions)
+    return {tag: set(np.array(world.keywords)[world.table[:, q]]) for q, tag in enumerate(tags)}
+
+
+def test_the_facts_of_the_large_world_do_not_contradict_each_other():
+    words = keywords_by_tag(LARGE_WORLD)
+    broken = {f"{a} without {b}": words[a] - words[b] for a, b in pairs(IMPLIED)}
+    broken |= {f"{a} and {b}": words[a] & words[b] for a, b in pairs(EXCLUDED)}
+    assert {rule: found for rule, found in broken.items() if found} == {}
+
+
+@pytest.mark.parametrize("noise, least", [(0.0, 0.95), (0.1, 0.6)])
+def test_the_table_player_finds_what_is_in_the_large_world(large, noise, least):
+    episodes = large.play(large.examples("test")[:60], large.table_player(), noise=noise)
     assert np.mean([episode.reward > 0 for episode in episodes]) >= least
