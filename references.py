@@ -41,7 +41,7 @@ def open_expert(cfg, point: checkpoint.Checkpoint, device):
     theirs = expert.tokenizer
     if ours.inner.get_vocab() != theirs.inner.get_vocab():
         raise ValueError(f"--expert {cfg.expert}: has another tokenizer, so it cannot judge the same tokens")
-    if ours.format != theirs.format:
+    if (ours.format.template, ours.format.tokens) != (theirs.format.template, theirs.format.tokens):
         raise ValueError(f"--expert {cfg.expert}: has another chat format; name one for both with --format")
     return expert.model
 
