@@ -481,6 +481,5 @@ def make_step(objective: Objective, learner: Learner, task, examples, chosen, pl
 def step_at(objective: Objective, learner: Learner, task, examples, place: Place) -> Step:
     """The Step that training makes at a place, that is, of a given number and on a given rank."""
     cfg = learner.cfg
-    spare = cfg.redraw if objective.item is None else 0
-    chosen = data.indices(cfg.seed, place.number, cfg.batch * (1 + spare), len(examples))
+    chosen = data.indices(cfg.seed, place.number, cfg.batch, len(examples))
     return make_step(objective, learner, task, examples, chosen, place)

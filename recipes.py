@@ -73,7 +73,6 @@ class Train(Shared):
     temperature: float = 1.0  # temperature of the sampled replies
     expert: str = ""  # distil: the run, folder or Hub name to learn from; it has the same tokenizer
     # reinforcement | grpo
-    redraw: int = 0  # play up to so many times --batch other examples for those whose games score all alike
     scale_rewards: bool = True  # divide advantages by the group's standard deviation
     normalise: Literal["token", "sequence", "constant"] = "token"  # divide by tokens, replies or --max-new
     kl: float = 0.0  # weight of the divergence from the model before training

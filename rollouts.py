@@ -26,18 +26,27 @@ def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutSt
     """Play every example --group times with sampled replies, and learn from every reply with the advantage of
     its game over the others of its example.
 
-    Examples whose games all had the same reward teach nothing and are left out. With --redraw others take
-    their place. Replies cut off at --max-new are left out too, unless --no-mask-truncated. The report counts
-    both."""
+    Examples whose games all had the same reward teach nothing and are left out. So are replies cut off at
+    --max-new, unless --no-mask-truncated. The report counts both."""
     cfg = learner.cfg
-    groups, gains = play_until_enough(learner, task, [example for example, _ in drawn], place)
+    examples = [example for example, _ in drawn]
+    groups = play_groups(learner, task, examples, place)
+
+    rewards = []
+    for group in groups:
+        rewards.append([math.nan if game.reward is None else float(game.reward) for game in group])
+    rewards = torch.tensor(rewards)  # (P, G)
+    gains = losses.advantages(rewards, cfg.scale_rewards)  # (P, G)
 
     rows = []
+    even = []  # for each group, whether it teaches nothing
     count = 0  # of replies
     tokens = 0
     left_out = 0
-    for group, reply_gains in zip(groups, gains):
-        if not reply_gains.any():
+    for group, game_gains in zip(groups, gains):
+        reply_gains = spread_gains(group, game_gains, cfg)
+        even.append(not reply_gains.any())
+        if even[-1]:
             continue
 
         samples, labels, too_long = learned_replies(group, reply_gains, cfg)
@@ -61,53 +70,25 @@ def rollout_step(learner: Learner, task, drawn: list, place: Place) -> RolloutSt
     for game in shown:
         samples.append({**game.example, "turns": game.turns, "reward": game.reward})
 
-    report = rollout_report(groups, [not reply_gains.any() for reply_gains in gains])
+    report = rollout_report(groups, rewards, even)
     return RolloutStep(pack(rows, cfg.row_tokens), weights[cfg.normalise], left_out, report, samples)
 
 
-def play_until_enough(learner, task, examples, place):
-    """Play the first --batch examples, and then others for those whose games teach nothing, until --batch
-    examples teach something or no example is left (dynamic sampling, section 3.2 of arXiv 2503.14476).
-    Returns the games of each example, and the advantages of their replies (G, J)."""
-    cfg = learner.cfg
-    agent = Model(
-        learner.model, learner.tokenizer, cfg.max_new, cfg.temperature, seed=[cfg.seed, place.number]
-    )
-    groups = []
-    gains = []
-    missing = cfg.batch
-    while examples and missing:
-        played = play_groups(agent, learner, task, examples[:missing], place)
-        examples = examples[missing:]
-        groups += played
-        gains += [reply_gains_of(group, cfg) for group in played]
-        missing = cfg.batch - sum(bool(reply_gains.any()) for reply_gains in gains)
-    return groups, gains
-
-
-def rewards_of(group):
-    """The rewards (G,) of the games of one example, nan where one is unknown."""
-    return torch.tensor([math.nan if game.reward is None else float(game.reward) for game in group])
-
-
-def reply_gains_of(group, cfg):
-    """The advantage of each reply of the games of one example, (G, J)."""
-    gains = losses.advantages(rewards_of(group)[None], cfg.scale_rewards)[0]  # (G,)
-    return spread_gains(group, gains, cfg)
-
-
-def play_groups(agent, learner, task, examples, place):
+def play_groups(learner, task, examples, place):
     """Play --group games about each example; each rank plays its part of the examples. Returns a list of
     Episodes for each example."""
     cfg = learner.cfg
+    model = learner.model
+    seed = [cfg.seed, place.number]
+    agent = Model(model, learner.tokenizer, cfg.max_new, cfg.temperature, seed=seed)
     play = task.rollout if isinstance(task, Rollouts) else task.play
     repeated = []
     for example in examples[place.rank :: place.world]:
         repeated += [example] * cfg.group
 
-    learner.model.eval()  # no dropout while it plays
+    model.eval()  # no dropout while it plays
     games = play(repeated, agent)
-    learner.model.train()
+    model.train()
     if learner.judge:
         task.grade(games, learner.judge)
 
@@ -164,8 +145,7 @@ def learned_replies(group, gains, cfg):
     return samples, labels, too_long
 
 
-def rollout_report(groups, even):
-    rewards = torch.stack([rewards_of(group) for group in groups])  # (P, G)
+def rollout_report(groups, rewards, even):
     games = []
     replies = []
     for group in groups:

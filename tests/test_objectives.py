@@ -465,49 +465,6 @@ def test_groups_without_spread_cut_replies_and_long_games_are_left_out_and_count
     assert step.rows == [] and step.left_out == 1
 
 
-class Lottery(Rollouts):
-    """A game whose rewards stand in its examples, a list of them each; it remembers what was played."""
-
-    def __init__(self):
-        self.played = []
-
-    def rollout(self, examples, agent):
-        self.played.append([example["name"] for example in examples[::2]])
-        episodes = []
-        for i, example in enumerate(examples):
-            episodes.append(Episode(example, [], [reply([1], [7, i])], example["rewards"][i % 2]))
-        return episodes
-
-
-def test_examples_whose_games_score_all_alike_are_replaced_by_others_as_long_as_there_are_some(opened):
-    learner = learner_of(opened, "--group", "2", "--batch", "2", "--redraw", "2")
-    spread = {
-        "a": [1.0, 1.0],
-        "b": [0.0, 1.0],
-        "c": [0.0, 0.0],
-        "d": [1.0, 0.0],
-        "e": [0.0, 1.0],
-        "f": [1, 0],
-    }
-    drawn = [({"name": name, "rewards": rewards}, rng()) for name, rewards in spread.items()]
-    task = Lottery()
-    step = rollouts.rollout_step(learner, task, drawn, Place())
-    assert task.played == [["a", "b"], ["c"], ["d"]]  # one of two teaches, then none of one, then one
-    assert step.report["zero_spread"] == 0.5 and sum(len(row.labels) for row in step.rows) == 4
-    even = [(example | {"rewards": [0.5, 0.5]}, rng()) for example, _ in drawn]
-    task = Lottery()
-    step = rollouts.rollout_step(learner, task, even, Place())
-    assert task.played == [["a", "b"], ["c", "d"], ["e", "f"]] and step.rows == []
-    examples = [example for example, _ in drawn]
-    for redraw, count in (("0", 2), ("2", 6)):
-        learner = learner_of(opened, "--group", "2", "--batch", "2", "--redraw", redraw)
-        task = Lottery()
-        objectives.step_at(
-            objectives.OBJECTIVES["grpo"], learner, task, [e | {"rewards": [0, 0]} for e in examples], Place()
-        )
-        assert len(sum(task.played, [])) == count
-
-
 @pytest.mark.parametrize("how", ["token", "sequence", "constant"])
 def test_losses_are_normalised_by_token_by_reply_or_by_the_longest_reply(opened, how):
     """On policy the loss of a token is minus its reply's advantage: the sums can be written down."""
