@@ -18,6 +18,7 @@ from games.arc import figures, files, hindsight, terminal, world
 from games.arc.grids import GRIDS, VIEWS, Frame
 from games.arc.judging import Question, Runner, grid_verdict
 from games.arc.prompts import JUDGES_ANSWERS, PROMPTS
+from games.rewards import read_rewards
 from games.task import (
     Chat,
     Collects,
@@ -62,6 +63,8 @@ class Options:
     seconds: float = 1.0  # time limit of a program
     workers: int = flag(1, cosmetic=True)  # programs that run at the same time
     unsafe_exec: bool = flag(False, cosmetic=True)  # run programs even where the sandbox cannot contain them
+    # reinforcement | train
+    rewards: str = flag("right:1", code=True)  # parts right, shown, memorised, FILE.py:FUNCTION with weights
     # collecting | collect
     collect_from: Literal["train", "test"] = "train"  # test: from its shown pairs, never a test's output
     # a submission | submit
@@ -87,6 +90,7 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         self.writing = GRIDS[self.options.grid]
         self.collect_split = self.options.collect_from
         self.runner = Runner(self.options)
+        self.rewards = read_rewards(self.options.rewards, ("right", "shown", "memorised"))
         self.splits = {}
 
     def rng_of(self, example, *numbers):
@@ -296,17 +300,19 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
 
     # -------------------------------------------------------------------------------------------- scoring
     def play(self, examples, player):
-        """One program for each example, all judged together. The score is 1 for a program that gives every
-        shown output and every hidden one, else 0."""
+        """One program for each example, all judged together. The score is --rewards, by default 1 for a
+        program that gives every shown output and every hidden one, else 0."""
         examples = [self.task_of(example) for example in examples]
         questions = [Question(example, Frame(), 0, self.prompt(example)) for example in examples]
         episodes = []
         for example, (reply, verdict) in zip(examples, self.ask(self.versions[0], questions, player)):
             truth = [pair.get("output") for pair in example["test"]]
-            score = float(verdict["answers"] == truth)
+            right = float(verdict["answers"] == truth)
             shown = verdict["right"] / len(example["train"])
             memorised = float(verdict["verdict"] == "memorised")
-            parts = {"right": score, "shown": shown, "memorised": memorised}
+            parts = {"right": right, "shown": shown, "memorised": memorised}
+            parts |= self.rewards.own(example, reply.text)
+            score, _ = self.rewards.weigh(parts)
             turn = {"reply": reply.text, "score": score, "partial": shown, **verdict}
             episodes.append(Episode(example, [turn], [reply], score, parts))
         return episodes

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from games.rewards import Rewards, read_rewards
 from games.rows import read_rows
 from games.task import (
     Chat,
@@ -50,6 +51,8 @@ class Options:
     explore: float = flag(0.15, share=True)  # share of questions asked at random instead of by the teacher
     shuffle: float = flag(0.8, share=True)  # share of games whose turns are taught in random order
     cells: int = 12  # answers about the keyword taught beside each game
+    # reinforcement | train
+    rewards: str = flag("", code=True)  # FILE.py:FUNCTION:WEIGHT of a game's text, added to its reward
     # games | train eval play collect submit
     noise: str = "0,0.05,0.1,0.2"  # shares of flipped answers at which to evaluate or collect
     tries: int = 24  # beam search: replies among which the best new one is chosen
@@ -93,6 +96,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         self.noises = read_noises(o.noise)
         # a teacher may reason, or write a whole game
         self.evaluation = Evaluation(max_new=512 if o.teacher else 24, varied=any(self.noises))
+        self.rewards = read_rewards(o.rewards, ()) if o.rewards else Rewards()
         self.world = world_of(o.world)
         self.teacher = Belief(self.world, POOL)
         self.games = self.read_games() if o.data else []
@@ -217,7 +221,15 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             rate = rng.uniform(0, self.options.flips)
             rates.append(rate * (rng.random() > 0.2))  # a fifth of the keywords has no wrong answers
         episodes = self.play(examples, player, None, rates, True, seeds)
-        return [reward_turns(episode, self.teacher) for episode in episodes]
+        for episode in episodes:
+            reward_turns(episode, self.teacher)
+            lines = [f"{turn['question']} {turn['answer']} {turn['guess']}" for turn in episode.turns]
+            own = self.rewards.own(episode.example, "\n".join(lines))
+            more = sum(self.rewards.weights[name] * value for name, value in own.items())
+            episode.reward += more
+            episode.credits = [credit + more for credit in episode.credits]
+            episode.scores |= own
+        return episodes
 
     def equipped(self, agent):
         """The agent with the aids that the flags ask for."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from games import task_class
 from games.reasoning.answers import write_reply
 from games.reasoning.task import Options, Reasoning
 from games.rewards import Rewards, read_rewards
@@ -70,10 +71,39 @@ class Says:
     def __init__(self, text):
         self.text = text
 
-    def reply(self, conversations):
+    def reply(self, conversations, n=1, **how):
         from games.task import Reply
 
         return [[Reply(self.text)] for _ in conversations]
+
+
+def test_own_rewards_count_in_every_game_that_plays(file, tmp_path):
+    """ARC: a part beside the program's; 20 Questions: added to the credit of each reply of the game."""
+    lengths = tmp_path / "lengths.py"
+    lengths.write_text("def length(example, text):\n    return float(len(text))\n")
+    arc = task_class("arc")
+    task = arc(arc.Options(tests=4, unsafe_exec=True, rewards=f"right:1,{lengths}:length:3"))
+    task.runner.judge = lambda questions, programs: (
+        [{"answers": None, "right": 1, "verdict": "x"}] * len(programs)
+    )
+    example = task.examples("test")[0]
+    (episode,) = task.play([example], Says("def task(x): return x"))
+    assert episode.scores["length"] == 21.0 and episode.reward == 3 * 21 / 4 and episode.scores["right"] == 0
+    with pytest.raises(UsageError, match="known: right, shown, memorised"):
+        arc(arc.Options(rewards="rigth:1"))
+
+    twentyq = task_class("20q")
+    plain = twentyq(twentyq.Options())
+    task = twentyq(twentyq.Options(rewards=f"{lengths}:length:0.5"))
+    example = task.examples("train")[0]
+    asks = Says("Is it alive?")
+    asks.seed = [0]
+    (without,) = plain.rollout([example], asks)
+    (episode,) = task.rollout([example], asks)
+    texts = [f"{turn['question']} {turn['answer']} {turn['guess']}" for turn in episode.turns]
+    more = 0.5 * len("\n".join(texts))
+    assert episode.scores["length"] == 2 * more and episode.reward == without.reward + more
+    assert episode.credits == pytest.approx([credit + more for credit in without.credits])
 
 
 def test_a_function_that_fails_is_an_error_with_its_row(file):
