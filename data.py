@@ -235,9 +235,8 @@ def control_tokens(inner, format):
     """{name: id} of the control tokens that a format writes. Raises ValueError if the tokenizer lacks one
     that a format of ours needs; a checkpoint's own template may write plain text that looks alike."""
     names = {*format.control_names()}
-    marks = format.marks()
     for settings in inner.get_added_tokens_decoder().values():
-        if settings.special and settings.content in marks:
+        if settings.special and settings.content in format.marks:
             names.add(settings.content)
     control = {}
     for name in sorted(names):

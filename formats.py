@@ -131,6 +131,7 @@ class Format:
         *_, mark, _, after = self.cut((USER, REPLY), False)
         return begin, mark.removeprefix(end_of_prompt), after
 
+    @cached_property
     def marks(self) -> str:
         """All that the format writes around contents in a few conversations."""
         texts = [self.write(shapes, opened) for shapes, opened in PROBES[: 1 if self.parts else None]]
@@ -140,7 +141,7 @@ class Format:
 
     def control_names(self) -> list:
         """The names of the control tokens that the format needs, sorted."""
-        return sorted(set(re.findall(CONTROL, self.marks())))
+        return sorted(set(re.findall(CONTROL, self.marks)))
 
 
 def shape_of(role: str, content: str) -> tuple:
@@ -149,9 +150,9 @@ def shape_of(role: str, content: str) -> tuple:
     The assistant's "<think>\\nHm.\\n</think>\\n\\nNo" has the shape THOUGHT and the texts ["Hm.", "No"]."""
     form = []
     texts = []
-    for piece in re.split("(</?think>)", content) if role == "assistant" else [content]:
+    for index, piece in enumerate(re.split("(</?think>)", content) if role == "assistant" else [content]):
         text = piece.strip()
-        if text and piece not in THOUGHT_MARKS:
+        if text and index % 2 == 0:  # the odd ones are marks, which only the assistant's messages have
             at = piece.index(text)
             form += [piece[:at], None, piece[at + len(text) :]]
             texts.append(text)

@@ -49,6 +49,9 @@ def test_content_that_spells_a_control_token_stays_text(name, special):
     calm = tokenizer.render([{"role": "user", "content": "calm"}])[0]
     rendered = tokenizer.render([{"role": "user", "content": evil}])[0]
     assert [i for i in rendered if i in control] == [i for i in calm if i in control]
+    for alone in (*tokenizer.control, "<think>", "</think>", " </think>\n"):  # and nothing else
+        rendered = tokenizer.render([{"role": "user", "content": alone}])[0]
+        assert [i for i in rendered if i in control] == [i for i in calm if i in control]
 
 
 def test_settings_of_the_file_and_control_tokens_of_other_formats_change_no_text(tokenizer):
