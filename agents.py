@@ -4,6 +4,7 @@ model behind an endpoint) reply(). A game's own player may be an agent too (game
 import hashlib
 import json
 import math
+import os
 import re
 import time
 import zlib
@@ -374,3 +375,14 @@ def read_prices(text: str) -> list | None:
     if not re.fullmatch(r"\d*\.?\d+, *\d*\.?\d+", text):
         raise UsageError(f"--price {text}: must be two numbers, for prompts and replies, such as 0.15,0.6")
     return [float(price) for price in text.split(",")]
+
+
+def open_endpoint(name: str, options, marks: dict, max_new: int) -> Teacher:
+    """The Teacher at URL or URL#MODEL, with the key in PARLOR_KEY. marks: those of the flag that names it
+    (games.task.flag), by which `options` holds its other settings. max_new: its longest reply, in tokens."""
+    url, _, model = name.partition("#")
+    flags = marks.get("endpoint", {})
+    settings = {kind: getattr(options, flag) for kind, flag in flags.items()}
+    model = settings.pop("model", "") or model
+    key = os.environ.get("PARLOR_KEY", "")
+    return Teacher(url, model, key, max_new, **settings, **marks.get("settings", {}))

@@ -23,7 +23,7 @@ import lora
 import plots
 import sampler
 import ttt
-from agents import Classifier, Encoder, Model, Teacher
+from agents import Classifier, Encoder, Model, Teacher, open_endpoint
 from cache import Session
 from embed import save_embedder
 from files import (
@@ -199,12 +199,7 @@ class Opener:
                 return agent
         if "://" not in name:  # a Teacher refuses all but http and https
             return None
-        url, _, model = name.partition("#")
-        flags = marks.get("endpoint", {})
-        settings = {kind: getattr(self.cfg.options, flag) for kind, flag in flags.items()}
-        model = settings.pop("model", "") or model
-        key = os.environ.get("PARLOR_KEY", "")
-        return Teacher(url, model, key, self.max_new(marks), **settings, **marks.get("settings", {}))
+        return open_endpoint(name, self.cfg.options, marks, self.max_new(marks))
 
     def max_new(self, marks: dict) -> int:
         """The longest reply of an agent, in tokens."""

@@ -1,10 +1,8 @@
 """The models beside the one in training: the model before training, an expert to learn from, a judge."""
 
-import os
-
 import checkpoint
 import lora
-from agents import Model, Teacher
+from agents import Model, open_endpoint
 from games.task import HasJudge
 from recipes import agent_flags
 from runs import resolve
@@ -54,9 +52,7 @@ def open_judge(cfg, task, machine):
     marks = agent_flags(cfg.options)[flag]
     name = getattr(cfg.options, flag)
     if "://" in name:
-        url, _, model = name.partition("#")
-        model = getattr(cfg.options, marks["endpoint"]["model"]) or model
-        return Teacher(url, model, os.environ.get("PARLOR_KEY", ""), marks["max_new"])
+        return open_endpoint(name, cfg.options, marks, marks["max_new"])
     point = checkpoint.open(name, dtype=machine.compute, device=machine.device)
     if lora.adapters(point.model):
         lora.merge_lora(point.model)
