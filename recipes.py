@@ -324,11 +324,14 @@ KINDS = {
 }
 
 
+RENAMED = {"teacher_weight": "distil"}  # flag -> its name in older runs
+
+
 def saved_values(part, saved: dict) -> dict:
     """The saved values of a dataclass's fields. Raises ValueError if one is not of its field's type."""
     known = {}
     for field in dataclasses.fields(part):
-        value = saved.get(field.name)
+        value = saved.get(field.name, saved.get(RENAMED.get(field.name)))
         if value is not None:
             choices = get_args(field.type)
             kind = KINDS[type(choices[0]) if choices else field.type]
