@@ -410,8 +410,8 @@ def ask_answer(read, show):
 
 
 def add_scores(rows, reranker):
-    """Add a reranker's scores of positives and negatives, as log-odds, to mined rows; --distil learns from
-    them."""
+    """Add a reranker's scores of positives and negatives, as log-odds, to mined rows;
+    --teacher-weight learns from them."""
     pairs = []
     for row in rows:
         pairs += [parts(row["query"], text) for text in row["pos"] + row["neg"]]
