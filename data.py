@@ -367,12 +367,13 @@ def load_tokenizer(folder, format="", vocab=None, base=None) -> Tokenizer:
     return tokenizer
 
 
-def train_tokenizer(texts, vocab, pre_tokens=PHRASES) -> Tokenizer:
+def train_tokenizer(texts, vocab, pre_tokens=PHRASES, phrases=()) -> Tokenizer:
     """Learn a byte-level BPE of at most `vocab` tokens from texts, in the plain format. Deterministic.
 
     pre_tokens: a regular expression for the pieces of a text that merges never cross. By default a text is
     cut only at line ends and after ": ", so merges run across spaces: a phrase the game uses often becomes
-    one token, and a whole question costs a from-scratch model a single step."""
+    one token, and a whole question costs a from-scratch model a single step. phrases: pieces that become
+    tokens even if the vocabulary is too small for their merges, see add_phrases."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.normalizer = normalizers.Sequence([])
     inner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -390,7 +391,36 @@ def train_tokenizer(texts, vocab, pre_tokens=PHRASES) -> Tokenizer:
         show_progress=False,
     )
     inner.train_from_iterator(texts, trainer)
-    return Tokenizer(inner, FORMATS["plain"])
+    return Tokenizer(add_phrases(inner, phrases, vocab), FORMATS["plain"])
+
+
+def add_phrases(inner, phrases, vocab) -> tokenizers.Tokenizer:
+    """The tokenizer with each phrase as a token of its own. Where the vocabulary is full, phrases take the
+    place of the rarest merges.
+
+    A phrase of several words needs a merge for each of its parts, and these merges are of little use to any
+    other text. With `ignore_merges` a piece of text that is in the vocabulary needs no merges."""
+    state = json.loads(inner.to_str())
+    ids = state["model"]["vocab"]
+    pieces = []
+    for phrase in phrases:
+        pieces += [piece for piece, _ in inner.pre_tokenizer.pre_tokenize_str(phrase)]
+    pieces = list(dict.fromkeys(pieces))
+    if ids.keys() >= set(pieces):
+        return inner
+    room = vocab - len(pieces)
+    bytes_and_control = len(ids) - len({left + right for left, right in state["model"]["merges"]})
+    if room < bytes_and_control:
+        least = bytes_and_control + len(pieces)
+        raise UsageError(
+            f"--vocab {vocab}: too small, the game's phrases and single bytes are {least} tokens"
+        )
+    ids = {token: i for token, i in ids.items() if i < room}  # merges are in order of frequency
+    merges = [pair for pair in state["model"]["merges"] if "".join(pair) in ids]
+    for piece in pieces:
+        ids.setdefault(piece, len(ids))
+    state["model"] |= {"vocab": ids, "merges": merges, "ignore_merges": True}
+    return tokenizers.Tokenizer.from_str(json.dumps(state))
 
 
 # ------------------------------------------------------------------------------------------------ rows

@@ -197,6 +197,11 @@ class Task:
                 texts |= {message["content"] for message in item.messages}
         return sorted(texts)
 
+    def phrases(self) -> list:
+        """The texts that become one token each in a new tokenizer, even if its vocabulary has no room for
+        their merges."""
+        return []
+
     def play(self, examples: list, player) -> list:
         """Play one prompt and one reply for each example, and return the Episodes. Reinforcement learning
         learns from them too."""

@@ -88,6 +88,25 @@ def test_a_question_of_the_world_is_one_token(task):
         assert len(tokenizer.encode(f"Zq: {question}")) == len(tokenizer.encode("Zq: ")) + 1, question
 
 
+def test_phrases_become_tokens_where_the_vocabulary_is_too_small_for_their_merges(tmp_path):
+    phrases = ["Is it a large animal of the sea?", "blue whale", "whale shark"]
+    texts = ["a b c d e f g h"] * 9 + phrases * 4
+    assert len(train_tokenizer(texts, 270).encode(phrases[0])) > 1
+    tokenizer = train_tokenizer(texts, 270, phrases=phrases)
+    assert tokenizer.size <= 270
+    assert [len(tokenizer.encode(phrase)) for phrase in phrases] == [1, 1, 1]
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    for text in [*phrases, "Is it a blue whale, é?", "whale sharks", "a b c"]:
+        assert again.decode(again.encode(text)) == text
+        assert again.encode(text) == tokenizer.encode(text)
+    # where their merges have room, nothing changes
+    large = train_tokenizer(texts, 1000)
+    assert train_tokenizer(texts, 1000, phrases=phrases).inner.to_str() == large.inner.to_str()
+    with pytest.raises(UsageError, match="--vocab 260: too small, .* are 262 tokens"):
+        train_tokenizer(texts, 260, phrases=phrases)
+
+
 def test_a_saved_tokenizer_loads_as_it_was_and_names_begin_and_end(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     again = load_tokenizer(tmp_path)

@@ -54,6 +54,16 @@ def summarise(episodes, belief, tag, metrics, intervals):
     intervals[f"win_rate{tag}"] = wilson(len(won), n)
 
 
+def of_list(episodes, known, all_words, tag, metrics, intervals):
+    """Add the share of known keywords in a list, and the win rate over the whole list: a game about an
+    unknown keyword is lost. Where only some of the known keywords were played, they stand for all."""
+    won = sum(episode.reward > 0 for episode in episodes)
+    n = round(len(episodes) * all_words / known)
+    metrics["known_keywords"] = known / all_words
+    metrics[f"win_rate_of_list{tag}"] = won / n
+    intervals[f"win_rate_of_list{tag}"] = wilson(won, n)
+
+
 def variety(episodes):
     """How much the questions vary between games that were played to their last round: the number of
     different questions in all games, and the mean number of questions that two games share."""

@@ -27,7 +27,7 @@ from games.task import (
 from games.twentyq import lessons, recorded
 from games.twentyq.aids import Informed
 from games.twentyq.collect import STRATEGIES, CollectsGames
-from games.twentyq.figures import answer_accuracy, group_lines, groups, record, summarise, variety
+from games.twentyq.figures import answer_accuracy, group_lines, groups, of_list, record, summarise, variety
 from games.twentyq.match import Silent, match, play_matches
 from games.twentyq.prompts import ANSWERER, ASKER, FIRST, GUESS, ROUNDS
 from games.twentyq.world import POOL, Belief, TablePlayer, plain, read_keywords, world_of
@@ -100,6 +100,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         self.world = world_of(o.world)
         self.teacher = Belief(self.world, POOL)
         self.games = self.read_games() if o.data else []
+        self.known = None  # (known keywords, all keywords) of --keywords, if the table answers
 
     # -------------------------------------------------------------------------------------------- training
     def examples(self, split):
@@ -127,7 +128,10 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
                 "keywords; use --answerer self or another agent, or a --world that has answers about them"
             )
         if missing := len(examples) - len(known):
-            print(f"--keywords: {missing} of {len(examples)} left out, because the table does not know them")
+            print(
+                f"--keywords: {missing} of {len(examples)} count as lost, because the table does not know them"
+            )
+        self.known = len(known), len(examples)
         return known
 
     def trained_on(self):
@@ -165,10 +169,13 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         return preferences.items(example, self.kind)
 
     def texts(self):
-        """Every text of this world, for a tokenizer. Each is there four times, so that it becomes one
-        token."""
+        """Every text of this world, for a tokenizer. Each is there four times, so that its merges are made
+        first."""
+        return self.phrases() * 4
+
+    def phrases(self):
         fixed = [ASKER, FIRST, ANSWERER, "Keyword: ", "yes", "no", "unsure", f"\n{GUESS}"]
-        return [text for text in fixed + self.world.questions + self.world.keywords for _ in range(4)]
+        return fixed + self.world.questions + self.world.keywords
 
     # -------------------------------------------------------------------------------------------- play
     def table_player(self):
@@ -298,6 +305,8 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
             grouping = grouping or groups(self, episodes, players.trained_on)
             records += [{"noise": noise, **record(episode)} for episode in episodes]
             summarise(episodes, belief, f"@{noise:g}", metrics, intervals)
+            if self.known:
+                of_list(episodes, *self.known, f"@{noise:g}", metrics, intervals)
             if by_table:
                 baseline = self.play(examples, self.table_player(), noise=noise)
                 summarise(baseline, belief, f"@{noise:g}", baselines, {})

@@ -297,6 +297,13 @@ def entropy(p):
     return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
 
 
+def largest(values, n):
+    """The indices of the n largest values, of equal ones the first."""
+    if n == 1:
+        return values.argmax(keepdims=True)  # much faster than to sort them all
+    return np.argsort(-values, kind="stable")[:n]
+
+
 class Belief:
     """A probability for each keyword, given the answers so far, and the most informative next question.
 
@@ -310,8 +317,8 @@ class Belief:
             order = world.separating(pool or len(order))
         self.pool = np.array(order, dtype=int)  # empty if the world is only a list of keywords
         likely = EPS + (1 - 2 * EPS) * world.chance  # P(yes | keyword), (keywords, questions)
-        self.log_yes = np.log(likely)
-        self.log_no = np.log(1 - likely)
+        self.log_yes = np.log(likely).T.copy()  # (questions, keywords): a question's row lies together
+        self.log_no = np.log(1 - likely).T.copy()
         self.yes = likely[:, self.pool]
         self.doubt = entropy(self.yes)
         self.restart()
@@ -327,7 +334,7 @@ class Belief:
             raise ValueError(f"an answer must be yes, no or unsure, not {answer!r}")
         if answer != "unsure":
             likelihood = self.log_yes if answer == "yes" else self.log_no
-            self.logp += likelihood[:, question]
+            self.logp += likelihood[question]
         self.unasked &= self.pool != question
 
     def learn(self, question, answer):
@@ -367,7 +374,7 @@ class Belief:
     def questions(self, n=1):
         """The indices of the n questions with the largest gains."""
         gains = self.gains().round(9)  # equal gains must tie exactly, so that the pool's order decides
-        return self.pool[np.argsort(-gains, kind="stable")[:n]].tolist()
+        return self.pool[largest(gains, n)].tolist()
 
     def log_chances(self, texts):
         """The logarithm of the probability of each guess. A guess that is not in the world gets the lowest
@@ -378,7 +385,7 @@ class Belief:
 
     def guesses(self, n=1):
         """The indices of the n most likely keywords."""
-        return np.argsort(-self.logp, kind="stable")[:n].tolist()
+        return largest(self.logp, n).tolist()
 
 
 class TablePlayer:

@@ -12,6 +12,7 @@ import losses
 import objectives
 from games.task import Chat, Episode, Judged, Pair, Players, Reply
 from games.twentyq.aids import Informed
+from games.stats import wilson
 from games.twentyq.collect import facts
 from games.twentyq.experiments.own_games import CREDIT, reward_turns
 from games.twentyq.experiments.preferences import NO_PARTING
@@ -78,7 +79,7 @@ def test_information_is_the_mutual_information_of_keyword_and_answer(task):
     p, spread = belief.probabilities(), lambda p: float(-(p * np.log2(p)).sum())
     for gain, q in zip(belief.information(), belief.pool):
         left = 0.0
-        for likely in (np.exp(belief.log_yes[:, q]), np.exp(belief.log_no[:, q])):
+        for likely in (np.exp(belief.log_yes[q]), np.exp(belief.log_no[q])):
             left += (p * likely).sum() * spread(p * likely / (p * likely).sum())
         assert gain == pytest.approx(spread(p) - left, abs=1e-9)
     assert belief.information().max() <= 1 - entropy(EPS) + 1e-12
@@ -107,7 +108,13 @@ def test_keywords_that_the_table_lacks_are_counted_or_refused(tmp_path, capsys):
     (tmp_path / "words.txt").write_text("tree\nflux capacitor\n")
     known = TwentyQuestions(Options(keywords=str(tmp_path / "words.txt")))
     assert [example["keyword"] for example in known.examples("test")] == ["tree"]
-    assert "1 of 2 left out" in capsys.readouterr().out
+    assert "1 of 2 count as lost" in capsys.readouterr().out
+    # the table finds the tree: 1 of 1 known keywords, 1 of 2 of the list
+    report = known.evaluate(known.examples("test"), Players(known.table_player()))
+    assert report["metrics"]["known_keywords"] == 0.5
+    assert report["metrics"]["win_rate@0"] == 1
+    assert report["metrics"]["win_rate_of_list@0"] == 0.5
+    assert report["intervals"]["win_rate_of_list@0"] == wilson(1, 2)
     everyone = TwentyQuestions(Options(keywords=str(tmp_path / "words.txt"), answerer="self"))
     assert len(everyone.examples("test")) == 2
     (tmp_path / "words.txt").write_text("flux capacitor\n")
