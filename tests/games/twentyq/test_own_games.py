@@ -10,9 +10,9 @@ import torch
 
 import losses
 import objectives
+from games.stats import wilson
 from games.task import Chat, Episode, Judged, Pair, Players, Reply
 from games.twentyq.aids import Informed
-from games.stats import wilson
 from games.twentyq.collect import facts
 from games.twentyq.experiments.own_games import CREDIT, reward_turns
 from games.twentyq.experiments.preferences import NO_PARTING
