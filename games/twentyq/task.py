@@ -128,9 +128,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
                 "keywords; use --answerer self or another agent, or a --world that has answers about them"
             )
         if missing := len(examples) - len(known):
-            print(
-                f"--keywords: {missing} of {len(examples)} count as lost, because the table does not know them"
-            )
+            print(f"--keywords: {missing} of {len(examples)} count as lost: the table does not know them")
         self.known = len(known), len(examples)
         return known
 
