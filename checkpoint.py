@@ -112,14 +112,14 @@ def open(
 
 
 def from_scratch(
-    sizes, texts, pre_tokens: str, head: str | int = "own", seed=0, max_tokens=512, phrases=()
+    sizes, texts, pre_tokens: str, head: str | int = "own", seed=0, max_tokens=512
 ) -> Checkpoint:
     """A small new model and a tokenizer trained on texts: a decoder for the head "own", otherwise an encoder.
     With "none" it is an embedder: a vector is the mean of the hidden states, scaled to unit length.
 
-    sizes has dim, layers, heads, mlp_dim and vocab. pre_tokens, phrases: see data.train_tokenizer.
-    max_tokens: the longest text that an embedder reads."""
-    tokenizer = train_tokenizer(texts, sizes.vocab, pre_tokens, phrases)
+    sizes has dim, layers, heads, mlp_dim and vocab. pre_tokens: see data.train_tokenizer. max_tokens: the
+    longest text that an embedder reads."""
+    tokenizer = train_tokenizer(texts, sizes.vocab, pre_tokens)
     inner = tokenizer.inner
     begin = tokenizer.control["<|begin|>"]
     end = tokenizer.control["<|end|>"]

@@ -8,6 +8,7 @@ chat."""
 import json
 import re
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import compress, groupby
@@ -33,6 +34,7 @@ from games.task import PHRASES
 from terminal import DIM, GREEN, UsageError, paint
 
 CUT = " ... "  # marks the place where a text was shortened
+OFTEN = 4  # a text that a game names so often becomes one token of its tokenizer
 
 
 # ------------------------------------------------------------------------------------------------ tokenizer
@@ -367,13 +369,13 @@ def load_tokenizer(folder, format="", vocab=None, base=None) -> Tokenizer:
     return tokenizer
 
 
-def train_tokenizer(texts, vocab, pre_tokens=PHRASES, phrases=()) -> Tokenizer:
+def train_tokenizer(texts, vocab, pre_tokens=PHRASES) -> Tokenizer:
     """Learn a byte-level BPE of at most `vocab` tokens from texts, in the plain format. Deterministic.
 
     pre_tokens: a regular expression for the pieces of a text that merges never cross. By default a text is
     cut only at line ends and after ": ", so merges run across spaces: a phrase the game uses often becomes
-    one token, and a whole question costs a from-scratch model a single step. phrases: pieces that become
-    tokens even if the vocabulary is too small for their merges, see add_phrases."""
+    one token, and a whole question costs a from-scratch model a single step. A phrase that is there at least
+    OFTEN times becomes one token even if the vocabulary is too small for its merges (add_phrases)."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.normalizer = normalizers.Sequence([])
     inner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -391,7 +393,10 @@ def train_tokenizer(texts, vocab, pre_tokens=PHRASES, phrases=()) -> Tokenizer:
         show_progress=False,
     )
     inner.train_from_iterator(texts, trainer)
-    return Tokenizer(add_phrases(inner, phrases, vocab), FORMATS["plain"])
+    if pre_tokens == PHRASES:
+        phrases = [text for text, times in Counter(texts).items() if times >= OFTEN]
+        inner = add_phrases(inner, phrases, vocab)
+    return Tokenizer(inner, FORMATS["plain"])
 
 
 def add_phrases(inner, phrases, vocab) -> tokenizers.Tokenizer:

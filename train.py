@@ -167,9 +167,7 @@ def open_checkpoint(cfg: Train, task, head, home, compute) -> checkpoint.Checkpo
     else:
         if cfg.lora_rank:
             raise UsageError("--lora-rank needs --model: an adapter needs a trained model below it")
-        point = checkpoint.from_scratch(
-            cfg, task.texts(), task.pre_tokens, head, cfg.seed, cfg.max_tokens, task.phrases()
-        )
+        point = checkpoint.from_scratch(cfg, task.texts(), task.pre_tokens, head, cfg.seed, cfg.max_tokens)
         point.model.to(home)
     if cfg.lora_rank and not lora.adapters(point.model):
         lora.add_lora(

@@ -189,18 +189,13 @@ class Task:
 
     def texts(self) -> list:
         """The texts that train a new tokenizer for this game. A phrase must occur in it at least twice to
-        become a token."""
+        become a token; without pre_tokens, a text that is there data.OFTEN times becomes one in any case."""
         rng = np.random.default_rng(0)
         texts = set()
         for example in self.examples("train"):
             for item in self.items(example, rng):
                 texts |= {message["content"] for message in item.messages}
         return sorted(texts)
-
-    def phrases(self) -> list:
-        """The texts that become one token each in a new tokenizer, even if its vocabulary has no room for
-        their merges."""
-        return []
 
     def play(self, examples: list, player) -> list:
         """Play one prompt and one reply for each example, and return the Episodes. Reinforcement learning

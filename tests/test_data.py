@@ -77,7 +77,8 @@ def test_the_trained_tokenizer_gives_back_any_text(tokenizer):
 
 
 def test_training_is_deterministic_and_makes_no_more_tokens_than_asked(task):
-    first, second = (train_tokenizer(task.texts(), 300) for _ in range(2))
+    texts = sorted(set(task.texts()))
+    first, second = (train_tokenizer(texts, 300) for _ in range(2))
     assert first.inner.to_str() == second.inner.to_str() and first.size <= 300
 
 
@@ -88,11 +89,11 @@ def test_a_question_of_the_world_is_one_token(task):
         assert len(tokenizer.encode(f"Zq: {question}")) == len(tokenizer.encode("Zq: ")) + 1, question
 
 
-def test_phrases_become_tokens_where_the_vocabulary_is_too_small_for_their_merges(tmp_path):
+def test_texts_named_often_become_tokens_where_the_vocabulary_is_too_small_for_their_merges(tmp_path):
     phrases = ["Is it a large animal of the sea?", "blue whale", "whale shark"]
-    texts = ["a b c d e f g h"] * 9 + phrases * 4
-    assert len(train_tokenizer(texts, 270).encode(phrases[0])) > 1
-    tokenizer = train_tokenizer(texts, 270, phrases=phrases)
+    others = ["a b c d e f g h"] * 3 + ["i j k l m n o p"] * 3
+    assert len(train_tokenizer(others + phrases * 3, 270).encode(phrases[0])) > 1
+    tokenizer = train_tokenizer(others + phrases * 4, 270)
     assert tokenizer.size <= 270
     assert [len(tokenizer.encode(phrase)) for phrase in phrases] == [1, 1, 1]
     tokenizer.save(tmp_path)
@@ -100,11 +101,10 @@ def test_phrases_become_tokens_where_the_vocabulary_is_too_small_for_their_merge
     for text in [*phrases, "Is it a blue whale, é?", "whale sharks", "a b c"]:
         assert again.decode(again.encode(text)) == text
         assert again.encode(text) == tokenizer.encode(text)
-    # where their merges have room, nothing changes
-    large = train_tokenizer(texts, 1000)
-    assert train_tokenizer(texts, 1000, phrases=phrases).inner.to_str() == large.inner.to_str()
+    # where the merges have room, none is left out
+    assert 'ignore_merges":true' not in train_tokenizer(others + phrases * 4, 1000).inner.to_str()
     with pytest.raises(UsageError, match="--vocab 260: too small, .* are 262 tokens"):
-        train_tokenizer(texts, 260, phrases=phrases)
+        train_tokenizer(others + phrases * 4, 260)
 
 
 def test_a_saved_tokenizer_loads_as_it_was_and_names_begin_and_end(tokenizer, tmp_path):

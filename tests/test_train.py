@@ -318,9 +318,9 @@ def test_data_of_which_almost_nothing_is_left_ends_with_1_and_the_reasons(flags,
     said = capsys.readouterr().err
     assert "only 1 of 37 examples are left" in said and "36 an answer other than" in said and "--keep" in said
     assert train.main([*flags, *more, "--keep", "0"]) == 0
-    assert train.main([*flags, "--steps", "1", "--name", "b", "--max-tokens", "12"]) == 1
+    assert train.main([*flags, "--steps", "1", "--name", "b", "--max-tokens", "6"]) == 1
     said = capsys.readouterr().err
-    assert "samples are left" in said and "longer than --max-tokens 12" in said
+    assert "samples are left" in said and "longer than --max-tokens 6" in said
 
 
 @pytest.mark.parametrize(

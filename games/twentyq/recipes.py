@@ -34,6 +34,28 @@ RECIPES = {
         eval_few=50,
         save_every=500,
     ),
+    "20q-kaggle": SCRATCH
+    | dict(  # 3.7 million parameters on the large world
+        task="20q",
+        world="games/twentyq/kaggle.txt",
+        dim=256,
+        mlp_dim=768,
+        vocab=4500,  # 3,847 phrases, 259 bytes and control tokens, and a few merges for other texts
+        lr=0.02,
+        steps=3500,
+        max_minutes=85.0,
+        batch=24,
+        max_tokens=320,  # a whole game: cut in two, its beginning would be computed twice
+        micro_tokens=4096,
+        warmup=0.01,
+        max_new=8,
+        pool=60,  # the table wins 99 % with 60 questions and 97 % with 40
+        flips=0.2,
+        unsure=0.05,
+        dtype="float32",  # one model in every place; some processors multiply bfloat16 slower than float32
+        eval_few=50,
+        save_every=500,
+    ),
     "20q-grpo": dict(  # with --init RUN
         task="20q",
         loss="grpo",
@@ -51,6 +73,27 @@ RECIPES = {
         save_every=50,
     ),
     "20q-model": dict(task="20q", lr=2e-4, batch=4, max_tokens=1024, steps=200, max_new=24, save_every=100),
+    "20q-lora": dict(  # 8 billion parameters on a card of 24 GB; not run
+        task="20q",
+        model="meta-llama/Llama-3.1-8B-Instruct",
+        world="games/twentyq/kaggle.txt",
+        dtype="bfloat16",  # 16.1 GB of weights
+        lora_rank=16,
+        lr=2e-4,
+        batch=8,  # games, each of about 60 samples
+        steps=600,
+        max_tokens=1536,
+        micro_tokens=1536,  # one game at a time: the activations of more do not fit
+        checkpointing=True,
+        flips=0.1,
+        unsure=0.0,
+        explore=0.0,  # the teacher's own questions: fewer of them to learn
+        cells=12,  # with 2 the model learned to answer no to everything
+        tries=4,
+        max_new=16,
+        eval_n=100,
+        save_every=100,
+    ),
     "20q-seed-1": SEED_20Q | dict(name="20q-seed-1", weight_decay=0.2),
     "20q-seed-2": SEED_20Q  # the second stage continues the first, and learns the prompts too
     | dict(name="20q-seed-2", model="", init="runs/20q-seed-1", weight_decay=0.25, learn_all=True),

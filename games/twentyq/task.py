@@ -45,12 +45,14 @@ class Options:
     data: str = ""  # train on games {"keyword", "rounds": [[question, answer, guess]]}: file, folder, Hub
     rows: str = ""  # a slice of --data, such as 0:1000
     lost: bool = flag(False, cosmetic=True)  # learn from lost games too
+    mix: bool = False  # --data: train on fresh games of the world as well
     # training games | train
     flips: float = flag(0.3, share=True)  # highest share of wrong answers in a game
     unsure: float = flag(0.1, share=True)  # share of games in which some answers are "unsure"
     explore: float = flag(0.15, share=True)  # share of questions asked at random instead of by the teacher
     shuffle: float = flag(0.8, share=True)  # share of games whose turns are taught in random order
     cells: int = 12  # answers about the keyword taught beside each game
+    pool: int = flag(POOL, as_trained=True, least=1)  # separating questions that the teacher may ask
     # reinforcement | train
     rewards: str = flag("", code=True)  # FILE.py:FUNCTION:WEIGHT of a game's text, added to its reward
     # games | train eval play collect submit
@@ -97,8 +99,10 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         # a teacher may reason, or write a whole game
         self.evaluation = Evaluation(max_new=512 if o.teacher else 24, varied=any(self.noises))
         self.rewards = read_rewards(o.rewards, ()) if o.rewards else Rewards()
+        if o.mix and (kind is not Chat or not o.data):
+            raise UsageError("--mix: needs --data and --loss sft")
         self.world = world_of(o.world)
-        self.teacher = Belief(self.world, POOL)
+        self.teacher = Belief(self.world, o.pool)
         self.games = self.read_games() if o.data else []
         self.known = None  # (known keywords, all keywords) of --keywords, if the table answers
 
@@ -113,7 +117,10 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         if self.options.data:
             step = round(1 / max(self.options.held, 0.05))
             held = set(sorted({row["keyword"] for row in self.games})[::step])
-            return [row for row in self.games if (row["keyword"] in held) == (split == "valid")]
+            games = [row for row in self.games if (row["keyword"] in held) == (split == "valid")]
+            if not self.options.mix or split == "valid":
+                return games
+            return games + [word for word in words if word["keyword"] not in held]
         held = round(self.options.held * len(words))
         return words[held:] if split == "train" else words[:held] or words
 
@@ -167,13 +174,9 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         return preferences.items(example, self.kind)
 
     def texts(self):
-        """Every text of this world, for a tokenizer. Each is there four times, so that its merges are made
-        first."""
-        return self.phrases() * 4
-
-    def phrases(self):
+        """Every text of this world, for a tokenizer. Each is there often enough to become one token."""
         fixed = [ASKER, FIRST, ANSWERER, "Keyword: ", "yes", "no", "unsure", f"\n{GUESS}"]
-        return fixed + self.world.questions + self.world.keywords
+        return (fixed + self.world.questions + self.world.keywords) * 4  # data.OFTEN
 
     # -------------------------------------------------------------------------------------------- play
     def table_player(self):
@@ -246,7 +249,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         if options.candidates or options.guesses != "model":
             world = world_of(options.belief) if options.belief else self.world
             # the pool of the questions that the model has learned to ask
-            agent = Informed(agent, Belief(world, POOL), options.candidates, options.guesses)
+            agent = Informed(agent, Belief(world, options.pool), options.candidates, options.guesses)
         if options.protocol:
             from games.twentyq.contest import alpha
 

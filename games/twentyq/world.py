@@ -26,7 +26,7 @@ WORLD_ENDINGS = {
 }
 ENTRY = re.compile(r"([^<:|]*)<?([^:|]*):?([^|]*)\|?(.*)")  # name < kinds : tags | other spellings
 EPS = 0.1  # chance that an answer is wrong, as a belief assumes
-POOL = 40  # separating questions that the teacher may ask
+POOL = 40  # separating questions that the teacher may ask, unless --pool says otherwise
 SAMPLE = 1000  # keywords at most from which they are chosen
 WORDS = either(TEXT, list_of(TEXT))
 KEYWORD = {"keyword": TEXT, "alts": WORDS, "alternates": WORDS, "words": list_of(OBJECT)}

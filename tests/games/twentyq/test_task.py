@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from games.task import Episode, Players, Reply
+from games.task import Chat, Episode, Pair, Players, Reply
 from games.twentyq.figures import answer_accuracy, variety
-from games.twentyq.lessons import cells
+from games.twentyq.lessons import cells, teacher_game
 from games.twentyq.match import Request, lock_step, match
 from games.twentyq.prompts import (
     answer_prompt,
@@ -390,3 +390,29 @@ def test_the_valid_split_shares_no_keyword_with_train(world_file, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="holds no rows"):  # not replaced by the world
         recorded(world_file, tmp_path / "none", []).examples("train")
+
+
+def test_a_mixed_training_has_the_recorded_games_and_fresh_ones_about_other_keywords(world_file, tmp_path):
+    rows = [{"keyword": f"thing {i}", "rounds": GAME["rounds"]} for i in range(30)]
+    path = write_rows(tmp_path / "games.jsonl", [*rows, GAME])
+    options = Options(world=str(world_file), data=path, mix=True)
+    task = TwentyQuestions(options)
+    train, valid = task.examples("train"), task.examples("valid")
+    fresh = [example["keyword"] for example in train if "turns" not in example]
+    held = {game["keyword"] for game in valid}
+    assert held and all("turns" in game for game in valid)
+    assert set(fresh) == set(task.world.keywords) - held
+    assert len(train) + len(valid) == 31 + len(fresh)
+    for example in (train[0], train[-1]):
+        assert task.items(example, np.random.default_rng(0))
+    for wrong, kind in ((Options(mix=True), Chat), (options, Pair)):
+        with pytest.raises(UsageError, match="--mix: needs --data and --loss sft"):
+            TwentyQuestions(wrong, kind=kind)
+
+
+def test_the_teacher_asks_only_the_questions_of_its_pool():
+    task = TwentyQuestions(Options(pool=3, explore=0.5))
+    asked = set()
+    for keyword in task.world.keywords[:20]:
+        asked.update(question for question, _ in teacher_game(task, keyword, np.random.default_rng(0)))
+    assert asked == set(task.world.separating(3))
