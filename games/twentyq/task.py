@@ -5,6 +5,7 @@ the same prompts in training and at play (games.twentyq.prompts): one sample per
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -102,11 +103,14 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         if o.mix and (kind is not Chat or not o.data):
             raise UsageError("--mix: needs --data and --loss sft")
         self.world = world_of(o.world)
-        self.teacher = Belief(self.world, o.pool)
         self.games = self.read_games() if o.data else []
         self.known = None  # (known keywords, all keywords) of --keywords, if the table answers
 
     # -------------------------------------------------------------------------------------------- training
+    @cached_property  # only training needs it, and the pool of a large world takes seconds
+    def teacher(self):
+        return Belief(self.world, self.options.pool)
+
     def examples(self, split):
         """Keywords of the world, or the games of --data, split by keyword. The test examples are always the
         keywords of the world or of --keywords."""
