@@ -1,7 +1,8 @@
 """The models: one configurable Transformer that reads and writes Hugging Face checkpoints.
 
-Read families.py first (what a checkpoint may look like) and attention.py (which token sees which), then this
-file from top to bottom: layers, Transformer, load, save. The cache of keys and values is in cache.py.
+Read families.py first (what a checkpoint may look like), rotary.py (positions) and attention.py (which token
+sees which), then this file from top to bottom: layers, Transformer, load, save. The cache of keys and values
+is in cache.py.
 
 Shapes, in every file: B batch, T query length, S key length, D model width, H query heads, K key/value heads,
 E head width, V vocabulary, N examples, G group.
@@ -19,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from attention import ALWAYS, by_text, dense, rotary, rotate, ways
+from attention import ALWAYS, by_text, dense, ways
 from families import FAMILIES, Config, describe, group_by_file_name, read_config, with_head
 from files import remove, replacing, write_json
 from ranks import whole
+from rotary import at_slots, rotary, rotate
 from terminal import UsageError, exit_code
-from weights import INDEX, cut_rows, open_tensors, shapes_only, weight_files, write_tensors
+from weights import INDEX, cut_rows, shapes_only, tensors_of, write_tensors
 
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
@@ -331,8 +333,8 @@ class Transformer(nn.Module):
         if by_texts:  # the batch becomes one row of its N tokens, so no work is spent on padding
             slots = end.flatten().nonzero()[:, 0]  # (N,)
             x = x.flatten(0, 1)[None, slots]  # (1, N, D)
-            full_rope = rope_at(full_rope, slots)
-            sliding_rope = rope_at(sliding_rope, slots)
+            full_rope = at_slots(full_rope, slots)
+            sliding_rope = at_slots(sliding_rope, slots)
 
         if T == 1 and self.fast_step and cache is not None:
             x = x[:, 0]  # (B, D)
@@ -416,11 +418,6 @@ class Transformer(nn.Module):
         return self
 
 
-def rope_at(rope, slots):
-    """cos and sin, (1, 1, N, E), at `slots` (N,) of the flattened batch; rope holds them as (B, 1, T, E)."""
-    return rope and [angles.flatten(0, 2)[None, None, slots] for angles in rope]
-
-
 def class_logits(model: Transformer, batch) -> Tensor:
     """Class scores, (B, classes), of a data.Batch with one text per row."""
     slots = torch.arange(batch.ids.shape[1], device=batch.ids.device)
@@ -449,7 +446,7 @@ def load(
     if head not in ("own", config.labels or config.head):
         config = with_head(config, head)
     family = FAMILIES[name]
-    tensors = tensors_of(folder, family, device)
+    tensors = tensors_of(folder, family.usual_names, device)
     layers = {part.split(".")[1] for part in map(family.our_name, tensors) if part.startswith("layers.")}
     if config.layers > len(layers):  # thousands would take minutes to build
         raise ValueError(
@@ -505,16 +502,6 @@ def tie(state, folder):
                 f"{folder}: config.json ties head and embedding, but the file holds two different ones"
             )
         state["embed.weight"] = state["head.weight"] = pair[0]
-
-
-def tensors_of(folder, family, device):
-    """Usual name -> (path, open file, key in it) of each tensor of a checkpoint, without ignored ones."""
-    places = {}
-    for path in weight_files(folder):
-        file = open_tensors(path, device)
-        for key in file.keys():
-            places[key] = path, file, key
-    return {name: places[key] for key, name in family.usual_names(places).items()}
 
 
 def fresh_weight(key, shape, generator):

@@ -1,6 +1,7 @@
 """Tensors in safetensors files: reading, writing, and which files of a model folder hold its weights."""
 
 import re
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,3 +102,14 @@ def weight_files(folder: Path) -> list[Path]:
             + FROM_PICKLE.format(weights, single)
         )
     raise FileNotFoundError(f"{folder}: no model.safetensors or {INDEX}")
+
+
+def tensors_of(folder: Path, usual_names: Callable, device="cpu") -> dict[str, tuple]:
+    """Usual name -> (path, open file, key in it) of each tensor of a model folder. usual_names: see
+    families.Family, which leaves out tensors that are no part of the model."""
+    places = {}
+    for path in weight_files(folder):
+        file = open_tensors(path, device)
+        for key in file.keys():
+            places[key] = path, file, key
+    return {name: places[key] for key, name in usual_names(places).items()}

@@ -37,11 +37,22 @@ MAY_IMPORT = {
     "families": {"files", "terminal"},
     "ranks": {"terminal", "torch"},
     "attention": {"torch"},
+    "rotary": {"torch"},
     "cache": {"attention", "data", "torch", "numpy"},
     "fused": {"torch"},
     "weights": {"files"} | TENSORS,
     "runs": {"files", "games.rows", "ranks", "terminal", "tqdm", "huggingface_hub"} | TENSORS,
-    "model": {"attention", "families", "files", "ranks", "runs", "terminal", "weights", "huggingface_hub"}
+    "model": {
+        "attention",
+        "families",
+        "files",
+        "ranks",
+        "rotary",
+        "runs",
+        "terminal",
+        "weights",
+        "huggingface_hub",
+    }
     | TENSORS,
     "lora": {"model", "families", "files", "ranks", "terminal", "weights"} | TENSORS,
     "losses": {"torch"},

@@ -1,0 +1,63 @@
+"""The rotation that tells queries and keys their positions (RoPE, arXiv 2104.09864), and its scalings for
+long texts. Shapes as in model.py."""
+
+import math
+
+import torch
+
+
+def llama3_scaling(frequencies, rope):
+    """Llama 3.1's rule: long wavelengths are slowed down by `factor`, short ones kept, those between
+    blended."""
+    wavelengths = 2 * math.pi / frequencies
+    low = rope["low_freq_factor"]
+    high = rope["high_freq_factor"]
+    turns = rope["original_max_position_embeddings"] / wavelengths  # within the original context
+    blend = (turns - low) / (high - low)
+    blend = blend.clamp(0, 1)
+    slowed = (1 - blend) * frequencies / rope["factor"]
+    return slowed + blend * frequencies
+
+
+def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
+    """[cos, sin], each (B, 1, T, E), of positions (B, T). The first half of sin is negative, as `rotate`
+    needs it; angles are float32 whatever the model's dtype.
+
+    Dynamic scaling raises the base of a row that is longer than the model was trained for. It depends on that
+    row's length only, so a batch means what its rows mean alone; keys in a cache keep the base that they were
+    rotated with."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    base = rope["rope_theta"]
+    kind = rope["rope_type"]
+    if kind == "dynamic":
+        longest = rope["max_position_embeddings"]
+        lengths = positions.amax(1) + 1  # (B,)
+        excess = (lengths / longest).clamp(min=1) - 1  # 0 for a row within that length
+        growth = 1 + rope["factor"] * excess
+        base = base * growth ** (head_dim / (head_dim - 2))
+        base = base[:, None, None, None]
+    frequencies = base**-exponents  # (E/2,) or (B, 1, 1, E/2)
+    if kind == "linear":
+        frequencies = frequencies / rope["factor"]
+    elif kind == "llama3":
+        frequencies = llama3_scaling(frequencies, rope)
+    angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, E/2)
+    cos = angles.cos()
+    sin = angles.sin()
+    return [
+        torch.cat((cos, cos), dim=-1).to(dtype),
+        torch.cat((-sin, sin), dim=-1).to(dtype),
+    ]
+
+
+def rotate(x, cos, sin):
+    """Rotate pairs (first half, second half) of the head width: x (B, heads, T, E), cos and sin by
+    `rotary`."""
+    # roll gives (second half, first half). One expression: with a name for it, tensors get other addresses,
+    # and a CPU gives gradients another last bit.
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+def at_slots(rope, slots):
+    """cos and sin, (1, 1, N, E), at `slots` (N,) of the flattened batch; rope holds them as (B, 1, T, E)."""
+    return rope and [angles.flatten(0, 2)[None, None, slots] for angles in rope]
