@@ -69,6 +69,7 @@ class Config:
     reach: int = 0  # a sliding layer sees tokens at most this many positions away
     rope: dict | None = None  # rope_type, rope_theta and the type's own settings; None: no rotation
     local_rope: dict | None = None  # the same for sliding layers, where it differs
+    unrotated: tuple = ()  # one bool per layer: does it leave queries and keys unrotated?
     # head
     tied: bool = False  # head and embedding share one matrix
     logit_softcap: float | None = None
@@ -173,6 +174,7 @@ class Family:
     sliding: Callable | None = None  # (hf, i) -> whether layer i slides; layer_types overrides it
     thetas: tuple = ("rope_theta", None)  # keys of the rotary base, for full and for sliding layers
     modules: dict = field(default_factory=dict)  # usual name in files -> name in transformers' model
+    kinds: dict = field(default_factory=dict)  # of keys that may hold other values than in KINDS below
     becomes: Callable | None = None  # config.json -> that of an equal family, which it is saved as
 
     def our_name(self, theirs: str) -> str:
@@ -266,6 +268,13 @@ def internlm2(hf):
     return same | dict(model_type="llama", architectures=["LlamaForCausalLM"], attention_bias=bias)
 
 
+def smollm3(hf):
+    rotated = hf.get("no_rope_layers")  # despite its name it has 1 for a layer that rotates
+    if rotated is None:
+        rotated = [(i + 1) % hf["no_rope_layer_interval"] for i in range(hf["num_hidden_layers"])]
+    return dict(unrotated=tuple(not turns for turns in rotated))
+
+
 OUTER = "torch_dtype dtype eos_token_id bos_token_id num_labels id2label label2id problem_type".split()
 
 
@@ -314,6 +323,20 @@ FAMILIES = {
         config=lambda hf: dict(qk_norm=True),
         sliding=qwen_slides,
         defaults=QWEN | dict(head_dim=128),
+    ),
+    "smollm3": Family(
+        stem="SmolLM3",
+        config=smollm3,
+        kinds=by_key(
+            {
+                list_of(one_of(0, 1)): "no_rope_layers",
+                one_of(False): "use_sliding_window",
+                list_of(one_of("full_attention")): "layer_types",
+            }
+        ),
+        defaults=dict(
+            num_key_value_heads=4, rope_theta=2e6, no_rope_layer_interval=4, tie_word_embeddings=True
+        ),
     ),
     "gemma": Family(
         stem="Gemma",
@@ -443,7 +466,7 @@ KINDS = by_key(
     {
         one_of(*FAMILIES): "model_type",
         SIZE: "hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim "
-        "type_vocab_size num_labels sliding_window_pattern global_attn_every_n_layers",
+        "type_vocab_size num_labels sliding_window_pattern global_attn_every_n_layers no_rope_layer_interval",
         whole(1, 1 << 13): "num_hidden_layers",
         whole(-1, 1 << 31): "pad_token_id",
         LENGTH: "vocab_size max_position_embeddings",
@@ -488,15 +511,17 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     """Translate a config.json to a Config. Raises ValueError that names what is wrong or not supported.
 
     where: the file's name, for messages."""
-    check_fields(where, hf, KINDS, ["model_type"])
+    check_fields(where, hf, {"model_type": KINDS["model_type"]}, ["model_type"])
     family = FAMILIES[hf["model_type"]]
+    kinds = KINDS | family.kinds
+    check_fields(where, hf, kinds)
     if family.becomes:
         return config_from_hf(family.becomes(hf), where)
     settings = {key: value for key, value in {**family.defaults, **hf}.items() if value is not None}
     heads = settings.get("num_attention_heads", 1)
     settings.setdefault("num_key_value_heads", heads)
     settings.setdefault("head_dim", settings.get("hidden_size", 1) // heads)
-    check_fields(where, settings, KINDS, REQUIRED)
+    check_fields(where, settings, kinds, REQUIRED)
     try:
         special = windows(settings, family, where) | family.config(settings)
     except KeyError as error:
@@ -524,6 +549,8 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     elif architecture.endswith("Model") or not config.causal:
         config.head = "none"
     config.tied = config.tied and config.head == "lm"
+    if config.unrotated and len(config.unrotated) != config.layers:
+        raise ValueError(f"{where}: no_rope_layers names {len(config.unrotated)} of {config.layers} layers")
     if heads % config.kv_heads:
         raise ValueError(f"{where}: {heads} heads are not a multiple of {config.kv_heads} key/value heads")
     return config
@@ -644,6 +671,8 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
         heads += f" on {config.kv_heads} keys"
     saved_as = config.hf["model_type"]
     rotation = ", ".join(f"{key} {value}" for key, value in (config.rope or {}).items())
+    if config.unrotated:
+        rotation += f"; {sum(config.unrotated)} layers are not rotated"
     purposes = {
         "lm": "next token" + ", tied to the embedding" * config.tied,
         "none": "none",

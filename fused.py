@@ -78,5 +78,6 @@ def fuse(model: nn.Module) -> nn.Module:
             model.embed.weight = model.head.weight
             model.embed.forward = model.head.embedding
     # the fast step knows plain blocks only
-    model.use_fast_step(config.norms == "pre" and config.gated and not (config.sliding or config.qk_norm))
+    special = config.sliding or config.qk_norm or config.unrotated
+    model.use_fast_step(config.norms == "pre" and config.gated and not special)
     return model

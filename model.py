@@ -97,7 +97,7 @@ class Attention(nn.Module):
         self.widths = H * E, K * E, K * E
 
     def forward(self, x, rope, way, cache=None, layer=0):
-        """(B, T, D) of x (B, T, D). rope: (cos, sin), or None where positions are learned. way: the attention
+        """(B, T, D) of x (B, T, D). rope: (cos, sin), or None for no rotation. way: the attention
         function and its mask, see attention.ways."""
         B, T, _ = x.shape
         if hasattr(self, "qkv_proj"):  # see fused.py
@@ -349,6 +349,8 @@ class Transformer(nn.Module):
             if config.sliding and config.sliding[layer]:
                 rope = sliding_rope
                 way = sliding_way
+            if config.unrotated and config.unrotated[layer]:
+                rope = None
             inputs = (x, rope, way, cache, layer)
             if recompute:
                 x = checkpoint(block, *inputs, use_reentrant=False)

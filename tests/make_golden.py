@@ -106,9 +106,10 @@ CASES = {  # name: class, config.json
         GEMMA2 | dict(attn_logit_softcapping=3.0, final_logit_softcapping=5.0),
     ),
     "gemma2_classes": ("Gemma2ForSequenceClassification", GEMMA2 | LABELS),
-    "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
+    "gemma3_text": ("Gemma3ForCausalLM", GEMMA3 | dict(model_type="gemma3_text")),
     "gemma3": ("Gemma3ForConditionalGeneration", dict(text_config=GEMMA3 | {"model_type": "gemma3_text"})),
     "phi3": ("Phi3ForCausalLM", DECODER | dict(sliding_window=5)),
+    "smollm3": ("SmolLM3ForCausalLM", DECODER | dict(num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
     "internlm2": ("InternLM2ForCausalLM", DECODER | dict(bias=False, rope_theta=1000.0, auto_map=AUTO)),
     "bert": ("BertModel", BERT),
     "bert_classes": ("BertForSequenceClassification", BERT | LABELS),
@@ -226,8 +227,8 @@ TWINS = {"gemma3": twin_of_gemma3, "internlm2": twin_of_internlm2}
 
 def make(name):
     kind, config = CASES[name]
-    family = name.split("_")[0] if name != "gemma3_text" else name
-    config = {"model_type": family, "architectures": [kind]} | config
+    config = {"model_type": name.split("_")[0], "architectures": [kind]} | config
+    family = config["model_type"]
     shapes = SHAPES[family](config) if family in SHAPES else shapes_there(config, kind)
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     rows = [torch.randint(5, 40, (length,), generator=generator).tolist() for length in (14, 9, 1)]

@@ -357,6 +357,8 @@ DIALECTS = [  # family, older keys, newer keys
         dict(use_sliding_window=True, sliding_window=8, max_window_layers=0, rope_theta=1e6),
         rotary(1e6) | dict(use_sliding_window=True, sliding_window=8) | kinds("ssssss"),
     ),
+    ("smollm3", dict(), dict(no_rope_layers=[1, 1, 1, 0, 1, 1]) | rotary(2e6) | kinds("ffffff")),
+    ("smollm3", dict(no_rope_layer_interval=2), dict(no_rope_layers=[1, 0] * 3)),
     ("gemma", dict(hidden_act="gelu"), dict(hidden_activation="gelu_pytorch_tanh")),
     ("gemma2", dict(sliding_window=8), rotary(1e4) | dict(sliding_window=8) | kinds("sfsfsf")),
     ("gemma3_text", dict(), rotary(1e6, 1e4) | kinds("sssssf")),
@@ -413,6 +415,7 @@ def test_a_file_that_states_little_has_the_familys_defaults():
 PUBLISHED = {  # parameters; for encoders, without pooler and head
     "Llama-3.2-1B": (1_235_814_400, "llama", 128_256, 2048, 8192, 16, 32, 8, dict(tie_word_embeddings=True)),
     "Qwen2.5-0.5B": (494_032_768, "qwen2", 151_936, 896, 4864, 24, 14, 2, dict(tie_word_embeddings=True)),
+    "SmolLM3-3B": (3_075_098_624, "smollm3", 128_256, 2048, 11_008, 36, 16, 4, {}),
     "gemma-2b": (2_506_172_416, "gemma", 256_000, 2048, 16_384, 18, 8, 1, {}),
     "gemma-2-2b": (2_614_341_888, "gemma2", 256_000, 2304, 9216, 26, 8, 4, {}),
     "gemma-3-270m": (268_098_176, "gemma3_text", 262_144, 640, 2048, 18, 4, 1, {}),
@@ -453,6 +456,10 @@ def test_published_models_have_as_many_parameters_as_published(name):
         ("llama", dict(num_key_value_heads=3), "4 heads are not a multiple of 3"),
         ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
         ("llama", dict(quantization_config={"bits": 4}), "quantization_config is {'bits': 4}"),
+        ("llama", dict(no_rope_layers=[1] * 6), "no_rope_layers is .*, expected None"),
+        ("smollm3", dict(no_rope_layers=[1] * 5), "no_rope_layers names 5 of 6 layers"),
+        ("smollm3", dict(use_sliding_window=True), "use_sliding_window is True, expected False"),
+        ("smollm3", kinds("ffffss"), "layer_types is .*'sliding_attention'"),
         ("llama", dict(hidden_act="relu6"), "hidden_act is 'relu6', expected 'silu' or 'gelu'"),
     ],
 )

@@ -99,6 +99,12 @@ CONFIG = {  # family -> key -> values
             ["full_attention"],
         ],
     },
+    "smollm3": {
+        "no_rope_layers": [1, "11", [1], [1, 2], [None, 1], [1, 1, 1]],
+        "no_rope_layer_interval": [*NO_SIZE, None],
+        "use_sliding_window": [True, 1, "true", []],
+        "layer_types": [["sliding_attention"] * 2],
+    },
     "gemma": {"hidden_act": [None]},
     "gemma2": {
         "query_pre_attn_scalar": [*NO_POSITIVE, None],
