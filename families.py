@@ -25,6 +25,7 @@ from files import (
     read_settings,
     whole,
 )
+from rotary import LENGTH, POSITIVE, rope_from_hf
 
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh")  # defined in model.py
 # stored by old checkpoints, computed by model.py
@@ -452,16 +453,8 @@ OPTIONAL = {
     "classifier_activation": "dense",
     "classifier_bias": "dense_bias",
 }
-ROPE_TYPES = {  # -> the settings that each needs
-    "default": (),
-    "linear": ("factor",),
-    "dynamic": ("factor", "max_position_embeddings"),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
 # What the keys may hold. The ranges are wide: they only keep the size of a tensor below what torch can count.
 SIZE = whole(1, 1 << 20)
-LENGTH = whole(1, 1 << 31)
-POSITIVE = number(1e-6, 1e12)
 KINDS = by_key(
     {
         one_of(*FAMILIES): "model_type",
@@ -486,14 +479,6 @@ KINDS = by_key(
         one_of("absolute"): "position_embedding_type",
         number(1, 1): "partial_rotary_factor",
         one_of(None): "no_rope_layers quantization_config",
-    }
-)
-ROPE_KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
-    {
-        one_of(*ROPE_TYPES): "rope_type type",
-        POSITIVE: "rope_theta factor low_freq_factor high_freq_factor",
-        LENGTH: "max_position_embeddings original_max_position_embeddings",
-        number(1, 1): "partial_rotary_factor",
     }
 )
 
@@ -528,10 +513,11 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
         raise ValueError(f"{where}: {error} is null, but this family needs it") from error
     if "rope" not in special:
         theta, local_theta = family.thetas
-        special["rope"] = rope_from_hf(settings, "full_attention", theta, where)
+        special["rope"] = rope_from_hf(settings, "full_attention", theta, family.kinds, where)
         if local_theta:
             settings.setdefault(local_theta, special["rope"]["rope_theta"])
-            special["local_rope"] = rope_from_hf(settings, "sliding_attention", local_theta, where)
+            sliding = rope_from_hf(settings, "sliding_attention", local_theta, family.kinds, where)
+            special["local_rope"] = sliding
     common = {}
     for theirs, ours in (REQUIRED | OPTIONAL).items():
         if theirs in settings:
@@ -575,33 +561,6 @@ def windows(settings, family, where):
     if "local_attention" in settings:
         reach = settings["local_attention"] // 2
     return dict(sliding=sliding, reach=reach) if any(sliding) and reach >= 0 else {}
-
-
-def rope_from_hf(settings, kind, theta, where):
-    """The rotary settings of one kind of layer, from either dialect.
-
-    The older one has a base (under the key `theta`) and rope_scaling at the top level, for full layers;
-    transformers 5 has rope_parameters, which are nested by kind where sliding layers have their own."""
-    key = "rope_parameters" if settings.get("rope_parameters") else "rope_scaling"
-    rope = settings.get(key, {})
-    if rope.keys() & {"full_attention", "sliding_attention"}:
-        key += f".{kind}"
-        rope = rope.get(kind, {})
-    elif kind == "sliding_attention":
-        rope = {}
-    where = f"{where}: {key}"
-    check_fields(where, rope, ROPE_KINDS)
-    given = {"rope_theta": float(settings.get(theta, 10_000.0))}
-    given |= {key: value for key, value in rope.items() if value is not None}
-    name = given.get("rope_type") or given.get("type") or "default"
-    given["max_position_embeddings"] = settings.get("max_position_embeddings")
-    check_fields(where, given, ROPE_KINDS, ROPE_TYPES[name])
-    if name == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
-        raise ValueError(f"{where}: low_freq_factor must be less than high_freq_factor")
-    width = settings["head_dim"]
-    if width % 2 or (name == "dynamic" and width == 2):  # dynamic scaling divides by width - 2
-        raise ValueError(f"{where}: head_dim {width} cannot be rotated ({name} rotation)")
-    return {"rope_type": name} | {key: given[key] for key in ("rope_theta", *ROPE_TYPES[name])}
 
 
 # ------------------------------------------------------------------------------------------------ changes

@@ -26,7 +26,7 @@ from files import remove, replacing, write_json
 from ranks import whole
 from rotary import at_slots, rotary, rotate
 from terminal import UsageError, exit_code
-from weights import INDEX, cut_rows, shapes_only, tensors_of, write_tensors
+from weights import INDEX, cut_rows, fresh_weight, shapes_only, tensors_of, write_tensors
 
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
@@ -504,16 +504,6 @@ def tie(state, folder):
                 f"{folder}: config.json ties head and embedding, but the file holds two different ones"
             )
         state["embed.weight"] = state["head.weight"] = pair[0]
-
-
-def fresh_weight(key, shape, generator):
-    """A classifier weight that the checkpoint lacks. Matrices are normal with std 1/sqrt(D), cut off at two
-    standard deviations."""
-    weight = torch.full(shape, 0.0 if key.endswith("bias") else 1.0)
-    if weight.dim() == 2:
-        std = weight.shape[1] ** -0.5
-        nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std, generator=generator)
-    return weight
 
 
 # ------------------------------------------------------------------------------------------------ saving

@@ -1,11 +1,62 @@
 """The rotation that tells queries and keys their positions (RoPE, arXiv 2104.09864), and its scalings for
-long texts. Shapes as in model.py."""
+long texts: their settings in a config.json, then their angles. Shapes as in model.py."""
 
 import math
 
 import torch
 
+from files import by_key, check_fields, number, one_of, whole
 
+LENGTH = whole(1, 1 << 31)
+POSITIVE = number(1e-6, 1e12)
+TYPES = {  # -> the settings that each needs
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor", "max_position_embeddings"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
+    {
+        one_of(*TYPES): "rope_type type",
+        POSITIVE: "rope_theta factor low_freq_factor high_freq_factor",
+        LENGTH: "max_position_embeddings original_max_position_embeddings",
+        number(1, 1): "partial_rotary_factor",
+    }
+)
+
+
+def rope_from_hf(settings: dict, kind: str, theta: str, kinds: dict, where) -> dict:
+    """The rotary settings of one kind of layer, from either dialect.
+
+    The older one has a base (under the key `theta`) and rope_scaling at the top level, for full layers;
+    transformers 5 has rope_parameters, which are nested by kind where sliding layers have their own.
+
+    kinds: of the keys that may hold other values in this family. Raises ValueError that names what is
+    wrong."""
+    kinds = KINDS | {key: kinds[key] for key in kinds.keys() & KINDS}
+    key = "rope_parameters" if settings.get("rope_parameters") else "rope_scaling"
+    rope = settings.get(key, {})
+    if rope.keys() & {"full_attention", "sliding_attention"}:
+        key += f".{kind}"
+        rope = rope.get(kind, {})
+    elif kind == "sliding_attention":
+        rope = {}
+    where = f"{where}: {key}"
+    check_fields(where, rope, kinds)
+    given = {"rope_theta": float(settings.get(theta, 10_000.0))}
+    given |= {key: value for key, value in rope.items() if value is not None}
+    name = given.get("rope_type") or given.get("type") or "default"
+    given["max_position_embeddings"] = settings.get("max_position_embeddings")
+    check_fields(where, given, kinds, TYPES[name])
+    if name == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
+        raise ValueError(f"{where}: low_freq_factor must be less than high_freq_factor")
+    width = settings["head_dim"]
+    if width % 2 or (name == "dynamic" and width == 2):  # dynamic scaling divides by width - 2
+        raise ValueError(f"{where}: head_dim {width} cannot be rotated ({name} rotation)")
+    return {"rope_type": name} | {key: given[key] for key in ("rope_theta", *TYPES[name])}
+
+
+# ------------------------------------------------------------------------------------------------ angles
 def llama3_scaling(frequencies, rope):
     """Llama 3.1's rule: long wavelengths are slowed down by `factor`, short ones kept, those between
     blended."""

@@ -113,3 +113,13 @@ def tensors_of(folder: Path, usual_names: Callable, device="cpu") -> dict[str, t
         for key in file.keys():
             places[key] = path, file, key
     return {name: places[key] for key, name in usual_names(places).items()}
+
+
+def fresh_weight(key: str, shape, generator: torch.Generator) -> Tensor:
+    """A classifier weight that the checkpoint lacks. Matrices are normal with std 1/sqrt(D), cut off at two
+    standard deviations."""
+    weight = torch.full(shape, 0.0 if key.endswith("bias") else 1.0)
+    if weight.dim() == 2:
+        std = weight.shape[1] ** -0.5
+        torch.nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std, generator=generator)
+    return weight

@@ -34,10 +34,10 @@ MAY_IMPORT = {
     "pictures": {"files", "matplotlib"},  # matplotlib is an extra, asked for where it is missing
     # of these huggingface_hub and pyarrow in rows.py, where used
     "games": {"games", "files", "terminal", "pictures", "numpy", "huggingface_hub", "pyarrow"},
-    "families": {"files", "terminal"},
+    "families": {"files", "rotary"},
     "ranks": {"terminal", "torch"},
     "attention": {"torch"},
-    "rotary": {"torch"},
+    "rotary": {"files", "torch"},
     "cache": {"attention", "data", "torch", "numpy"},
     "fused": {"torch"},
     "weights": {"files"} | TENSORS,
