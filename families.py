@@ -45,7 +45,7 @@ class Config:
     head_dim: int  # need not be dim / heads
     mlp_dim: int
     # embeddings
-    embed_scale: bool = False  # multiply by sqrt(dim), rounded to the weights' dtype
+    embed_scale: float = 1.0  # factor of the embeddings, rounded to the weights' dtype
     embed_norm: bool = False
     places: int = 0  # number of learned positions, in models without rotation
     place_offset: int = 0  # index of the first one that a text uses
@@ -56,6 +56,7 @@ class Config:
     norm_bias: bool = False
     norms: str = "pre"  # pre, sandwich (also on each branch's output) or post (on the sum alone)
     first_norm: bool = True  # whether the first layer's attention has a norm before it
+    residual_scale: float = 1.0  # factor of what attention and MLP add to the residual stream
     activation: str = "silu"
     gated: bool = True  # act(gate(x)) * up(x) instead of act(up(x))
     qkv_bias: bool = False
@@ -73,6 +74,7 @@ class Config:
     unrotated: tuple = ()  # one bool per layer: does it leave queries and keys unrotated?
     # head
     tied: bool = False  # head and embedding share one matrix
+    logit_scale: float = 1.0
     logit_softcap: float | None = None
     head: str = "lm"  # lm (next token), classes or none
     labels: int = 0  # number of classes
@@ -222,14 +224,14 @@ def gemma(hf):
     activation = hf["hidden_act"]
     if activation == "gelu":  # the first files say gelu where they mean its tanh form
         activation = "gelu_pytorch_tanh"
-    return dict(norm="rms1", embed_scale=True, activation=activation)
+    return dict(norm="rms1", embed_scale=hf["hidden_size"] ** 0.5, activation=activation)
 
 
 def gemma2(hf):
     return dict(
         norm="rms1",
         norms="sandwich",
-        embed_scale=True,
+        embed_scale=hf["hidden_size"] ** 0.5,
         scale=hf["query_pre_attn_scalar"] ** -0.5,
     )
 
@@ -276,6 +278,15 @@ def smollm3(hf):
     return dict(unrotated=tuple(not turns for turns in rotated))
 
 
+def granite(hf):
+    return dict(
+        embed_scale=hf["embedding_multiplier"],
+        residual_scale=hf["residual_multiplier"],
+        scale=hf["attention_multiplier"],
+        logit_scale=1 / hf["logits_scaling"],
+    )
+
+
 OUTER = "torch_dtype dtype eos_token_id bos_token_id num_labels id2label label2id problem_type".split()
 
 
@@ -293,6 +304,7 @@ def qwen_slides(hf, i):
 
 # every config.json of the family states a window, few switch it on
 QWEN = dict(use_sliding_window=False, sliding_window=4096, max_window_layers=28)
+MULTIPLIERS = "embedding_multiplier residual_multiplier attention_multiplier logits_scaling"
 GEMMA2 = dict(
     num_attention_heads=8,
     num_key_value_heads=4,
@@ -338,6 +350,12 @@ FAMILIES = {
         defaults=dict(
             num_key_value_heads=4, rope_theta=2e6, no_rope_layer_interval=4, tie_word_embeddings=True
         ),
+    ),
+    "granite": Family(
+        stem="Granite",
+        config=granite,
+        kinds=by_key({POSITIVE: MULTIPLIERS}),
+        defaults=dict.fromkeys(MULTIPLIERS.split(), 1.0),
     ),
     "gemma": Family(
         stem="Gemma",
@@ -477,7 +495,7 @@ KINDS = by_key(
         # would not notice.
         one_of(False): "use_bidirectional_attention is_decoder add_cross_attention",
         one_of("absolute"): "position_embedding_type",
-        number(1, 1): "partial_rotary_factor",
+        number(1, 1): f"partial_rotary_factor {MULTIPLIERS}",
         one_of(None): "no_rope_layers quantization_config",
     }
 )

@@ -160,6 +160,7 @@ class Block(nn.Module):
         super().__init__()
         sandwich = config.norms == "sandwich"  # a norm on each branch's output as well
         self.post = config.norms == "post"
+        self.residual_scale = config.residual_scale
         self.attn_norm = make_norm(config, layer > 0 or config.first_norm)
         self.attn = Attention(config)
         self.attn_out_norm = make_norm(config, sandwich)
@@ -173,9 +174,9 @@ class Block(nn.Module):
             return self.mlp_norm(x + self.mlp(x))
 
         update = self.attn(self.attn_norm(x), rope, way, cache, layer)
-        x = x + self.attn_out_norm(update)
+        x = torch.add(x, self.attn_out_norm(update), alpha=self.residual_scale)
         update = self.mlp(self.mlp_norm(x))
-        return x + self.mlp_out_norm(update)
+        return torch.add(x, self.mlp_out_norm(update), alpha=self.residual_scale)
 
     def step(self, x, rope, way, cache, layer):
         """`forward` for one token per row: (B, D) of x (B, D). The block must be fused and have no norms but
@@ -194,9 +195,10 @@ class Block(nn.Module):
         k, v = cache.append(layer, k, v)  # (B, K, S, E)
         attend, mask = way
         y = attend(q, k, v, mask, True, attn.scale, attn.softcap).view(B, -1)  # (B, H E)
-        x = x + attn.o_proj(y)
+        x = torch.add(x, attn.o_proj(y), alpha=self.residual_scale)
         gate, up = mlp.gate_up_proj(self.mlp_norm(x)).chunk(2, dim=-1)
-        return x + mlp.down_proj(mlp.activation(gate) * up)
+        update = mlp.down_proj(mlp.activation(gate) * up)
+        return torch.add(x, update, alpha=self.residual_scale)
 
 
 class Classifier(nn.Module):
@@ -367,8 +369,8 @@ class Transformer(nn.Module):
         """The first block's input, (B, T, D), of ids, positions and types (B, T)."""
         config = self.config
         x = self.embed(ids)
-        if config.embed_scale:
-            x = x * torch.tensor(config.dim**0.5, dtype=x.dtype)
+        if config.embed_scale != 1:
+            x = x * torch.tensor(config.embed_scale, dtype=x.dtype)
         if config.types > 1 and types is not None:
             x = x + self.types(types)
         elif config.types:
@@ -391,6 +393,8 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, (..., V), of hidden states (..., D)."""
+        if self.config.logit_scale != 1:
+            hidden = hidden * self.config.logit_scale  # there are fewer of these than of logits
         logits = self.head(hidden)
         cap = self.config.logit_softcap
         if cap:  # keeps every score between -cap and cap

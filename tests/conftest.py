@@ -60,6 +60,13 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
         rope_local_base_freq=100.0,
     ),
     "phi3": dict(num_key_value_heads=2, pad_token_id=0),
+    "granite": dict(
+        num_key_value_heads=2,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.4,
+        attention_multiplier=0.2,
+        logits_scaling=2.0,
+    ),
     "smollm3": dict(num_key_value_heads=2, pad_token_id=0, no_rope_layer_interval=2),
 }
 

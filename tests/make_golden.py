@@ -81,6 +81,9 @@ LLAMA3 = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=128,
 )
+GRANITE = dict(
+    embedding_multiplier=3.0, residual_multiplier=0.3, attention_multiplier=0.2, logits_scaling=5.0
+)
 LABELS = {"id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2}}
 AUTO = {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
 CASES = {  # name: class, config.json
@@ -110,6 +113,7 @@ CASES = {  # name: class, config.json
     "gemma3": ("Gemma3ForConditionalGeneration", dict(text_config=GEMMA3 | {"model_type": "gemma3_text"})),
     "phi3": ("Phi3ForCausalLM", DECODER | dict(sliding_window=5)),
     "smollm3": ("SmolLM3ForCausalLM", DECODER | dict(num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
+    "granite": ("GraniteForCausalLM", DECODER | GRANITE),
     "internlm2": ("InternLM2ForCausalLM", DECODER | dict(bias=False, rope_theta=1000.0, auto_map=AUTO)),
     "bert": ("BertModel", BERT),
     "bert_classes": ("BertForSequenceClassification", BERT | LABELS),

@@ -409,13 +409,17 @@ def test_a_file_that_states_little_has_the_familys_defaults():
     assert config.local_rope == {"rope_type": "default", "rope_theta": 1e4}
     assert config.sliding == tuple(i % 6 != 5 for i in range(34)) and config.reach == 1023
     assert (config.softcap, config.logit_softcap, config.tied, config.head) == (None, None, True, "lm")
-    assert (config.embed_scale, config.activation, config.eps) == (True, "gelu_pytorch_tanh", 1e-6)
+    assert (config.embed_scale, config.activation, config.eps) == (2560**0.5, "gelu_pytorch_tanh", 1e-6)
 
 
 PUBLISHED = {  # parameters; for encoders, without pooler and head
     "Llama-3.2-1B": (1_235_814_400, "llama", 128_256, 2048, 8192, 16, 32, 8, dict(tie_word_embeddings=True)),
     "Qwen2.5-0.5B": (494_032_768, "qwen2", 151_936, 896, 4864, 24, 14, 2, dict(tie_word_embeddings=True)),
     "SmolLM3-3B": (3_075_098_624, "smollm3", 128_256, 2048, 11_008, 36, 16, 4, {}),
+    "granite-3.1-2b": (
+        *(2_533_531_648, "granite", 49_155, 2048, 8192, 40, 32, 8),
+        dict(tie_word_embeddings=True, embedding_multiplier=12.0),
+    ),
     "gemma-2b": (2_506_172_416, "gemma", 256_000, 2048, 16_384, 18, 8, 1, {}),
     "gemma-2-2b": (2_614_341_888, "gemma2", 256_000, 2304, 9216, 26, 8, 4, {}),
     "gemma-3-270m": (268_098_176, "gemma3_text", 262_144, 640, 2048, 18, 4, 1, {}),
@@ -456,6 +460,7 @@ def test_published_models_have_as_many_parameters_as_published(name):
         ("llama", dict(num_key_value_heads=3), "4 heads are not a multiple of 3"),
         ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
         ("llama", dict(quantization_config={"bits": 4}), "quantization_config is {'bits': 4}"),
+        ("llama", dict(residual_multiplier=0.22), "residual_multiplier is 0.22"),
         ("llama", dict(no_rope_layers=[1] * 6), "no_rope_layers is .*, expected None"),
         ("smollm3", dict(no_rope_layers=[1] * 5), "no_rope_layers names 5 of 6 layers"),
         ("smollm3", dict(use_sliding_window=True), "use_sliding_window is True, expected False"),

@@ -106,6 +106,7 @@ CONFIG = {  # family -> key -> values
         "use_sliding_window": [True, 1, "true", []],
         "layer_types": [["sliding_attention"] * 2],
     },
+    "granite": dict.fromkeys(families.MULTIPLIERS.split(), [*NO_POSITIVE, None]),
     "gemma": {"hidden_act": [None]},
     "gemma2": {
         "query_pre_attn_scalar": [*NO_POSITIVE, None],
