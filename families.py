@@ -52,9 +52,9 @@ class Config:
     types: int = 0  # number of token types: the texts of a pair have different ones
     # blocks
     eps: float = 1e-6  # shared by all norms
-    norm: str = "rms"  # rms, rms1 (scaled by 1 + weight) or layer
+    norm: str = "rms"  # rms, rms0 or rms1 (scaled by 0 or 1 + weight in float32), or layer
     norm_bias: bool = False
-    norms: str = "pre"  # pre, sandwich (also on each branch's output) or post (on the sum alone)
+    norms: str = "pre"  # pre, out (on each branch's output), sandwich (both) or post (on the sum alone)
     first_norm: bool = True  # whether the first layer's attention has a norm before it
     residual_scale: float = 1.0  # factor of what attention and MLP add to the residual stream
     activation: str = "silu"
@@ -64,7 +64,7 @@ class Config:
     mlp_bias: bool = False
     # attention
     causal: bool = True
-    qk_norm: bool = False  # normalise each query and key head before the rotation
+    qk_norm: str = ""  # normalise queries and keys before the rotation: each "head" or the "full" width
     scale: float | None = None  # factor of the scores; None is head_dim ** -0.5
     softcap: float | None = None  # scores become softcap * tanh(scores / softcap)
     sliding: tuple = ()  # one bool per layer: does it see only its neighbourhood?
@@ -112,6 +112,10 @@ LLAMA_NAMES = {
 GEMMA2_NAMES = LLAMA_NAMES | {
     "post_attention_layernorm": "attn_out_norm",  # the name that Llama gives to mlp_norm
     "pre_feedforward_layernorm": "mlp_norm",
+    "post_feedforward_layernorm": "mlp_out_norm",
+}
+OLMO2_NAMES = LLAMA_NAMES | {
+    "post_attention_layernorm": "attn_out_norm",
     "post_feedforward_layernorm": "mlp_out_norm",
 }
 BERT_NAMES = {
@@ -333,7 +337,7 @@ FAMILIES = {
     "qwen2": Family(stem="Qwen2", config=lambda hf: dict(qkv_bias=True), sliding=qwen_slides, defaults=QWEN),
     "qwen3": Family(
         stem="Qwen3",
-        config=lambda hf: dict(qk_norm=True),
+        config=lambda hf: dict(qk_norm="head"),
         sliding=qwen_slides,
         defaults=QWEN | dict(head_dim=128),
     ),
@@ -357,6 +361,12 @@ FAMILIES = {
         kinds=by_key({POSITIVE: MULTIPLIERS}),
         defaults=dict.fromkeys(MULTIPLIERS.split(), 1.0),
     ),
+    "olmo2": Family(
+        stem="Olmo2",
+        names=OLMO2_NAMES,
+        config=lambda hf: dict(norm="rms0", norms="out", qk_norm="full"),
+        defaults=dict(rms_norm_eps=1e-5),
+    ),
     "gemma": Family(
         stem="Gemma",
         config=gemma,
@@ -374,7 +384,7 @@ FAMILIES = {
     "gemma3_text": Family(
         stem="Gemma3Text",
         names=GEMMA2_NAMES,
-        config=lambda hf: gemma2(hf) | dict(qk_norm=True),
+        config=lambda hf: gemma2(hf) | dict(qk_norm="head"),
         sliding=lambda hf, i: (i + 1) % hf["sliding_window_pattern"] > 0,
         thetas=("rope_theta", "rope_local_base_freq"),
         defaults=GEMMA2

@@ -46,19 +46,19 @@ FUNCTIONS = {  # the names are families.ACTIVATIONS
 class RMSNorm(nn.Module):
     """x / rms(x), computed in float32 and scaled by a learned weight.
 
-    The weight multiplies after the cast back to x's dtype; with `plus_one`, 1 + weight multiplies before it.
-    Families differ in this, and in bfloat16 the two round differently."""
+    The weight multiplies after the cast back to x's dtype; with an `offset`, offset + weight multiplies
+    before it. Families differ in this, and in bfloat16 the two round differently."""
 
-    def __init__(self, dim, eps, plus_one=False):
+    def __init__(self, dim, eps, offset=None):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
         self.eps = eps
-        self.plus_one = plus_one
+        self.offset = offset
 
     def forward(self, x):
         shape = self.weight.shape
-        if self.plus_one:
-            return F.rms_norm(x.float(), shape, 1 + self.weight.float(), self.eps).to(x.dtype)
+        if self.offset is not None:
+            return F.rms_norm(x.float(), shape, self.offset + self.weight.float(), self.eps).to(x.dtype)
         if x.dtype == torch.float32:  # no cast, so one kernel can do it all
             return F.rms_norm(x, shape, self.weight, self.eps)
         return F.rms_norm(x.float(), shape, None, self.eps).to(x.dtype) * self.weight
@@ -71,7 +71,7 @@ def make_norm(config, wanted=True, dim=None):
         return nn.Identity()
     if config.norm == "layer":
         return nn.LayerNorm(dim, config.eps, bias=config.norm_bias)
-    return RMSNorm(dim, config.eps, config.norm == "rms1")
+    return RMSNorm(dim, config.eps, {"rms0": 0, "rms1": 1}.get(config.norm))
 
 
 class Attention(nn.Module):
@@ -88,8 +88,9 @@ class Attention(nn.Module):
         self.k_proj = linear(D, K * E)
         self.v_proj = linear(D, K * E)
         self.o_proj = nn.Linear(H * E, D, bias=config.o_bias)
-        self.q_norm = make_norm(config, config.qk_norm, E)
-        self.k_norm = make_norm(config, config.qk_norm, E)
+        self.full_norm = config.qk_norm == "full"
+        self.q_norm = make_norm(config, config.qk_norm, H * E if self.full_norm else E)
+        self.k_norm = make_norm(config, config.qk_norm, K * E if self.full_norm else E)
         self.head_dim = E
         self.causal = config.causal
         self.scale = config.scale or E**-0.5
@@ -107,10 +108,16 @@ class Attention(nn.Module):
             k = self.k_proj(x)  # (B, T, K E)
             v = self.v_proj(x)
 
-        # one vector per head; the norms of q and k, where a family has them, are over E
+        # one vector per head; the norms of q and k, where a family has them, are over E or over all heads
         by_head = (B, T, -1, self.head_dim)
-        q = self.q_norm(q.view(by_head)).transpose(1, 2)  # (B, H, T, E)
-        k = self.k_norm(k.view(by_head)).transpose(1, 2)  # (B, K, T, E)
+        if self.full_norm:
+            q = self.q_norm(q).view(by_head)
+            k = self.k_norm(k).view(by_head)
+        else:
+            q = self.q_norm(q.view(by_head))
+            k = self.k_norm(k.view(by_head))
+        q = q.transpose(1, 2)  # (B, H, T, E)
+        k = k.transpose(1, 2)  # (B, K, T, E)
         v = v.view(by_head).transpose(1, 2)  # (B, K, T, E)
 
         dtype = v.dtype
@@ -158,15 +165,16 @@ class Block(nn.Module):
 
     def __init__(self, config, layer):
         super().__init__()
-        sandwich = config.norms == "sandwich"  # a norm on each branch's output as well
+        before = config.norms != "out"  # a norm before each branch
+        after = config.norms in ("out", "sandwich")  # on its output
         self.post = config.norms == "post"
         self.residual_scale = config.residual_scale
-        self.attn_norm = make_norm(config, layer > 0 or config.first_norm)
+        self.attn_norm = make_norm(config, before and (layer > 0 or config.first_norm))
         self.attn = Attention(config)
-        self.attn_out_norm = make_norm(config, sandwich)
-        self.mlp_norm = make_norm(config)
+        self.attn_out_norm = make_norm(config, after)
+        self.mlp_norm = make_norm(config, before)
         self.mlp = MLP(config)
-        self.mlp_out_norm = make_norm(config, sandwich)
+        self.mlp_out_norm = make_norm(config, after)
 
     def forward(self, x, rope, way, cache=None, layer=0):
         if self.post:

@@ -60,6 +60,7 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
         rope_local_base_freq=100.0,
     ),
     "phi3": dict(num_key_value_heads=2, pad_token_id=0),
+    "olmo2": dict(num_key_value_heads=2, pad_token_id=0),
     "granite": dict(
         num_key_value_heads=2,
         embedding_multiplier=3.0,

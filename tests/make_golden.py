@@ -114,6 +114,7 @@ CASES = {  # name: class, config.json
     "phi3": ("Phi3ForCausalLM", DECODER | dict(sliding_window=5)),
     "smollm3": ("SmolLM3ForCausalLM", DECODER | dict(num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
     "granite": ("GraniteForCausalLM", DECODER | GRANITE),
+    "olmo2": ("Olmo2ForCausalLM", DECODER | dict(rope_theta=1000.0)),
     "internlm2": ("InternLM2ForCausalLM", DECODER | dict(bias=False, rope_theta=1000.0, auto_map=AUTO)),
     "bert": ("BertModel", BERT),
     "bert_classes": ("BertForSequenceClassification", BERT | LABELS),
