@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from files import by_key, check_fields, number, one_of, whole
+from files import FLAG, by_key, check_fields, number, one_of, whole
 
 LENGTH = whole(1, 1 << 31)
 POSITIVE = number(1e-6, 1e12)
@@ -14,11 +14,17 @@ TYPES = {  # -> the settings that each needs
     "linear": ("factor",),
     "dynamic": ("factor", "max_position_embeddings"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
+OPTIONS = {  # -> the settings that each may have
+    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
 }
 KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
     {
         one_of(*TYPES): "rope_type type",
-        POSITIVE: "rope_theta factor low_freq_factor high_freq_factor",
+        POSITIVE: "rope_theta factor low_freq_factor high_freq_factor attention_factor beta_fast beta_slow",
+        number(0, 1e6): "mscale mscale_all_dim",
+        FLAG: "truncate",
         LENGTH: "max_position_embeddings original_max_position_embeddings",
         number(1, 1): "partial_rotary_factor",
     }
@@ -53,7 +59,8 @@ def rope_from_hf(settings: dict, kind: str, theta: str, kinds: dict, where) -> d
     width = settings["head_dim"]
     if width % 2 or (name == "dynamic" and width == 2):  # dynamic scaling divides by width - 2
         raise ValueError(f"{where}: head_dim {width} cannot be rotated ({name} rotation)")
-    return {"rope_type": name} | {key: given[key] for key in ("rope_theta", *TYPES[name])}
+    options = [key for key in OPTIONS.get(name, ()) if key in given]
+    return {"rope_type": name} | {key: given[key] for key in ("rope_theta", *TYPES[name], *options)}
 
 
 # ------------------------------------------------------------------------------------------------ angles
@@ -68,6 +75,40 @@ def llama3_scaling(frequencies, rope):
     blend = blend.clamp(0, 1)
     slowed = (1 - blend) * frequencies / rope["factor"]
     return slowed + blend * frequencies
+
+
+def yarn_scaling(frequencies, rope):
+    """YaRN's rule (arXiv 2309.00071, section 3.2): pairs that make few turns within the original context are
+    slowed down by `factor`, those that make many are kept, and between them is a ramp over the pairs."""
+    width = 2 * len(frequencies)
+
+    def pair_at(turns):  # the pair, as a fraction, that makes so many turns within the original context
+        wavelength = rope["original_max_position_embeddings"] / turns
+        return width * math.log(wavelength / (2 * math.pi)) / (2 * math.log(rope["rope_theta"]))
+
+    first = pair_at(rope.get("beta_fast") or 32)
+    last = pair_at(rope.get("beta_slow") or 1)
+    if rope.get("truncate", True):
+        first = math.floor(first)
+        last = math.ceil(last)
+    first = max(first, 0)
+    last = min(last, width - 1)
+    pairs = torch.arange(width // 2, dtype=torch.float32, device=frequencies.device)
+    slowed = (pairs - first) / ((last - first) or 0.001)  # 0 for a pair that is kept, 1 for a slowed one
+    slowed = slowed.clamp(0, 1)
+    return frequencies / rope["factor"] * slowed + frequencies * (1 - slowed)
+
+
+def amplitude(rope):
+    """Factor of cos and sin, which makes up for the attention that a longer context dilutes (arXiv
+    2309.00071, equation 22)."""
+    if "attention_factor" in rope:
+        return rope["attention_factor"]
+    growth = max(rope["factor"], 1)
+    size = lambda scale: 0.1 * scale * math.log(growth) + 1
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        return size(rope["mscale"]) / size(rope["mscale_all_dim"])
+    return size(1)
 
 
 def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
@@ -92,9 +133,14 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
         frequencies = frequencies / rope["factor"]
     elif kind == "llama3":
         frequencies = llama3_scaling(frequencies, rope)
+    elif kind == "yarn":
+        frequencies = yarn_scaling(frequencies, rope)
     angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, E/2)
     cos = angles.cos()
     sin = angles.sin()
+    if kind == "yarn":
+        cos = cos * amplitude(rope)
+        sin = sin * amplitude(rope)
     return [
         torch.cat((cos, cos), dim=-1).to(dtype),
         torch.cat((-sin, sin), dim=-1).to(dtype),

@@ -84,12 +84,20 @@ LLAMA3 = dict(
 GRANITE = dict(
     embedding_multiplier=3.0, residual_multiplier=0.3, attention_multiplier=0.2, logits_scaling=5.0
 )
+YARN = dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=16)
+MSCALES = dict(beta_fast=4.0, beta_slow=0.5, mscale=1.5, mscale_all_dim=0.7)
 LABELS = {"id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2}}
 AUTO = {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
 CASES = {  # name: class, config.json
     "llama": ("LlamaForCausalLM", DECODER),
     "llama_llama3": ("LlamaForCausalLM", DECODER | dict(rope_scaling=LLAMA3, rope_theta=5000.0)),
     "llama_linear": ("LlamaForCausalLM", DECODER | dict(rope_scaling={"type": "linear", "factor": 3.0})),
+    "llama_yarn": ("LlamaForCausalLM", DECODER | dict(rope_scaling=YARN)),
+    "llama_yarn2": (
+        "LlamaForCausalLM",
+        DECODER | dict(head_dim=16, rope_scaling=YARN | dict(attention_factor=1.3, truncate=False)),
+    ),
+    "llama_yarn3": ("LlamaForCausalLM", DECODER | dict(head_dim=16, rope_scaling=YARN | MSCALES)),
     "llama_dynamic": (
         "LlamaForCausalLM",
         DECODER | dict(rope_scaling={"type": "dynamic", "factor": 2.0}, max_position_embeddings=8),

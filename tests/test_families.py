@@ -448,9 +448,10 @@ def test_published_models_have_as_many_parameters_as_published(name):
     "family, changes, message",
     [
         ("phi3", dict(rope_scaling={"type": "longrope"}), "rope_scaling: type is 'longrope'"),
-        ("gemma3_text", rotary(1e6, {"rope_type": "yarn", "rope_theta": 1e4}), "sliding_attention: .*'yarn'"),
+        ("gemma3_text", rotary(1e6, {"rope_type": "su", "rope_theta": 1e4}), "sliding_attention: .*'su'"),
         ("llama", rotary({"rope_theta": 1e4, "partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5"),
         ("llama", dict(rope_scaling={"rope_type": "linear"}), "rope_scaling: factor is missing"),
+        ("llama", dict(rope_scaling={"type": "yarn", "factor": 4.0}), "original_max.* is missing"),
         ("qwen3", dict(layer_types=["full_attention", "linear_attention"] * 3), "linear_attention"),
         ("qwen3", kinds("fff"), "layer_types names 3 layers, num_hidden_layers is 6"),
         ("bert", dict(is_decoder=True), "is_decoder is True, expected False"),

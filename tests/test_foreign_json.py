@@ -147,14 +147,17 @@ def test_a_field_of_a_config_that_is_of_the_wrong_kind_or_range_is_named(family,
 
 LLAMA3 = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}
 ROPES = {
-    "rope_type": [1, True, [], ["linear"], {"a": 1}, "yarn"],
-    "type": [1, True, [], "longrope"],
+    "rope_type": [1, True, [], ["linear"], {"a": 1}, "su"],
+    "type": [1, True, [], "proportional"],
     "factor": [*NO_POSITIVE, None],
     "rope_theta": NO_POSITIVE,
     "low_freq_factor": [*NO_POSITIVE, None, 4, 5],
     "high_freq_factor": [*NO_POSITIVE, None, 1],
     "original_max_position_embeddings": [*NO_SIZE, None],
     "partial_rotary_factor": [0.5, "1", True, NAN],
+    **dict.fromkeys(["attention_factor", "beta_fast", "beta_slow"], NO_POSITIVE),
+    **dict.fromkeys(["mscale", "mscale_all_dim"], NO_NUMBER),
+    "truncate": NO_FLAG,
 }
 DIALECTS = ["rope_scaling", "rope_parameters", "full_attention", "sliding_attention"]
 

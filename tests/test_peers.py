@@ -33,6 +33,10 @@ VARIANTS = {
     "plain": {},
     "llama3": dict(rope_scaling=LLAMA3, rope_theta=500_000.0),
     "linear": dict(rope_scaling={"rope_type": "linear", "factor": 2.0}),
+    "yarn": dict(
+        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        rope_theta=10_000.0,
+    ),
     "parameters": dict(rope_parameters={"rope_type": "default", "rope_theta": 1000.0}),
     "tied": dict(tie_word_embeddings=True),
     "untied": dict(tie_word_embeddings=False),
@@ -45,7 +49,7 @@ UNKNOWN = {  # what a family has not
     "llama": ["attention biased"],
     "mistral": ["attention biased"],
     "qwen2": ["wide heads", "attention biased"],
-    "phi3": ["llama3", "linear", "parameters", "attention biased"],
+    "phi3": ["llama3", "linear", "yarn", "parameters", "attention biased"],
     "gemma3_text": ["parameters", "attention biased"],
 }
 families = pytest.mark.parametrize("family", SHAPES)
