@@ -367,6 +367,14 @@ FAMILIES = {
         config=lambda hf: dict(norm="rms0", norms="out", qk_norm="full"),
         defaults=dict(rms_norm_eps=1e-5),
     ),
+    "olmo3": Family(
+        stem="Olmo3",
+        names=OLMO2_NAMES,
+        config=lambda hf: dict(norm="rms0", norms="out", qk_norm="full"),
+        sliding=lambda hf, i: (i + 1) % 4 > 0,
+        thetas=("rope_theta", "rope_theta"),
+        defaults=dict(rms_norm_eps=1e-5, rope_theta=500_000.0, sliding_window=4096),
+    ),
     "gemma": Family(
         stem="Gemma",
         config=gemma,

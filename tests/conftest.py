@@ -61,6 +61,14 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
     ),
     "phi3": dict(num_key_value_heads=2, pad_token_id=0),
     "olmo2": dict(num_key_value_heads=2, pad_token_id=0),
+    "olmo3": dict(
+        num_key_value_heads=2,
+        pad_token_id=0,
+        sliding_window=6,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_theta=500_000.0,
+        rope_scaling={"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32},
+    ),
     "granite": dict(
         num_key_value_heads=2,
         embedding_multiplier=3.0,

@@ -123,6 +123,10 @@ CASES = {  # name: class, config.json
     "smollm3": ("SmolLM3ForCausalLM", DECODER | dict(num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
     "granite": ("GraniteForCausalLM", DECODER | GRANITE),
     "olmo2": ("Olmo2ForCausalLM", DECODER | dict(rope_theta=1000.0)),
+    "olmo3": (
+        "Olmo3ForCausalLM",
+        DECODER | dict(num_hidden_layers=4, sliding_window=5, rope_theta=500_000.0, rope_scaling=YARN),
+    ),
     "internlm2": ("InternLM2ForCausalLM", DECODER | dict(bias=False, rope_theta=1000.0, auto_map=AUTO)),
     "bert": ("BertModel", BERT),
     "bert_classes": ("BertForSequenceClassification", BERT | LABELS),

@@ -4,7 +4,7 @@ import torch
 
 from data import collate, pack, share_prefixes
 
-SLIDING = ["mistral", "gemma2", "gemma3_text", "modernbert"]
+SLIDING = ["mistral", "gemma2", "gemma3_text", "olmo3", "modernbert"]
 LONG = 160  # slots from which the smallest band pays: twice its 64 queries and their neighbourhood
 
 

@@ -142,7 +142,7 @@ def test_n_best_in_a_session_equals_n_best_alone_and_leaves_the_session_as_it_wa
 
 # ------------------------------------------------------------------------------------------------ windows
 @pytest.mark.parametrize("graphed", [False, True])
-@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text", "olmo3"])
 def test_windows_are_all_that_sliding_layers_keep(tiny, family, graphed, monkeypatch):
     """Long prompts, read in parts; a conversation that grows; one that goes back to before what is kept, and
     one to within it; rows that enter late and are swapped. The same replies from a cache that keeps all."""

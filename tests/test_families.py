@@ -319,6 +319,7 @@ LLAMA3 = dict(
     original_max_position_embeddings=8192,
 )
 LINEAR = {"rope_type": "linear", "factor": 8.0}
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192}
 
 
 def rotary(full, sliding=None):
@@ -367,6 +368,8 @@ DIALECTS = [  # family, older keys, newer keys
         dict(rope_theta=2e6, rope_local_base_freq=500.0, rope_scaling=LINEAR, sliding_window_pattern=2),
         rotary(LINEAR | {"rope_theta": 2e6}, 500.0) | kinds("sfsfsf"),
     ),
+    ("olmo3", dict(), rotary(5e5, 5e5) | kinds("sssfss") | dict(sliding_window=4096)),
+    ("olmo3", dict(rope_theta=1e4, rope_scaling=YARN), rotary(YARN | {"rope_theta": 1e4}, 1e4)),
     ("phi3", dict(sliding_window=8), rotary(1e4) | dict(sliding_window=8)),
     (
         "modernbert",

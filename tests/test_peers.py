@@ -51,6 +51,7 @@ UNKNOWN = {  # what a family has not
     "qwen2": ["wide heads", "attention biased"],
     "phi3": ["llama3", "linear", "yarn", "parameters", "attention biased"],
     "gemma3_text": ["parameters", "attention biased"],
+    "olmo3": ["parameters", "linear"],
 }
 families = pytest.mark.parametrize("family", SHAPES)
 variants = pytest.mark.parametrize(
