@@ -421,7 +421,10 @@ FAMILIES = {
         stem="Phi3",
         fused={"attn.qkv_proj": QKV, "mlp.gate_up_proj": GATE_UP},
         sliding=lambda hf, i: True,
-        defaults=dict(rms_norm_eps=1e-5),
+        kinds=by_key(
+            {number(0, 1): "partial_rotary_factor", one_of("default", "longrope"): "rope_type type"}
+        ),
+        defaults=dict(rms_norm_eps=1e-5, original_max_position_embeddings=4096),
     ),
     "internlm2": Family(names=INTERNLM2_NAMES, fused={"attn.wqkv": QKV}, interleaved=True, becomes=internlm2),
     "bert": Family(
@@ -498,7 +501,7 @@ KINDS = by_key(
         "type_vocab_size num_labels sliding_window_pattern global_attn_every_n_layers no_rope_layer_interval",
         whole(1, 1 << 13): "num_hidden_layers",
         whole(-1, 1 << 31): "pad_token_id",
-        LENGTH: "vocab_size max_position_embeddings",
+        LENGTH: "vocab_size max_position_embeddings original_max_position_embeddings",
         COUNT: "sliding_window local_attention max_window_layers",
         number(0, 1): "layer_norm_eps norm_eps rms_norm_eps",
         POSITIVE: "attn_logit_softcapping final_logit_softcapping query_pre_attn_scalar rope_theta "
@@ -539,6 +542,8 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     if family.becomes:
         return config_from_hf(family.becomes(hf), where)
     settings = {key: value for key, value in {**family.defaults, **hf}.items() if value is not None}
+    if "original_max_position_embeddings" not in family.defaults:
+        settings.pop("original_max_position_embeddings", None)  # others have it in their rotary settings
     heads = settings.get("num_attention_heads", 1)
     settings.setdefault("num_key_value_heads", heads)
     settings.setdefault("head_dim", settings.get("hidden_size", 1) // heads)
@@ -665,7 +670,8 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
     if config.heads > config.kv_heads:
         heads += f" on {config.kv_heads} keys"
     saved_as = config.hf["model_type"]
-    rotation = ", ".join(f"{key} {value}" for key, value in (config.rope or {}).items())
+    settings = [(key, value) for key, value in (config.rope or {}).items() if type(value) is not tuple]
+    rotation = ", ".join(f"{key} {value}" for key, value in settings)
     if config.unrotated:
         rotation += f"; {sum(config.unrotated)} layers are not rotated"
     purposes = {

@@ -392,7 +392,7 @@ class Transformer(nn.Module):
         return self.embed_norm(x)
 
     def ropes(self, positions, dtype):
-        """[cos, sin], each (B, 1, T, E), for full layers and for sliding ones; None where positions are
+        """[cos, sin], each (B, 1, T, R), for full layers and for sliding ones; None where positions are
         learned."""
         config = self.config
         full = config.rope and rotary(config.rope, config.head_dim, positions, dtype)

@@ -2,10 +2,11 @@
 long texts: their settings in a config.json, then their angles. Shapes as in model.py."""
 
 import math
+from functools import lru_cache
 
 import torch
 
-from files import FLAG, by_key, check_fields, number, one_of, whole
+from files import FLAG, by_key, check_fields, list_of, number, one_of, whole
 
 LENGTH = whole(1, 1 << 31)
 POSITIVE = number(1e-6, 1e12)
@@ -15,9 +16,16 @@ TYPES = {  # -> the settings that each needs
     "dynamic": ("factor", "max_position_embeddings"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "yarn": ("factor", "original_max_position_embeddings"),
+    "longrope": (
+        "short_factor",
+        "long_factor",
+        "max_position_embeddings",
+        "original_max_position_embeddings",
+    ),
 }
 OPTIONS = {  # -> the settings that each may have
     "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    "longrope": ("factor", "attention_factor"),
 }
 KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
     {
@@ -25,6 +33,7 @@ KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
         POSITIVE: "rope_theta factor low_freq_factor high_freq_factor attention_factor beta_fast beta_slow",
         number(0, 1e6): "mscale mscale_all_dim",
         FLAG: "truncate",
+        list_of(POSITIVE): "short_factor long_factor",
         LENGTH: "max_position_embeddings original_max_position_embeddings",
         number(1, 1): "partial_rotary_factor",
     }
@@ -50,17 +59,37 @@ def rope_from_hf(settings: dict, kind: str, theta: str, kinds: dict, where) -> d
     where = f"{where}: {key}"
     check_fields(where, rope, kinds)
     given = {"rope_theta": float(settings.get(theta, 10_000.0))}
+    given["partial_rotary_factor"] = settings.get("partial_rotary_factor", 1)
     given |= {key: value for key, value in rope.items() if value is not None}
+    if "original_max_position_embeddings" in settings:
+        given["original_max_position_embeddings"] = settings["original_max_position_embeddings"]
     name = given.get("rope_type") or given.get("type") or "default"
     given["max_position_embeddings"] = settings.get("max_position_embeddings")
-    check_fields(where, given, kinds, TYPES[name])
+    check_fields(where, given | {"rope_type": name}, kinds, TYPES[name])
     if name == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
         raise ValueError(f"{where}: low_freq_factor must be less than high_freq_factor")
-    width = settings["head_dim"]
-    if width % 2 or (name == "dynamic" and width == 2):  # dynamic scaling divides by width - 2
-        raise ValueError(f"{where}: head_dim {width} cannot be rotated ({name} rotation)")
+    part = given["partial_rotary_factor"]
+    width = rotated_width(given, settings["head_dim"])
+    if width < 2 or width % 2 or (name == "dynamic" and width == 2):  # dynamic scaling divides by width - 2
+        raise ValueError(
+            f"{where}: {width} numbers (partial_rotary_factor {part}) of head_dim "
+            f"{settings['head_dim']} cannot be rotated ({name} rotation)"
+        )
     options = [key for key in OPTIONS.get(name, ()) if key in given]
-    return {"rope_type": name} | {key: given[key] for key in ("rope_theta", *TYPES[name], *options)}
+    if part != 1:
+        options.append("partial_rotary_factor")
+    found = {"rope_type": name} | {key: given[key] for key in ("rope_theta", *TYPES[name], *options)}
+    for key in ("short_factor", "long_factor"):
+        if key in found:
+            found[key] = tuple(found[key])  # of each pair
+            if len(found[key]) != width // 2:
+                raise ValueError(f"{where}: {key} has {len(found[key])} numbers, expected {width // 2}")
+    return found
+
+
+def rotated_width(rope, head_dim):
+    """How many numbers of each head are rotated: the first ones."""
+    return int(head_dim * rope.get("partial_rotary_factor", 1))
 
 
 # ------------------------------------------------------------------------------------------------ angles
@@ -99,11 +128,29 @@ def yarn_scaling(frequencies, rope):
     return frequencies / rope["factor"] * slowed + frequencies * (1 - slowed)
 
 
+@lru_cache
+def pair_factors(short, long, device):
+    """The two lists of LongRoPE's factors as a tensor (2, R/2). It is kept, as a CUDA graph needs it."""
+    return torch.tensor((short, long), device=device)
+
+
+def longrope_scaling(frequencies, rope, positions):
+    """LongRoPE's rule (arXiv 2402.13753): each pair is slowed down by a factor of its own, from one list in
+    rows (B, T) within the original context, from another in longer ones. Returns (B, 1, 1, R/2)."""
+    factors = pair_factors(rope["short_factor"], rope["long_factor"], frequencies.device)
+    long = positions.amax(1) >= rope["original_max_position_embeddings"]  # (B,)
+    return frequencies / factors[long.long()][:, None, None]
+
+
 def amplitude(rope):
-    """Factor of cos and sin, which makes up for the attention that a longer context dilutes (arXiv
-    2309.00071, equation 22)."""
+    """Factor of cos and sin, which makes up for the attention that a longer context dilutes: YaRN's (arXiv
+    2309.00071, equation 22), or LongRoPE's."""
     if "attention_factor" in rope:
         return rope["attention_factor"]
+    if rope["rope_type"] == "longrope":
+        original = rope["original_max_position_embeddings"]
+        growth = max(rope.get("factor") or rope["max_position_embeddings"] / original, 1)
+        return math.sqrt(1 + math.log(growth) / math.log(original))
     growth = max(rope["factor"], 1)
     size = lambda scale: 0.1 * scale * math.log(growth) + 1
     if rope.get("mscale") and rope.get("mscale_all_dim"):
@@ -112,13 +159,14 @@ def amplitude(rope):
 
 
 def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
-    """[cos, sin], each (B, 1, T, E), of positions (B, T). The first half of sin is negative, as `rotate`
-    needs it; angles are float32 whatever the model's dtype.
+    """[cos, sin], each (B, 1, T, R), of positions (B, T), where R is the rotated width. The first half of sin
+    is negative, as `rotate` needs it; angles are float32 whatever the model's dtype.
 
-    Dynamic scaling raises the base of a row that is longer than the model was trained for. It depends on that
-    row's length only, so a batch means what its rows mean alone; keys in a cache keep the base that they were
-    rotated with."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    Dynamic scaling raises the base of a row that is longer than the model was trained for, and LongRoPE
+    changes its frequencies. Both depend on that row's length only, so a batch means what its rows mean alone;
+    keys in a cache keep the frequencies that they were rotated with."""
+    width = rotated_width(rope, head_dim)
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
     base = rope["rope_theta"]
     kind = rope["rope_type"]
     if kind == "dynamic":
@@ -126,19 +174,21 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
         lengths = positions.amax(1) + 1  # (B,)
         excess = (lengths / longest).clamp(min=1) - 1  # 0 for a row within that length
         growth = 1 + rope["factor"] * excess
-        base = base * growth ** (head_dim / (head_dim - 2))
+        base = base * growth ** (width / (width - 2))
         base = base[:, None, None, None]
-    frequencies = base**-exponents  # (E/2,) or (B, 1, 1, E/2)
+    frequencies = base**-exponents  # (R/2,) or (B, 1, 1, R/2)
     if kind == "linear":
         frequencies = frequencies / rope["factor"]
     elif kind == "llama3":
         frequencies = llama3_scaling(frequencies, rope)
     elif kind == "yarn":
         frequencies = yarn_scaling(frequencies, rope)
-    angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, E/2)
+    elif kind == "longrope":
+        frequencies = longrope_scaling(frequencies, rope, positions)
+    angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, R/2)
     cos = angles.cos()
     sin = angles.sin()
-    if kind == "yarn":
+    if kind in ("yarn", "longrope"):
         cos = cos * amplitude(rope)
         sin = sin * amplitude(rope)
     return [
@@ -148,13 +198,16 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
 
 
 def rotate(x, cos, sin):
-    """Rotate pairs (first half, second half) of the head width: x (B, heads, T, E), cos and sin by
-    `rotary`."""
+    """Rotate pairs (first half, second half) of the first R numbers of each head: x (B, heads, T, E), cos and
+    sin (B, 1, T, R) by `rotary`."""
+    width = cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat((rotate(x[..., :width], cos, sin), x[..., width:]), dim=-1)
     # roll gives (second half, first half). One expression: with a name for it, tensors get other addresses,
     # and a CPU gives gradients another last bit.
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def at_slots(rope, slots):
-    """cos and sin, (1, 1, N, E), at `slots` (N,) of the flattened batch; rope holds them as (B, 1, T, E)."""
+    """cos and sin, (1, 1, N, R), at `slots` (N,) of the flattened batch; rope holds them as (B, 1, T, R)."""
     return rope and [angles.flatten(0, 2)[None, None, slots] for angles in rope]

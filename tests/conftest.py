@@ -59,7 +59,7 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
         sliding_window_pattern=2,
         rope_local_base_freq=100.0,
     ),
-    "phi3": dict(num_key_value_heads=2, pad_token_id=0),
+    "phi3": dict(num_key_value_heads=2, pad_token_id=0, partial_rotary_factor=0.5),
     "olmo2": dict(num_key_value_heads=2, pad_token_id=0),
     "olmo3": dict(
         num_key_value_heads=2,

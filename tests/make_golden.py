@@ -85,6 +85,12 @@ GRANITE = dict(
     embedding_multiplier=3.0, residual_multiplier=0.3, attention_multiplier=0.2, logits_scaling=5.0
 )
 YARN = dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=16)
+LONGROPE = dict(
+    type="longrope",
+    short_factor=[1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+    long_factor=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+)
+LONGROPE4 = {key: value[:4] if type(value) is list else value for key, value in LONGROPE.items()}
 MSCALES = dict(beta_fast=4.0, beta_slow=0.5, mscale=1.5, mscale_all_dim=0.7)
 LABELS = {"id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2}}
 AUTO = {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
@@ -120,6 +126,24 @@ CASES = {  # name: class, config.json
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3 | dict(model_type="gemma3_text")),
     "gemma3": ("Gemma3ForConditionalGeneration", dict(text_config=GEMMA3 | {"model_type": "gemma3_text"})),
     "phi3": ("Phi3ForCausalLM", DECODER | dict(sliding_window=5)),
+    "phi3_partial": (
+        "Phi3ForCausalLM",
+        DECODER | dict(hidden_size=64, partial_rotary_factor=0.75, rope_theta=1000.0),
+    ),
+    "phi3_longrope": (  # of three rows one is longer than the original context
+        "Phi3ForCausalLM",
+        DECODER
+        | dict(
+            hidden_size=64,
+            partial_rotary_factor=0.75,
+            rope_scaling=LONGROPE,
+            original_max_position_embeddings=10,
+        ),
+    ),
+    "llama_longrope": (
+        "LlamaForCausalLM",
+        DECODER | dict(rope_scaling=LONGROPE4 | dict(factor=3.0, original_max_position_embeddings=9)),
+    ),
     "smollm3": ("SmolLM3ForCausalLM", DECODER | dict(num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
     "granite": ("GraniteForCausalLM", DECODER | GRANITE),
     "olmo2": ("Olmo2ForCausalLM", DECODER | dict(rope_theta=1000.0)),

@@ -107,6 +107,10 @@ CONFIG = {  # family -> key -> values
         "layer_types": [["sliding_attention"] * 2],
     },
     "granite": dict.fromkeys(families.MULTIPLIERS.split(), [*NO_POSITIVE, None]),
+    "phi3": {
+        "partial_rotary_factor": [-0.5, 0, 0.1, 1.5, "1", True, [], NAN],
+        "original_max_position_embeddings": NO_SIZE,
+    },
     "gemma": {"hidden_act": [None]},
     "gemma2": {
         "query_pre_attn_scalar": [*NO_POSITIVE, None],
@@ -158,6 +162,7 @@ ROPES = {
     **dict.fromkeys(["attention_factor", "beta_fast", "beta_slow"], NO_POSITIVE),
     **dict.fromkeys(["mscale", "mscale_all_dim"], NO_NUMBER),
     "truncate": NO_FLAG,
+    **dict.fromkeys(["short_factor", "long_factor"], [1, "x", {}, [0], ["1"], [True], [NAN]]),
 }
 DIALECTS = ["rope_scaling", "rope_parameters", "full_attention", "sliding_attention"]
 

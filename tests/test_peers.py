@@ -37,6 +37,16 @@ VARIANTS = {
         rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
         rope_theta=10_000.0,
     ),
+    "longrope": dict(
+        partial_rotary_factor=1.0,
+        original_max_position_embeddings=32,
+        rope_scaling={
+            "rope_type": "longrope",
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 2.0, 3.0, 4.0],
+            "original_max_position_embeddings": 32,
+        },
+    ),
     "parameters": dict(rope_parameters={"rope_type": "default", "rope_theta": 1000.0}),
     "tied": dict(tie_word_embeddings=True),
     "untied": dict(tie_word_embeddings=False),
@@ -49,7 +59,7 @@ UNKNOWN = {  # what a family has not
     "llama": ["attention biased"],
     "mistral": ["attention biased"],
     "qwen2": ["wide heads", "attention biased"],
-    "phi3": ["llama3", "linear", "yarn", "parameters", "attention biased"],
+    "phi3": ["llama3", "linear", "yarn", "parameters", "attention biased", "biased"],
     "gemma3_text": ["parameters", "attention biased"],
     "olmo3": ["parameters", "linear"],
 }
@@ -60,7 +70,8 @@ variants = pytest.mark.parametrize(
         (family, variant)
         for family in SHAPES
         for variant in VARIANTS
-        if variant not in UNKNOWN.get(family, ()) and (family == "llama" or variant != "biased")
+        if variant not in UNKNOWN.get(family, ())
+        and (family in ("llama", "phi3") or variant not in ("biased", "longrope"))
     ],
 )
 
