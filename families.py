@@ -240,6 +240,10 @@ def gemma2(hf):
     )
 
 
+def gemma3_text(hf):
+    return gemma2(hf) | dict(qk_norm="head", causal=not hf.get("use_bidirectional_attention"))
+
+
 def bert(hf):
     return dict(
         embed_norm=True,
@@ -392,7 +396,8 @@ FAMILIES = {
     "gemma3_text": Family(
         stem="Gemma3Text",
         names=GEMMA2_NAMES,
-        config=lambda hf: gemma2(hf) | dict(qk_norm="head"),
+        config=gemma3_text,
+        kinds=by_key({FLAG: "use_bidirectional_attention"}),
         sliding=lambda hf, i: (i + 1) % hf["sliding_window_pattern"] > 0,
         thetas=("rope_theta", "rope_local_base_freq"),
         defaults=GEMMA2
@@ -586,8 +591,8 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
 def windows(settings, family, where):
     """The Config fields sliding and reach, {} where no layer slides.
 
-    A decoder's window of w tokens includes the token itself, so it reaches w - 1 back; an encoder's covers
-    both sides and reaches w / 2."""
+    A decoder's window of w tokens includes the token itself, so it reaches w - 1 back; that of a model that
+    sees both ways covers both sides and reaches w / 2."""
     if not family.sliding:
         return {}
     layers = settings["num_hidden_layers"]
@@ -599,6 +604,8 @@ def windows(settings, family, where):
     if len(sliding) != layers:
         raise ValueError(f"{where}: layer_types names {len(sliding)} layers, num_hidden_layers is {layers}")
     reach = settings.get("sliding_window", 0) - 1
+    if settings.get("use_bidirectional_attention"):
+        reach = settings.get("sliding_window", 0) // 2
     if "local_attention" in settings:
         reach = settings["local_attention"] // 2
     return dict(sliding=sliding, reach=reach) if any(sliding) and reach >= 0 else {}

@@ -123,6 +123,10 @@ CASES = {  # name: class, config.json
         GEMMA2 | dict(attn_logit_softcapping=3.0, final_logit_softcapping=5.0),
     ),
     "gemma2_classes": ("Gemma2ForSequenceClassification", GEMMA2 | LABELS),
+    "gemma3_text_both": (
+        "Gemma3TextModel",
+        GEMMA3 | dict(model_type="gemma3_text", use_bidirectional_attention=True),
+    ),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3 | dict(model_type="gemma3_text")),
     "gemma3": ("Gemma3ForConditionalGeneration", dict(text_config=GEMMA3 | {"model_type": "gemma3_text"})),
     "phi3": ("Phi3ForCausalLM", DECODER | dict(sliding_window=5)),

@@ -470,7 +470,7 @@ def test_published_models_have_as_many_parameters_as_published(name):
         ("qwen3", kinds("fff"), "layer_types names 3 layers, num_hidden_layers is 6"),
         ("bert", dict(is_decoder=True), "is_decoder is True, expected False"),
         ("bert", dict(position_embedding_type="relative_key"), "'relative_key', expected 'absolute'"),
-        ("gemma3_text", dict(use_bidirectional_attention=True), "use_bidirectional_attention is True"),
+        ("qwen3", dict(use_bidirectional_attention=True), "use_bidirectional_attention is True"),
         ("modernbert", dict(vocab_size=None), "vocab_size is missing"),
         ("llama", dict(model_type="gpt2"), "'gpt2', expected 'llama' or 'mistral' or 'qwen2'"),
         ("llama", dict(num_key_value_heads=3), "4 heads are not a multiple of 3"),

@@ -101,9 +101,12 @@ def test_gradients_of_packed_rows_are_those_of_the_texts_alone_in_sum(tiny, fami
     same_gradients(packed, gradients(model, summed_loss(logits_alone(model, texts), texts)))
 
 
-@pytest.mark.parametrize("family", ENCODERS)
-def test_documents_in_an_encoder_row_equal_documents_alone(tiny, family):
-    model, texts = tiny(family), [text(n, n) for n in (90, 30, 50, 1)]
+@pytest.mark.parametrize(
+    "family, changes",
+    [*((family, {}) for family in ENCODERS), ("gemma3_text", dict(use_bidirectional_attention=True))],
+)
+def test_documents_in_an_encoder_row_equal_documents_alone(tiny, family, changes):
+    model, texts = tiny(family, **changes), [text(n, n) for n in (90, 30, 50, 1)]
     batch = collate(pack(rows_of(*[[ids + [0]] for ids in texts]), 175))  # the last token is no input
     assert len(batch.ids) == 1 and batch.ids.shape[1] >= LONG
     ends = [0, *batch.end[0].unique().tolist()]

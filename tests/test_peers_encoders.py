@@ -26,6 +26,7 @@ VARIANTS = {  # of classifiers
     **{family: {} for family in [*SHAPES, *ENCODERS] if family not in NO_CLASSES},
     "modernbert mean": dict(classifier_pooling="mean", classifier_bias=True, norm_bias=True),
     "modernbert biased": dict(attention_bias=True, mlp_bias=True, classifier_activation="silu"),
+    "gemma3_text both": dict(use_bidirectional_attention=True),
     "xlm-roberta relu": dict(hidden_act="relu", layer_norm_eps=0.01),
 }
 encoders = pytest.mark.parametrize("family", ENCODERS)
@@ -92,6 +93,17 @@ def test_the_encoder_that_transformers_saves_we_open_and_save_again_for_it(tmp_p
     peer.save_pretrained(tmp_path / "theirs")
     model = load(tmp_path / "theirs")
     near(*both(model, peer.base_model, padded))
+    save(model, tmp_path / "ours")
+    near(*both(model, transformers.AutoModel.from_pretrained(tmp_path / "ours"), padded))
+
+
+@masks
+def test_a_gemma_that_sees_both_ways_we_open_and_save_again_for_transformers(tmp_path, padded):
+    hf = tiny_hf("gemma3_text", architectures=["Gemma3TextModel"], use_bidirectional_attention=True)
+    peer = new_of_kind("Gemma3TextModel", hf)
+    peer.save_pretrained(tmp_path / "theirs")
+    model = load(tmp_path / "theirs")
+    near(*both(model, peer, padded))
     save(model, tmp_path / "ours")
     near(*both(model, transformers.AutoModel.from_pretrained(tmp_path / "ours"), padded))
 
