@@ -78,7 +78,7 @@ class Config:
     logit_softcap: float | None = None
     head: str = "lm"  # lm (next token), classes or none
     labels: int = 0  # number of classes
-    pooling: str = "last"  # what the classifier sees: the last token, the first (cls) or the mean
+    pooling: str = "last"  # what the classifier sees: the last token, the first (cls), the mean or all (late)
     dense: str = ""  # activation of the layer between pooling and class scores; empty: no such layer
     dense_bias: bool = False
     dense_norm: bool = False
@@ -136,6 +136,8 @@ BERT_NAMES = {
 ROBERTA_NAMES = {old.replace("bert.", "roberta."): new for old, new in BERT_NAMES.items()}
 ROBERTA_NAMES["classifier.out_proj"] = "classifier.out"
 BERT_NAMES |= {"classifier": "classifier.out", "bert.pooler.dense": "classifier.dense"}
+EUROBERT_NAMES = {"classifier": "classifier.out", "dense": "classifier.dense"} | LLAMA_NAMES
+del EUROBERT_NAMES["score"]
 MODERNBERT_NAMES = {
     "classifier": "classifier.out",
     "head.dense": "classifier.dense",
@@ -268,6 +270,17 @@ def modernbert(hf):
         first_norm=False,  # embed_norm has normalised its input
         causal=False,
         dense_norm=True,
+        classes_bias=True,
+    )
+
+
+def eurobert(hf):
+    pooling = hf["classifier_pooling"]
+    return dict(
+        causal=False,
+        pooling="cls" if pooling == "bos" else pooling,
+        dense="gelu",
+        dense_bias=True,
         classes_bias=True,
     )
 
@@ -448,6 +461,13 @@ FAMILIES = {
         ignored=r"^lm_head\.|^roberta\.pooler\.",
         config=lambda hf: bert(hf) | dict(place_offset=hf["pad_token_id"] + 1),
         defaults=BERT | dict(pad_token_id=1),
+    ),
+    "eurobert": Family(
+        stem="EuroBert",
+        names=EUROBERT_NAMES,
+        config=eurobert,
+        kinds=by_key({one_of("bos", "mean", "late"): "classifier_pooling", one_of("late"): "clf_pooling"}),
+        defaults=dict(rms_norm_eps=1e-5, classifier_pooling="late"),
     ),
     "modernbert": Family(
         stem="ModernBert",

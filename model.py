@@ -411,6 +411,8 @@ class Transformer(nn.Module):
 
     def classify(self, hidden: Tensor, end: Tensor | None = None) -> Tensor:
         """Class scores, (B, labels), of hidden states (B, T, D), pooled as the checkpoint says."""
+        if self.config.pooling == "late":  # the mean of every token's scores
+            return pool(self.classifier(hidden), end, "mean")
         return self.classifier(pool(hidden, end, self.config.pooling))
 
     def initialise(self, seed: int) -> "Transformer":

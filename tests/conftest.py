@@ -42,6 +42,7 @@ stone :
 ENCODERS = {
     "bert": dict(),
     "xlm-roberta": dict(type_vocab_size=1),
+    "eurobert": dict(num_key_value_heads=2, pad_token_id=0),
     "modernbert": dict(local_attention=8, global_attn_every_n_layers=2, pad_token_id=0),
 }
 SHAPES = {  # one small config.json of each family, with the fields that make it differ

@@ -161,6 +161,9 @@ CASES = {  # name: class, config.json
     "bert_pair": ("BertForSequenceClassification", BERT | dict(id2label={"0": "A"}, label2id={"A": 0})),
     "xlm-roberta": ("XLMRobertaModel", ROBERTA),
     "xlm-roberta_classes": ("XLMRobertaForSequenceClassification", ROBERTA | LABELS),
+    "eurobert": ("EuroBertModel", DECODER | dict(rope_theta=1000.0)),
+    "eurobert_classes": ("EuroBertForSequenceClassification", DECODER | LABELS),
+    "eurobert_bos": ("EuroBertForSequenceClassification", DECODER | LABELS | dict(classifier_pooling="bos")),
     "modernbert": ("ModernBertModel", MODERNBERT),
     "modernbert_cls": (
         "ModernBertForSequenceClassification",

@@ -129,6 +129,7 @@ CONFIG = {  # family -> key -> values
         "num_labels": NO_SIZE,
     },
     "xlm-roberta": {"pad_token_id": [None, "1", -2, True, []]},
+    "eurobert": {"classifier_pooling": [*NO_TEXT, None, "cls"], "clf_pooling": ["mean"]},
     "modernbert": {
         "norm_eps": NO_NUMBER,
         **dict.fromkeys(["norm_bias", "classifier_bias"], NO_FLAG),

@@ -27,6 +27,8 @@ VARIANTS = {  # of classifiers
     "modernbert mean": dict(classifier_pooling="mean", classifier_bias=True, norm_bias=True),
     "modernbert biased": dict(attention_bias=True, mlp_bias=True, classifier_activation="silu"),
     "gemma3_text both": dict(use_bidirectional_attention=True),
+    "eurobert mean": dict(classifier_pooling="mean", attention_bias=True, mlp_bias=True),
+    "eurobert bos": dict(classifier_pooling="bos"),
     "xlm-roberta relu": dict(hidden_act="relu", layer_norm_eps=0.01),
 }
 encoders = pytest.mark.parametrize("family", ENCODERS)
