@@ -311,12 +311,23 @@ def granite(hf):
 OUTER = "torch_dtype dtype eos_token_id bos_token_id num_labels id2label label2id problem_type".split()
 
 
-def gemma3(hf):
-    """The config.json of its text half, which says most in text_config."""
-    kind = str(hf.get("architectures")).partition("ForSequenceClassification")
-    head = {"architectures": ["Gemma3TextForSequenceClassification" if kind[1] else "Gemma3ForCausalLM"]}
+def text_half(hf, family, kinds):
+    """The config.json of the text half of a model that also sees, which says most in text_config. kinds: its
+    architectures with a head for the next token and with a classifier."""
+    classifies = "ForSequenceClassification" in str(hf.get("architectures"))
     outer = {key: hf[key] for key in OUTER if key in hf}
-    return head | outer | (hf.get("text_config") or {}) | {"model_type": "gemma3_text"}
+    inner = hf.get("text_config") or {}
+    return {"architectures": [kinds[classifies]]} | outer | inner | {"model_type": family}
+
+
+def gemma3(hf):
+    return text_half(hf, "gemma3_text", ["Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"])
+
+
+def mistral3(hf):
+    family = (hf.get("text_config") or {}).get("model_type") or "mistral"
+    stem = "Ministral3" if family == "ministral3" else "Mistral"
+    return text_half(hf, family, [f"{stem}ForCausalLM", f"{stem}ForSequenceClassification"])
 
 
 def qwen_slides(hf, i):
@@ -325,6 +336,15 @@ def qwen_slides(hf, i):
 
 # every config.json of the family states a window, few switch it on
 QWEN = dict(use_sliding_window=False, sliding_window=4096, max_window_layers=28)
+SEEING = dict(  # how files name the text half of a model that also sees
+    aliases={
+        "model.language_model": "model",
+        "language_model.model": "model",
+        "language_model.lm_head": "lm_head",
+    },
+    modules={name: f"language_model.{name}" for name in ("embed_tokens", "layers", "norm")},
+    ignored=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
+)
 MULTIPLIERS = "embedding_multiplier residual_multiplier attention_multiplier logits_scaling"
 GEMMA2 = dict(
     num_attention_heads=8,
@@ -424,17 +444,19 @@ FAMILIES = {
             sliding_window_pattern=6,
         ),
     ),
-    "gemma3": Family(  # the text half of a checkpoint that also reads images
-        aliases={
-            "model.language_model": "model",
-            "language_model.model": "model",
-            "language_model.lm_head": "lm_head",
-        },
-        modules={name: f"language_model.{name}" for name in ("embed_tokens", "layers", "norm")},
-        names=GEMMA2_NAMES,
-        becomes=gemma3,
-        ignored=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
+    "gemma3": Family(names=GEMMA2_NAMES, becomes=gemma3, **SEEING),
+    "ministral3": Family(
+        stem="Ministral3",
+        kinds=by_key(
+            {
+                one_of("yarn"): "rope_type type",
+                POSITIVE: "llama_4_scaling_beta",
+                one_of(None): "sliding_window layer_types",
+            }
+        ),
+        defaults=dict(num_key_value_heads=8, head_dim=128, rms_norm_eps=1e-5),
     ),
+    "mistral3": Family(becomes=mistral3, **SEEING),
     "phi3": Family(
         stem="Phi3",
         fused={"attn.qkv_proj": QKV, "mlp.gate_up_proj": GATE_UP},

@@ -98,7 +98,7 @@ class Attention(nn.Module):
         self.widths = H * E, K * E, K * E
 
     def forward(self, x, rope, way, cache=None, layer=0):
-        """(B, T, D) of x (B, T, D). rope: (cos, sin), or None for no rotation. way: the attention
+        """(B, T, D) of x (B, T, D). rope: by rotary, or None for no rotation. way: the attention
         function and its mask, see attention.ways."""
         B, T, _ = x.shape
         if hasattr(self, "qkv_proj"):  # see fused.py
@@ -122,8 +122,8 @@ class Attention(nn.Module):
 
         dtype = v.dtype
         if rope is not None:
-            q = rotate(q, *rope).to(dtype)
-            k = rotate(k, *rope).to(dtype)
+            q = rotate(q, *rope[-2:]).to(dtype)
+            k = rotate(k, *rope[:2]).to(dtype)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # (B, K, S, E)
         if q.device.type == "cpu":  # the CPU's bfloat16 kernel takes twice the time of float32
@@ -346,7 +346,8 @@ class Transformer(nn.Module):
             full_rope = at_slots(full_rope, slots)
             sliding_rope = at_slots(sliding_rope, slots)
 
-        if T == 1 and self.fast_step and cache is not None:
+        one_rotation = full_rope and len(full_rope) == 2  # the same for queries and keys
+        if T == 1 and self.fast_step and one_rotation and cache is not None:
             x = x[:, 0]  # (B, D)
             for layer, block in enumerate(self.layers):
                 x = block.step(x, full_rope, full_way, cache, layer)
@@ -392,8 +393,8 @@ class Transformer(nn.Module):
         return self.embed_norm(x)
 
     def ropes(self, positions, dtype):
-        """[cos, sin], each (B, 1, T, R), for full layers and for sliding ones; None where positions are
-        learned."""
+        """cos and sin by rotary.rotary, for full layers and for sliding ones; None where nothing is
+        rotated."""
         config = self.config
         full = config.rope and rotary(config.rope, config.head_dim, positions, dtype)
         sliding = config.local_rope and rotary(config.local_rope, config.head_dim, positions, dtype)

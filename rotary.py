@@ -10,6 +10,7 @@ from files import FLAG, by_key, check_fields, list_of, number, one_of, whole
 
 LENGTH = whole(1, 1 << 31)
 POSITIVE = number(1e-6, 1e12)
+QUERY_GROWTH = "llama_4_scaling_beta"  # in files: by how much queries grow with their position
 TYPES = {  # -> the settings that each needs
     "default": (),
     "linear": ("factor",),
@@ -24,7 +25,15 @@ TYPES = {  # -> the settings that each needs
     ),
 }
 OPTIONS = {  # -> the settings that each may have
-    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    "yarn": (
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+        QUERY_GROWTH,
+    ),
     "longrope": ("factor", "attention_factor"),
 }
 KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
@@ -36,6 +45,7 @@ KINDS = by_key(  # of rope_scaling, or of one kind of layer in rope_parameters
         list_of(POSITIVE): "short_factor long_factor",
         LENGTH: "max_position_embeddings original_max_position_embeddings",
         number(1, 1): "partial_rotary_factor",
+        one_of(None): QUERY_GROWTH,
     }
 )
 
@@ -164,7 +174,9 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
 
     Dynamic scaling raises the base of a row that is longer than the model was trained for, and LongRoPE
     changes its frequencies. Both depend on that row's length only, so a batch means what its rows mean alone;
-    keys in a cache keep the frequencies that they were rotated with."""
+    keys in a cache keep the frequencies that they were rotated with.
+
+    Where queries grow with their position, cos and sin for queries follow, so there are four tensors."""
     width = rotated_width(rope, head_dim)
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
     base = rope["rope_theta"]
@@ -191,10 +203,13 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
     if kind in ("yarn", "longrope"):
         cos = cos * amplitude(rope)
         sin = sin * amplitude(rope)
-    return [
-        torch.cat((cos, cos), dim=-1).to(dtype),
-        torch.cat((-sin, sin), dim=-1).to(dtype),
-    ]
+    cos = torch.cat((cos, cos), dim=-1)
+    sin = torch.cat((-sin, sin), dim=-1)
+    if QUERY_GROWTH not in rope:
+        return [cos.to(dtype), sin.to(dtype)]
+    contexts = positions // rope["original_max_position_embeddings"]  # (B, T): whole ones before a token
+    growth = 1 + rope[QUERY_GROWTH] * torch.log1p(contexts.float())[:, None, :, None]  # (B, 1, T, 1)
+    return [angles.to(dtype) for angles in (cos, sin, cos * growth, sin * growth)]
 
 
 def rotate(x, cos, sin):

@@ -70,6 +70,18 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
         rope_theta=500_000.0,
         rope_scaling={"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32},
     ),
+    "ministral3": dict(
+        num_key_value_heads=2,
+        head_dim=16,
+        pad_token_id=0,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1e6,
+            "factor": 16.0,
+            "original_max_position_embeddings": 5,
+            "llama_4_scaling_beta": 0.1,
+        },
+    ),
     "granite": dict(
         num_key_value_heads=2,
         embedding_multiplier=3.0,

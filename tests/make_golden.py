@@ -92,6 +92,10 @@ LONGROPE = dict(
 )
 LONGROPE4 = {key: value[:4] if type(value) is list else value for key, value in LONGROPE.items()}
 MSCALES = dict(beta_fast=4.0, beta_slow=0.5, mscale=1.5, mscale_all_dim=0.7)
+MINISTRAL3 = DECODER | dict(
+    head_dim=16,
+    rope_parameters=YARN | dict(rope_theta=1e6, original_max_position_embeddings=4, llama_4_scaling_beta=0.3),
+)
 LABELS = {"id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2}}
 AUTO = {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
 CASES = {  # name: class, config.json
@@ -155,6 +159,11 @@ CASES = {  # name: class, config.json
         "Olmo3ForCausalLM",
         DECODER | dict(num_hidden_layers=4, sliding_window=5, rope_theta=500_000.0, rope_scaling=YARN),
     ),
+    "ministral3": ("Ministral3ForCausalLM", MINISTRAL3),
+    "mistral3": (
+        "Mistral3ForConditionalGeneration",
+        dict(text_config=MINISTRAL3 | {"model_type": "ministral3"}),
+    ),
     "internlm2": ("InternLM2ForCausalLM", DECODER | dict(bias=False, rope_theta=1000.0, auto_map=AUTO)),
     "bert": ("BertModel", BERT),
     "bert_classes": ("BertForSequenceClassification", BERT | LABELS),
@@ -206,15 +215,18 @@ def outputs_there(config, state, kind, rows, types):
     return [output.logits if "For" in kind else output.last_hidden_state for output in outputs]
 
 
-def twin_of_gemma3(config, state):
-    """The text half alone, of a checkpoint of both."""
+HALVES = {"gemma3_text": "Gemma3ForCausalLM", "ministral3": "Ministral3ForCausalLM"}
+
+
+def twin_of_both(config, state):
+    """The text half alone, of a checkpoint that also sees."""
     prefix = "language_model."
     text = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
-    return config["text_config"], text, "Gemma3ForCausalLM"
+    return config["text_config"], text, HALVES[config["text_config"]["model_type"]]
 
 
-def shapes_of_gemma3(config):
-    shapes = shapes_there(config["text_config"], "Gemma3ForCausalLM")
+def shapes_of_both(config):
+    shapes = shapes_there(config["text_config"], HALVES[config["text_config"]["model_type"]])
     seeing = {"vision_tower.vision_model.post_layernorm.bias": [6]}
     seeing["multi_modal_projector.mm_soft_emb_norm.weight"] = [6]
     return {f"language_model.{key}": shape for key, shape in shapes.items()} | seeing
@@ -269,8 +281,8 @@ def shapes_of_internlm2(config):
     return shapes | {"model.norm.weight": [dim], "output.weight": [vocab, dim]}
 
 
-SHAPES = {"gemma3": shapes_of_gemma3, "internlm2": shapes_of_internlm2}
-TWINS = {"gemma3": twin_of_gemma3, "internlm2": twin_of_internlm2}
+SHAPES = {"gemma3": shapes_of_both, "mistral3": shapes_of_both, "internlm2": shapes_of_internlm2}
+TWINS = {"gemma3": twin_of_both, "mistral3": twin_of_both, "internlm2": twin_of_internlm2}
 
 
 def make(name):

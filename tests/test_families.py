@@ -210,7 +210,7 @@ def test_the_masked_language_head_of_modernbert_starts_its_classifier(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ names
-@pytest.mark.parametrize("name", [name for name in GOLDEN if name != "gemma3"])
+@pytest.mark.parametrize("name", [name for name in GOLDEN if "text_config" not in GOLDEN[name]["config"]])
 def test_a_bare_models_file_reads_the_same(opened, tmp_path, name):
     config, state = checkpoint(name)
     write(tmp_path, config, bare(config, state))
@@ -436,6 +436,10 @@ PUBLISHED = {  # parameters; for encoders, without pooler and head
         *(3_836_021_760, "phi3", 200_064, 3072, 8192, 32, 24, 8),
         dict(partial_rotary_factor=0.75, tie_word_embeddings=True),
     ),
+    "Ministral-3-3B": (
+        *(3_429_006_336, "ministral3", 131_072, 3072, 9216, 26, 32, 8),
+        dict(tie_word_embeddings=True, rope_parameters=YARN),
+    ),
     "Mistral-7B": (7_241_732_096, "mistral", 32_000, 4096, 14_336, 32, 32, 8, {}),
     "internlm2_5-1_8b": (1_889_110_016, "internlm2", 92_544, 2048, 8192, 24, 16, 8, dict(bias=False)),
     "MiniLM-L6": (22_565_376, "bert", 30_522, 384, 1536, 6, 12, None, dict(max_position_embeddings=512)),
@@ -477,6 +481,11 @@ def test_published_models_have_as_many_parameters_as_published(name):
         ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
         ("llama", dict(quantization_config={"bits": 4}), "quantization_config is {'bits': 4}"),
         ("llama", dict(residual_multiplier=0.22), "residual_multiplier is 0.22"),
+        ("ministral3", dict(), "rope_type is 'default', expected 'yarn'"),
+        ("ministral3", dict(sliding_window=8), "sliding_window is 8, expected None"),
+        ("mistral3", dict(text_config={"model_type": "mistral4"}), "model_type is 'mistral4'"),
+        ("mistral3", dict(quantization_config={"quant_method": "fp8"}), "quantization_config"),
+        ("llama", rotary(YARN | {"llama_4_scaling_beta": 0.1}), "llama_4_scaling_beta is 0.1"),
         ("llama", dict(no_rope_layers=[1] * 6), "no_rope_layers is .*, expected None"),
         ("smollm3", dict(no_rope_layers=[1] * 5), "no_rope_layers names 5 of 6 layers"),
         ("smollm3", dict(use_sliding_window=True), "use_sliding_window is True, expected False"),

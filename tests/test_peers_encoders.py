@@ -199,13 +199,20 @@ def test_a_reward_model_gives_chats_the_scores_that_transformers_gives(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------ others
-@pytest.mark.parametrize("name", ["internlm2", "gemma3"])
+TWIN = {
+    "internlm2": "LlamaForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "mistral3": "Ministral3ForCausalLM",
+}
+
+
+@pytest.mark.parametrize("name", TWIN)
 def test_a_family_that_equals_another_is_saved_as_that(tmp_path, name):
     golden = json.loads((FOLDER / f"{name}.json").read_text())
     write(tmp_path / "read", golden["config"], tensors(golden))
     save(load(tmp_path / "read"), tmp_path / "saved")
     peer = open_there(tmp_path / "saved")
-    assert type(peer).__name__ == {"internlm2": "LlamaForCausalLM", "gemma3": "Gemma3ForCausalLM"}[name]
+    assert type(peer).__name__ == TWIN[name]
     for row, expected in zip(golden["ids"], golden["expected"]):
         near(theirs(peer, torch.tensor([row])).flatten(), torch.tensor(expected))
 

@@ -349,6 +349,7 @@ TABLES = {
     "formats.py": {"LLAMA3", "MISTRAL", "TEMPLATES"},  # chat formats have names of their own
     "data.py": {"FROM_SENTENCEPIECE"},
     "embed.py": {"SETTINGS"},  # a file name
+    "rotary.py": {"QUERY_GROWTH"},  # a setting's name in files
     **{
         f"games/{game}/recipes.py": {"SEED_20Q", "SEED_ARC", "SEED_REASONING", "SEED_EEDI", "RECIPES"}
         for game in ("twentyq", "arc", "arena", "eedi", "reasoning")
