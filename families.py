@@ -118,6 +118,7 @@ OLMO2_NAMES = LLAMA_NAMES | {
     "post_attention_layernorm": "attn_out_norm",
     "post_feedforward_layernorm": "mlp_out_norm",
 }
+HYBRID_NAMES = LLAMA_NAMES | {"shared_mlp.output_linear": "mlp.down_proj"}
 BERT_NAMES = {
     "bert.embeddings.word_embeddings": "embed",
     "bert.embeddings.position_embeddings": "places",
@@ -308,6 +309,13 @@ def granite(hf):
     )
 
 
+def granitemoehybrid(hf):
+    fields = granite(hf) | dict(mlp_dim=hf["shared_intermediate_size"])
+    if hf.get("position_embedding_type") != "rope":
+        fields["rope"] = None
+    return fields
+
+
 OUTER = "torch_dtype dtype eos_token_id bos_token_id num_labels id2label label2id problem_type".split()
 
 
@@ -411,6 +419,22 @@ FAMILIES = {
         sliding=lambda hf, i: (i + 1) % 4 > 0,
         thetas=("rope_theta", "rope_theta"),
         defaults=dict(rms_norm_eps=1e-5, rope_theta=500_000.0, sliding_window=4096),
+    ),
+    "granitemoehybrid": Family(  # without experts and Mamba
+        stem="GraniteMoeHybrid",
+        names=HYBRID_NAMES,
+        fused={"shared_mlp.input_linear": GATE_UP},
+        config=granitemoehybrid,
+        kinds=by_key(
+            {
+                POSITIVE: MULTIPLIERS,
+                one_of(0): "num_local_experts",
+                list_of(one_of("attention", "full_attention")): "layer_types",
+                one_of("rope", "nope"): "position_embedding_type",
+            }
+        ),
+        defaults=dict.fromkeys(MULTIPLIERS.split(), 1.0)
+        | dict(num_local_experts=8, layer_types=["mamba"], shared_intermediate_size=1024),
     ),
     "gemma": Family(
         stem="Gemma",
@@ -545,7 +569,8 @@ KINDS = by_key(
     {
         one_of(*FAMILIES): "model_type",
         SIZE: "hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim "
-        "type_vocab_size num_labels sliding_window_pattern global_attn_every_n_layers no_rope_layer_interval",
+        "type_vocab_size num_labels sliding_window_pattern global_attn_every_n_layers no_rope_layer_interval "
+        "shared_intermediate_size",
         whole(1, 1 << 13): "num_hidden_layers",
         whole(-1, 1 << 31): "pad_token_id",
         LENGTH: "vocab_size max_position_embeddings original_max_position_embeddings",
@@ -733,7 +758,8 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
         "parameters": f"{parameters:,}, including {embedding:,} for the vocabulary of {config.vocab:,}",
         "layers": f"{', '.join(kinds)}; {config.norms} {config.norm} norm",
         "width": f"{config.dim}, {heads} of {config.head_dim}, MLP {config.mlp_dim} {config.activation}",
-        "positions": rotation or f"{config.places - config.place_offset} learned",
+        "positions": rotation
+        or (f"{config.places - config.place_offset} learned" if config.places else "none"),
         "head": purposes[config.head],
     }
     if config.causal:

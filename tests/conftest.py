@@ -82,6 +82,15 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
             "llama_4_scaling_beta": 0.1,
         },
     ),
+    "granitemoehybrid": dict(
+        num_key_value_heads=2,
+        num_local_experts=0,
+        shared_intermediate_size=40,
+        layer_types=["full_attention"] * 2,
+        residual_multiplier=0.4,
+        attention_multiplier=0.2,
+        mamba_n_heads=4,
+    ),
     "granite": dict(
         num_key_value_heads=2,
         embedding_multiplier=3.0,

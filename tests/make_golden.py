@@ -96,6 +96,17 @@ MINISTRAL3 = DECODER | dict(
     head_dim=16,
     rope_parameters=YARN | dict(rope_theta=1e6, original_max_position_embeddings=4, llama_4_scaling_beta=0.3),
 )
+HYBRID = (
+    DECODER
+    | GRANITE
+    | dict(
+        shared_intermediate_size=40,
+        num_local_experts=0,
+        layer_types=["full_attention"] * 2,
+        position_embedding_type="nope",
+        mamba_n_heads=4,
+    )
+)
 LABELS = {"id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2}}
 AUTO = {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
 CASES = {  # name: class, config.json
@@ -163,6 +174,11 @@ CASES = {  # name: class, config.json
     "mistral3": (
         "Mistral3ForConditionalGeneration",
         dict(text_config=MINISTRAL3 | {"model_type": "ministral3"}),
+    ),
+    "granitemoehybrid": ("GraniteMoeHybridForCausalLM", HYBRID),
+    "granitemoehybrid_rope": (
+        "GraniteMoeHybridForCausalLM",
+        HYBRID | dict(position_embedding_type="rope", layer_types=["attention"] * 2),
     ),
     "internlm2": ("InternLM2ForCausalLM", DECODER | dict(bias=False, rope_theta=1000.0, auto_map=AUTO)),
     "bert": ("BertModel", BERT),

@@ -92,7 +92,7 @@ def test_one_token_at_a_time_gives_the_same(opened, name, left):
     if not model.config.causal:
         return
     # the frequencies of these depend on the text's length
-    if model.config.rope and model.config.rope["rope_type"] not in ("dynamic", "longrope"):
+    if (model.config.rope or {}).get("rope_type") not in ("dynamic", "longrope"):
         assert_close(outputs(model, GOLDEN[name]["ids"], left, cached=True), expected(name), **CLOSE)
 
 
@@ -481,6 +481,9 @@ def test_published_models_have_as_many_parameters_as_published(name):
         ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
         ("llama", dict(quantization_config={"bits": 4}), "quantization_config is {'bits': 4}"),
         ("llama", dict(residual_multiplier=0.22), "residual_multiplier is 0.22"),
+        ("granitemoehybrid", dict(layer_types=["attention"] * 6), "num_local_experts is 8, expected 0"),
+        ("granitemoehybrid", dict(num_local_experts=0), "layer_types is .'mamba'.*, expected a list"),
+        ("granitemoehybrid", dict(num_local_experts=0, layer_types=["mamba"] * 6), "layer_types is "),
         ("ministral3", dict(), "rope_type is 'default', expected 'yarn'"),
         ("ministral3", dict(sliding_window=8), "sliding_window is 8, expected None"),
         ("mistral3", dict(text_config={"model_type": "mistral4"}), "model_type is 'mistral4'"),

@@ -111,6 +111,12 @@ CONFIG = {  # family -> key -> values
         "partial_rotary_factor": [-0.5, 0, 0.1, 1.5, "1", True, [], NAN],
         "original_max_position_embeddings": NO_SIZE,
     },
+    "granitemoehybrid": {
+        "shared_intermediate_size": NO_SIZE,
+        "num_local_experts": [1, "0"],
+        "position_embedding_type": ["absolute", 1],
+        "layer_types": [["mamba", "attention"], "attention"],
+    },
     "gemma": {"hidden_act": [None]},
     "gemma2": {
         "query_pre_attn_scalar": [*NO_POSITIVE, None],

@@ -183,6 +183,7 @@ def test_templates_are_rendered_as_transformers_does(template, opened, monkeypat
 
 # ------------------------------------------------------------------------------------------------ peft
 TARGETS = {"q_proj", "gate_proj", "down_proj", "qkv_proj", "gate_up_proj", "query", "Wqkv", "Wo"}
+TARGETS |= {"input_linear"}
 KINDS = {  # head: class of theirs, task_type of PEFT
     "own": (transformers.AutoModelForCausalLM, "CAUSAL_LM"),
     "none": (transformers.AutoModel, "FEATURE_EXTRACTION"),
