@@ -428,6 +428,10 @@ PUBLISHED = {  # parameters; for encoders, without pooler and head
         dict(tie_word_embeddings=True, embedding_multiplier=12.0),
     ),
     "OLMo-2-1B": (1_484_916_736, "olmo2", 100_352, 2048, 8192, 16, 16, None, {}),
+    "Qwen3-Embedding-0.6B": (
+        *(595_776_512, "qwen3", 151_669, 1024, 3072, 28, 16, 8),
+        dict(tie_word_embeddings=True),
+    ),
     "gemma-2b": (2_506_172_416, "gemma", 256_000, 2048, 16_384, 18, 8, 1, {}),
     "gemma-2-2b": (2_614_341_888, "gemma2", 256_000, 2304, 9216, 26, 8, 4, {}),
     "gemma-3-270m": (268_098_176, "gemma3_text", 262_144, 640, 2048, 18, 4, 1, {}),

@@ -65,7 +65,8 @@ def theirs(model, texts, **options):
 
 def made(path, pooling, family="bert", include_prompt=True):
     """A folder whose vectors need all that its configuration says."""
-    save(tiny_model(family, pad_token_id=0), path)  # [PAD]: some count positions by what is not it
+    changes = {"use_bidirectional_attention": True} if family == "gemma3_text" else {}
+    save(tiny_model(family, pad_token_id=0, **changes), path)  # [PAD]: some count positions by what is not it
     words("$A [SEP]" if family == "qwen3" else "[CLS] $A [SEP]").save(str(path / "tokenizer.json"))
     write(path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | NAMES)
     write(path / "modules.json", modules(*KINDS[pooling]))
@@ -77,7 +78,7 @@ def made(path, pooling, family="bert", include_prompt=True):
     return open_embedder(path)
 
 
-@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert", "qwen3"])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert", "qwen3", "eurobert", "gemma3_text"])
 @pytest.mark.parametrize("pooling", KINDS)
 @pytest.mark.parametrize("include_prompt", [True, False])
 def test_a_folder_of_ours_gives_the_same_vectors_there(tmp_path, family, pooling, include_prompt):

@@ -176,10 +176,12 @@ def test_a_cross_encoder_gives_pairs_the_scores_that_transformers_gives(tmp_path
     near(scores, torch.stack(expected))
 
 
-def test_a_reward_model_gives_chats_the_scores_that_transformers_gives(tmp_path):
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_a_reward_model_gives_chats_the_scores_that_transformers_gives(tmp_path, family):
     tokenizer = chat_tokenizer("chatml")
     sizes = dict(num_labels=1, vocab_size=tokenizer.size, pad_token_id=0)
-    peer = new_of_kind("Qwen2ForSequenceClassification", tiny_hf("qwen2", **sizes))
+    kind = FAMILIES[family].stem + "ForSequenceClassification"
+    peer = new_of_kind(kind, tiny_hf(family, **sizes))
     peer.save_pretrained(tmp_path)
     tokenizer.save(tmp_path)
     turn = "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
