@@ -78,6 +78,10 @@ def rope_from_hf(settings: dict, kind: str, theta: str, kinds: dict, where) -> d
     check_fields(where, given | {"rope_type": name}, kinds, TYPES[name])
     if name == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
         raise ValueError(f"{where}: low_freq_factor must be less than high_freq_factor")
+    if name in OPTIONS and 1 in (given["rope_theta"], given["original_max_position_embeddings"]):
+        raise ValueError(  # their logarithms are divided by
+            f"{where}: rope_theta and original_max_position_embeddings must not be 1 ({name} rotation)"
+        )
     part = given["partial_rotary_factor"]
     width = rotated_width(given, settings["head_dim"])
     if width < 2 or width % 2 or (name == "dynamic" and width == 2):  # dynamic scaling divides by width - 2
@@ -125,8 +129,8 @@ def yarn_scaling(frequencies, rope):
         wavelength = rope["original_max_position_embeddings"] / turns
         return width * math.log(wavelength / (2 * math.pi)) / (2 * math.log(rope["rope_theta"]))
 
-    first = pair_at(rope.get("beta_fast") or 32)
-    last = pair_at(rope.get("beta_slow") or 1)
+    first = pair_at(rope.get("beta_fast", 32))
+    last = pair_at(rope.get("beta_slow", 1))
     if rope.get("truncate", True):
         first = math.floor(first)
         last = math.ceil(last)

@@ -157,6 +157,7 @@ def test_a_field_of_a_config_that_is_of_the_wrong_kind_or_range_is_named(family,
 
 
 LLAMA3 = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 ROPES = {
     "rope_type": [1, True, [], ["linear"], {"a": 1}, "su"],
     "type": [1, True, [], "proportional"],
@@ -195,6 +196,8 @@ def test_a_field_of_a_rotary_scaling_that_is_of_the_wrong_kind_or_range_is_named
         ("bert", dict(num_attention_heads=64), "head_dim"),
         ("llama", dict(hidden_size=36), "head_dim"),  # 9 numbers per head cannot be rotated in pairs
         ("llama", dict(head_dim=2, rope_scaling={"type": "dynamic", "factor": 2.0}), "head_dim"),
+        ("llama", dict(rope_scaling=YARN | {"original_max_position_embeddings": 1}), "original_max"),
+        ("llama", dict(rope_scaling=YARN, rope_theta=1), "rope_theta"),
         (
             "llama",
             dict(max_position_embeddings=None, rope_scaling={"type": "dynamic", "factor": 2.0}),
