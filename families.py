@@ -325,7 +325,10 @@ def text_half(hf, family, kinds):
     classifies = "ForSequenceClassification" in str(hf.get("architectures"))
     outer = {key: hf[key] for key in OUTER if key in hf}
     inner = hf.get("text_config") or {}
-    return {"architectures": [kinds[classifies]]} | outer | inner | {"model_type": family}
+    fixed = {"model_type": family}
+    if "tie_word_embeddings" in hf:  # of the whole model, whatever its half says
+        fixed["tie_word_embeddings"] = hf["tie_word_embeddings"]
+    return {"architectures": [kinds[classifies]]} | outer | inner | fixed
 
 
 def gemma3(hf):
@@ -747,7 +750,7 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
     settings = [(key, value) for key, value in (config.rope or {}).items() if type(value) is not tuple]
     rotation = ", ".join(f"{key} {value}" for key, value in settings)
     if config.unrotated:
-        rotation += f"; {sum(config.unrotated)} layers are not rotated"
+        rotation += f"; no rotation in {sum(config.unrotated)} of the layers"
     purposes = {
         "lm": "next token" + ", tied to the embedding" * config.tied,
         "none": "none",

@@ -106,6 +106,12 @@ def test_newer_names_of_a_checkpoint_that_also_sees_mean_the_same(opened, tmp_pa
     assert_close(outputs(load(tmp_path), GOLDEN["gemma3"]["ids"]), expected("gemma3"), **CLOSE)
 
 
+@pytest.mark.parametrize("outer, tied", [({}, False), (dict(tie_word_embeddings=True), True)])
+def test_a_model_that_also_sees_is_tied_as_its_whole_says(outer, tied):
+    text = checkpoint("mistral3")[0]["text_config"] | dict(tie_word_embeddings=False)
+    assert config_from_hf(dict(model_type="mistral3", text_config=text) | outer).tied == tied
+
+
 def test_the_golden_files_are_of_every_family_and_set_every_field(opened):
     assert {golden["config"]["model_type"] for golden in GOLDEN.values()} == set(FAMILIES)
     configs = [opened(name).config for name in GOLDEN]
