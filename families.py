@@ -675,7 +675,7 @@ def windows(settings, family, where):
         raise ValueError(f"{where}: layer_types names {len(sliding)} layers, num_hidden_layers is {layers}")
     reach = settings.get("sliding_window", 0) - 1
     if settings.get("use_bidirectional_attention"):
-        reach = settings.get("sliding_window", 0) // 2
+        reach = settings.get("sliding_window", -1) // 2
     if "local_attention" in settings:
         reach = settings["local_attention"] // 2
     return dict(sliding=sliding, reach=reach) if any(sliding) and reach >= 0 else {}
@@ -751,6 +751,7 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
     rotation = ", ".join(f"{key} {value}" for key, value in settings)
     if config.unrotated:
         rotation += f"; no rotation in {sum(config.unrotated)} of the layers"
+    learned = f"{config.places - config.place_offset} learned" if config.places else "none"
     purposes = {
         "lm": "next token" + ", tied to the embedding" * config.tied,
         "none": "none",
@@ -761,8 +762,7 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
         "parameters": f"{parameters:,}, including {embedding:,} for the vocabulary of {config.vocab:,}",
         "layers": f"{', '.join(kinds)}; {config.norms} {config.norm} norm",
         "width": f"{config.dim}, {heads} of {config.head_dim}, MLP {config.mlp_dim} {config.activation}",
-        "positions": rotation
-        or (f"{config.places - config.place_offset} learned" if config.places else "none"),
+        "positions": rotation or learned,
         "head": purposes[config.head],
     }
     if config.causal:
