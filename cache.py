@@ -32,6 +32,7 @@ Shapes as in model.py."""
 import numpy as np
 import torch
 
+from attention import ALWAYS
 from data import shared_length
 
 SLACK = 1024  # spare slots per window, so it shifts only every SLACK tokens
@@ -178,6 +179,11 @@ class Session:
         self.texts = []
         self.last_used = []  # by the clock, for each row
         self.clock = 0
+        rope = model.config.rope or {}
+        self.by_length = rope.get("rope_type") in ("dynamic", "longrope")  # see rotary.rotary
+        self.original = ALWAYS  # length of the longest texts that LongRoPE rotates by its short factors
+        if rope.get("rope_type") == "longrope":
+            self.original = rope["original_max_position_embeddings"]
         self.graphed = model.device.type == "cuda"
         self.graphs = {}  # see `replay`
 
@@ -187,6 +193,7 @@ class Session:
         config = self.model.config
         device = self.model.device
         old = self.cache
+        windows = windows and self.original == ALWAYS  # a text that is read again is read in one pass
         dtype = self.model.embed.weight.dtype
         if torch.is_autocast_enabled(device.type):  # which gives keys and values a dtype of its own
             dtype = torch.get_autocast_dtype(device.type)
@@ -265,10 +272,20 @@ class Session:
         for row, text in enumerate(self.texts):
             if text[:least] == prompt[:least]:
                 keep = min(shared_length(text, prompt), len(prompt) - 1)
-                if keep >= best[0] and self.cache.can_continue(row, keep):
+                continues = self.rotated_alike(text, prompt, keep) and self.cache.can_continue(row, keep)
+                if keep >= best[0] and continues:
                     best = keep, row
                     least = max(1, keep)
         return best
+
+    def rotated_alike(self, text, prompt, keep):
+        """Whether the first `keep` tokens that a row holds of a text are rotated as those of a prompt are.
+
+        LongRoPE rotates all keys of a longer text otherwise. A row's length says how its keys are rotated, so
+        what a long prompt keeps must be long too."""
+        if len(prompt) > self.original:
+            return keep > self.original
+        return len(text) <= self.original
 
     def claim(self, prompt, taken):
         """Choose a row that is not taken, and give it the beginning of a prompt as far as any row holds it.
@@ -303,7 +320,8 @@ class Session:
             least = 1  # token
             if T > 4 * MIN_SHARED:
                 least = T / 2  # padding must not be most of the work
-            while order and (len(group) + 1) * T <= PREFILL_SLOTS and len(new[order[-1]]) >= least:
+            room = 1 if self.by_length else PREFILL_SLOTS // T  # padding would count as length
+            while order and len(group) < room and len(new[order[-1]]) >= least:
                 group.append(order.pop())
             states |= self.extend({row: new[row] for row in group})
         return states
@@ -321,6 +339,14 @@ class Session:
 
         Returns the hidden states (top, D) of all rows up to the highest. shared: how many tokens all of these
         rows begin with."""
+        for row, token in tokens.items():
+            text = self.texts[row]
+            if len(text) == self.original:  # with this token it is longer, so it is rotated and read again
+                self.texts[row] = []
+                self.extend({row: [*text, token]})
+                self.texts[row] = text
+        if len({len(self.texts[row]) < self.original for row in tokens}) > 1:
+            shared = 0  # of some rows the keys are rotated otherwise
         count = max(tokens) + 1
         top = count  # rows that are computed
         if self.graphed:  # a graph is made for each number of rows, so only for 1, 2, 4, 8, 16, 24 ...

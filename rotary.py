@@ -177,8 +177,8 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
     is negative, as `rotate` needs it; angles are float32 whatever the model's dtype.
 
     Dynamic scaling raises the base of a row that is longer than the model was trained for, and LongRoPE
-    changes its frequencies. Both depend on that row's length only, so a batch means what its rows mean alone;
-    keys in a cache keep the frequencies that they were rotated with.
+    changes its frequencies. Both depend on that row's length only, so a batch means what its rows mean alone.
+    Keys in a cache keep the base that they were rotated with; for LongRoPE a Session reads them again.
 
     Where queries grow with their position, cos and sin for queries follow, so there are four tensors."""
     width = rotated_width(rope, head_dim)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 import attention
 import cache
@@ -138,6 +139,44 @@ def test_n_best_in_a_session_equals_n_best_alone_and_leaves_the_session_as_it_wa
     assert shapes[0] == (3, 1)
     for group, other in zip(inside, n_best(model, prompts, 5, 4, [4])):
         agree(group, other)
+
+
+# ------------------------------------------------------------------------------------------------ lengths
+LONGROPE = {"type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 2.0, 3.0, 4.0]}
+LONGROPE = dict(partial_rotary_factor=1.0, original_max_position_embeddings=12, rope_scaling=LONGROPE)
+DYNAMIC = dict(rope_scaling={"type": "dynamic", "factor": 2.0}, max_position_embeddings=8)
+
+
+@torch.no_grad()
+def read_anew(model, prompt, ids):
+    """Log-probability of each of ids after prompt, where all before it is read as one text."""
+    texts = [prompt + ids[:t] for t in range(len(ids))]
+    logits = [model.logits(model(torch.tensor([text])))[0, -1] for text in texts]
+    return [float(x.log_softmax(-1)[token]) for x, token in zip(logits, ids)]
+
+
+def test_a_text_that_outgrows_the_original_context_means_what_it_means_anew(tiny, monkeypatch):
+    """Conversations that grow past 12 tokens in a prompt or in a reply, some sharing a beginning with those
+    on the other side of that length, and some that go back."""
+    monkeypatch.setattr(cache, "SHARED_ROWS", 2)
+    monkeypatch.setattr(cache, "SHARED_TOKENS", 1)
+    model, rng = tiny("phi3", **LONGROPE), np.random.default_rng(0)
+    session = Session(model)
+    prompts = [list(range(20, 20 + n)) for n in (3, 9, 9, 11, 12, 13, 20)]
+    for _ in range(6):
+        replies = generate(model, prompts, 5, [], temperature=0, session=session)
+        for prompt, reply in zip(prompts, replies):
+            assert_close(reply.logps, read_anew(model, prompt, reply.ids), atol=1e-5, rtol=0)
+        prompts = [prompt + reply.ids for prompt, reply in zip(prompts, replies)]
+        prompts = [prompt[: rng.integers(3, 18)] if rng.random() < 0.4 else prompt for prompt in prompts]
+
+
+@pytest.mark.parametrize("family, settings", [("phi3", LONGROPE), ("llama", DYNAMIC)])
+def test_padding_does_not_count_as_length(tiny, family, settings):
+    model = tiny(family, **settings)
+    prompts = [list(range(20 * n, 21 * n)) for n in (10, 11, 12, 14)]  # which share nothing
+    for prompt, reply in zip(prompts, generate(model, prompts, 1, [], temperature=0)):
+        assert_close(reply.logps, read_anew(model, prompt, reply.ids), atol=1e-5, rtol=0)
 
 
 # ------------------------------------------------------------------------------------------------ windows

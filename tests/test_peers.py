@@ -100,9 +100,13 @@ def test_left_padding_means_the_same(tiny, tmp_path, family):
     near(here[1], there[1])
 
 
-@families
-def test_greedy_generation_is_the_same(tiny, tmp_path, family):
-    model = tiny(family)
+GROWN = dict(original_max_position_embeddings=14, rope_scaling=VARIANTS["longrope"]["rope_scaling"])
+GROWN |= dict(partial_rotary_factor=1.0)  # a text that outgrows its original context
+
+
+@pytest.mark.parametrize("family, changes", [*((family, {}) for family in SHAPES), ("phi3", GROWN)])
+def test_greedy_generation_is_the_same(tiny, tmp_path, family, changes):
+    model = tiny(family, **changes)
     save(model, tmp_path)
     peer = open_there(tmp_path).eval()
     peer.generation_config.eos_token_id = None
