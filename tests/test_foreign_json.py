@@ -295,6 +295,59 @@ PUBLISHED = [  # odd values that published files do have
     ("gemma2", dict(query_pre_attn_scalar=224, attn_logit_softcapping=None, cache_implementation="hybrid")),
     ("bert", dict(layer_norm_eps=1e-12, position_embedding_type="absolute", is_decoder=False)),
     ("modernbert", dict(layer_norm_eps=1e-05, classifier_pooling="mean")),
+    ("eurobert", dict(clf_pooling="late", rope_scaling=None, rope_theta=250_000, head_dim=8)),
+    (
+        "smollm3",
+        dict(
+            no_rope_layers=[1, 0],
+            use_sliding_window=False,
+            sliding_window=None,
+            max_window_layers=28,
+            layer_types=["full_attention"] * 2,
+        ),
+    ),
+    (
+        "granitemoehybrid",
+        dict(
+            position_embedding_type="rope",
+            layer_types=["attention"] * 2,
+            rope_scaling=None,
+            mamba_d_head="auto",
+            time_step_limit=[0.0, {"__float__": "Infinity"}],
+        ),
+    ),
+    (
+        "gemma3_text",
+        dict(
+            use_bidirectional_attention=True,
+            _sliding_window_pattern=6,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
+    ),
+    ("olmo3", dict(rope_scaling=YARN | dict(attention_factor=1.2079, beta_fast=32.0, beta_slow=1.0))),
+    (
+        "ministral3",
+        dict(
+            sliding_window=None,
+            rope_parameters=YARN
+            | dict(
+                type="yarn",
+                max_position_embeddings=262_144,
+                llama_4_scaling_beta=0.1,
+                mscale=1.0,
+                mscale_all_dim=1.0,
+                rope_theta=1e8,
+            ),
+        ),
+    ),
+    (
+        "phi3",
+        dict(
+            sliding_window=262_144,
+            embd_pdrop=0.0,
+            rope_scaling={"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1, 2.5]},
+        ),
+    ),
 ]
 
 
