@@ -233,11 +233,11 @@ def test_odd_folders_hold_the_weights_that_transformers_reads_in_them(tmp_path, 
     near(ours(load(tmp_path)), theirs(open_there(tmp_path)))
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_we_open_the_text_half_of_a_mistral_that_also_sees(tmp_path, tied):
+@pytest.mark.parametrize("family, tied", [("ministral3", True), ("ministral3", False), ("mistral", False)])
+def test_we_open_the_text_half_of_a_mistral_that_also_sees(tmp_path, family, tied):
     seeing = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     seeing |= dict(model_type="pixtral", image_size=28, patch_size=14, head_dim=8)
-    hf = dict(model_type="mistral3", text_config=tiny_hf("ministral3"), vision_config=seeing)
+    hf = dict(model_type="mistral3", text_config=tiny_hf(family), vision_config=seeing)
     peer = new_of_kind("Mistral3ForConditionalGeneration", hf | dict(tie_word_embeddings=tied))
     peer.save_pretrained(tmp_path / "theirs")
     model = load(tmp_path / "theirs")
