@@ -1,14 +1,15 @@
 """ARC's files: tasks in, predictions and submissions out.
 
-Tasks are read in three layouts: Kaggle's challenges file, with its solutions file beside it if there is one;
-one file of several sets, {"train": {id: task}, "eval": {id: task}}; a folder with a file ID.json for each
-task, or with one of the files above. A task is {"train": [{"input", "output"}], "test": [{"input"}]}, with
-"output" in the tests where it is known."""
+Tasks are read in four layouts: Kaggle's challenges file, with its solutions file beside it if there is one;
+one file of several sets, {"train": {id: task}, "eval": {id: task}}; the file ID.json of one task, as in the
+ARC repository; a folder with such a file for each task, or with one of the files above. A task is {"train":
+[{"input", "output"}], "test": [{"input"}]}, with "output" in the tests where it is known and not null. A cell
+may be written 1.0 for 1, as data sets that were made with numpy have it."""
 
 from pathlib import Path
 
-from files import Kind, check_fields, either, list_of, map_of, one_of, read_text
-from games.arc.grids import legal, vote
+from files import OBJECT, Kind, check_fields, either, list_of, map_of, one_of, read_text
+from games.arc.grids import integers, legal, vote
 from games.rows import LARGEST_LIST, parse_json
 
 GRID = Kind("rows of equal length, 1 to 30, of integers from 0 to 9", legal)
@@ -24,6 +25,7 @@ def pairs_of(*sides):
 
 PAIRS = pairs_of(BOTH)
 TASK = {"train": PAIRS, "test": pairs_of(BOTH, {"input"})}  # as in Kaggle's challenges
+LISTS = dict.fromkeys(TASK, list_of(OBJECT, 1))  # what TASK's parts are before their grids are read
 # split -> names that files give it
 SETS = {"train": ("train", "training"), "test": ("eval", "evaluation", "test")}
 
@@ -40,6 +42,8 @@ def read_tasks(source, split):
     if path.is_dir():
         return read_folder(path, split)
     tasks = read_object(path)
+    if not part and all(type(tasks.get(name)) is list for name in TASK):
+        return {path.stem: checked_task(tasks, path)}
 
     # A set is an object of tasks. An object that has "train" itself is a task, whose id is one of the words.
     words = SETS["train"] + SETS["test"]
@@ -96,8 +100,26 @@ def checked_tasks(tasks, path):
 
 def checked_task(task, where):
     """The task with its pairs and nothing else. Raises ValueError if it is not a task."""
-    check_fields(where, task, TASK, TASK)
-    return {part: task[part] for part in TASK}
+    check_fields(where, task, LISTS, LISTS)
+    parts = {}
+    for part in TASK:
+        places = [f"{where}: {part} pair {number}" for number in range(1, len(task[part]) + 1)]
+        parts[part] = [*map(read_pair, task[part], places)]
+    for pair in parts["test"]:
+        if "output" in pair and pair["output"] is None:  # not known
+            del pair["output"]
+    return check_fields(where, parts, TASK, TASK)
+
+
+def read_pair(pair, where):
+    """The pair with integers as cells. Raises ValueError that names a cell which is no whole number."""
+    sides = {}
+    for side, grid in pair.items():
+        try:
+            sides[side] = integers(grid)
+        except ValueError as error:
+            raise ValueError(f"{where}, {side}, {error}") from error
+    return sides
 
 
 # ------------------------------------------------------------------------------------------------ answers

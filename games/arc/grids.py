@@ -24,6 +24,20 @@ def legal(grid):
     return True
 
 
+def integers(grid):
+    """The grid of a file with 1 in place of 1.0. Raises ValueError that names a cell such as 1.5. Any other
+    fault stays, for `legal` to find."""
+    rows = []
+    for i, row in enumerate(grid, 1) if type(grid) is list else ():
+        if type(row) is list and float in map(type, row):
+            for j, cell in enumerate(row, 1):
+                if type(cell) is float and not cell.is_integer():
+                    raise ValueError(f"row {i}, column {j} is {cell}, expected an integer from 0 to 9")
+            row = [int(cell) if type(cell) is float else cell for cell in row]
+        rows.append(row)
+    return rows or grid
+
+
 # ------------------------------------------------------------------------------------------------ as text
 @dataclass(frozen=True)
 class Writing:

@@ -263,8 +263,8 @@ def escape(message):
 class Sandbox(contextlib.AbstractContextManager):
     """Runs jobs in `workers` children at a time; a context manager. seconds: wall-clock limit of a program;
     memory: bytes that a child may take beyond those it starts with; names: {name: module} that every program
-    finds in its namespace. PermissionError if the machine cannot fork, or closes too little and unsafe is
-    False."""
+    finds in its namespace and may import by that name. PermissionError if the machine cannot fork, or closes
+    too little and unsafe is False."""
 
     def __init__(self, seconds=1.0, memory=512 << 20, workers=1, unsafe=False, names=None):
         if not FORKS:

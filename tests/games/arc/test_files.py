@@ -1,6 +1,7 @@
 """ARC's files: tasks in every layout, faults named, predictions and submissions."""
 
 import json
+import re
 
 import pytest
 
@@ -35,6 +36,47 @@ def test_tasks_are_read_in_every_layout(tmp_path):
     for key, task in want.items():
         write(folder / f"{key}.json", task)
     assert arc_files.read_tasks(folder, "test") == arc_files.read_tasks(tmp_path, "test") == want
+
+
+def test_a_file_of_one_task_is_read_under_its_name(tmp_path):
+    name = write(tmp_path / "00d62c1b.json", TWO)
+    for source in (name, tmp_path):  # the only file of a folder too
+        assert arc_files.read_tasks(source, "train") == arc_files.read_tasks(source, "test")
+        assert arc_files.read_tasks(source, "test") == {"00d62c1b": TWO}
+    with pytest.raises(ValueError, match="00d62c1b.json: train is .*expected a list of at least 1"):
+        arc_files.read_tasks(write(tmp_path / "00d62c1b.json", {**TASK, "train": []}), "test")
+
+
+def test_a_byte_order_mark_does_not_disturb(tmp_path):
+    path = tmp_path / "0a.json"
+    path.write_text(json.dumps(TASK), encoding="utf-8-sig")
+    assert path.read_bytes()[:3] == b"\xef\xbb\xbf"
+    assert arc_files.read_tasks(path, "test") == {"0a": TASK}
+
+
+def test_an_output_of_null_is_not_known(tmp_path):
+    tests = [TWO["test"][0], {**TWO["test"][1], "output": None}]
+    open_task = {**TWO, "test": tests}
+    name = write(tmp_path / "tasks.json", {"a": open_task})
+    assert arc_files.read_tasks(name, "test") == {"a": {**TWO, "test": [tests[0], no_truth(TWO)["test"][1]]}}
+    name = write(tmp_path / "arc_challenges.json", {"a": no_truth(TWO)})
+    write(tmp_path / "arc_solutions.json", {"a": [pair["output"] for pair in tests]})
+    assert arc_files.read_tasks(name, "test") == {"a": {**TWO, "test": [tests[0], no_truth(TWO)["test"][1]]}}
+    shown = [{**pair, "output": None} for pair in TASK["train"]]  # nothing can be learned from such pairs
+    with pytest.raises(ValueError, match="tasks.json, task a: train is .*None"):
+        arc_files.read_tasks(write(tmp_path / "tasks.json", {"a": {**TASK, "train": shown}}), "test")
+
+
+def test_whole_floats_are_integers_and_others_are_named(tmp_path):
+    floats = json.loads(re.sub(r"(\d)(?=[,\]])", r"\1.0", json.dumps(TASK)))
+    assert type(floats["test"][0]["output"][0][0]) is float
+    found = arc_files.read_tasks(write(tmp_path / "tasks.json", {"a": floats}), "test")
+    assert found == {"a": TASK} and json.dumps(found["a"]) == json.dumps(TASK)
+    for cell, shown in ((1.5, "1.5"), (float("nan"), "nan")):
+        floats["train"][1]["output"][2][1] = cell
+        where = f"tasks.json, task a: train pair 2, output, row 3, column 2 is {shown}, expected"
+        with pytest.raises(ValueError, match=where):
+            arc_files.read_tasks(write(tmp_path / "tasks.json", {"a": floats}), "test")
 
 
 @pytest.mark.parametrize(

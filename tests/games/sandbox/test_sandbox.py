@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from hostile import HOSTILE, MARK, PIECES, REACH, SECRET
 
+from games.arc import dsl
 from games.sandbox import sandbox as module
 from games.sandbox.plain import ITEMS, exact, pack, unpack
 from games.sandbox.sandbox import Job, Sandbox, level
@@ -57,6 +58,12 @@ def task(grid):
     out[grid == dsl.mode(grid)] = 3
     biggest = max(dsl.objects(out), key=lambda obj: obj.area)
     return dsl.move(out, biggest, 1, 0) if not biggest.is_line else biggest.image()
+===
+import dsl
+from dsl import *
+from dsl import objects as parts
+def task(grid):
+    return move(grid, dsl.objects(grid)[0], 1, 0) if parts(grid) else flip(grid, 0)
 ===
 from collections import deque, defaultdict, namedtuple
 from typing import Dict, List, Optional, Set, Tuple
@@ -443,6 +450,19 @@ def test_names():
     with Sandbox(names={"np": np, "js": json}) as sandbox:
         source = "import numpy.linalg\ndef solve(): return [js.loads('2'), int(np.int64(3))]"
         assert sandbox.run([solve(source)])[0].values == [[2, 3]]
+
+
+def test_names_can_be_imported():
+    """As a model writes it whose prompt names the library. What is inside it follows the rule for all."""
+    program = "def solve(): return mode(np.array([[3, 3, 1]])) + {}.least(np.array([[3, 3, 1]]))"
+    starts = ["import dsl", "import dsl as d", "from dsl import *", "from dsl import mode"]
+    sources = [f"from dsl import mode\n{start}\n" + program.format("dsl") for start in starts]
+    with Sandbox(names={"np": np, "dsl": dsl}, seconds=SECONDS) as sandbox:
+        for tier in (sandbox.run, sandbox.confirm):
+            results = tier([solve(source) for source in sources])
+            assert [result.values for result in results] == [[4]] * len(sources), results
+        wrong = [solve(f"import {name}\ndef solve(): return 1") for name in ("dsl.numpy", "os", "games")]
+        assert [result.kind for result in sandbox.run(wrong)] == ["import"] * 3
 
 
 def test_workers_share_the_work():
