@@ -2,16 +2,19 @@
 
 A battle is {"id", "turns": [[prompt, a, b], ...], "models": [a, b] or None, "target", "source"}. Its target
 is 0 (A won), 1 (B won), 2 (a tie), a distribution over the three, or None where nobody voted. A row has one
-of two forms (JSON lines, CSV, Parquet, a folder or a Hub data set: games/rows.py):
+of three forms (JSON lines, CSV, Parquet, a folder or a Hub data set: games/rows.py):
 
-    the competition's   id, prompt, response_a, response_b, each text a string that holds a JSON array of
-                        turns; in train.csv also model_a, model_b, winner_model_a, winner_model_b, winner_tie
-    our own             {"prompt", "response_a", "response_b", "winner": "a" | "b" | "tie" | "both_bad"}, each
-                        text a string or a list of turns; also "id", "model_a", "model_b"
+    LMSYS   id, prompt, response_a, response_b, each text a string that holds a JSON array of turns; in
+            train.csv also model_a, model_b, winner_model_a, winner_model_b, winner_tie
+    WSDM    id, prompt, response_a, response_b, each text a string of one turn; in train.parquet also model_a,
+            model_b, winner ("model_a" or "model_b", no ties) and language
+    ours    {"prompt", "response_a", "response_b", "winner": "a" | "b" | "tie" | "both_bad"}, each text a
+            string or a list of turns; also "id", "model_a", "model_b"
 
-Rows of both forms may have a "source", the name of a part of the data, and the probabilities "p_a", "p_b",
-"p_tie", for example from a larger model. These then are the target."""
+Rows of all forms may have a "source", the name of a part of the data (else the language is the source), and
+the probabilities "p_a", "p_b", "p_tie", for example from a larger model. These then are the target."""
 
+import re
 import zlib
 
 from files import TEXT, check_fields, one_of
@@ -20,8 +23,9 @@ from games.rows import parse_json, read_rows
 TEXTS = ("prompt", "response_a", "response_b")
 WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
 SOFT = ("p_a", "p_b", "p_tie")
-WORDS = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}  # of two bad answers neither is better
-KINDS = {"model_a": TEXT, "model_b": TEXT, "source": TEXT, "winner": one_of("", *WORDS)}
+# of two bad answers neither is better
+WORDS = {"a": 0, "b": 1, "tie": 2, "both_bad": 2, "model_a": 0, "model_b": 1}
+KINDS = dict.fromkeys(("model_a", "model_b", "source", "language"), TEXT) | {"winner": one_of("", *WORDS)}
 SWAP = [1, 0, 2]  # the classes after the answers have changed places
 
 
@@ -30,10 +34,14 @@ def read_battles(source, rows, dropped, training=True):
     """Yield the battles of a source. For training every row needs a target, and battles that teach nothing
     are counted in `dropped` (a Counter) by reason. Otherwise every row is yielded, with or without a
     target."""
-    for where, row in read_rows(source, rows, TEXTS, "train" if training else "test"):
+    found = list(read_rows(source, rows, TEXTS, "train" if training else "test"))
+    # LMSYS's test.csv has no winners, so only its texts give its form away. One prompt that looks like an
+    # array says nothing: people ask about arrays.
+    arrays = all(map(looks_like_arrays, found))
+    for where, row in found:
         check_fields(where, row, KINDS)
         try:
-            example = parse_battle(row, where)
+            example = parse_battle(row, where, arrays)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if training:
@@ -46,11 +54,16 @@ def read_battles(source, rows, dropped, training=True):
         yield example
 
 
-def parse_battle(row, where=""):
-    """The battle in a row of either form; a row without an id is named by its place in the file."""
-    # the competition's test.csv has no winners, so only the look of its prompt gives its form away
-    looks_like_array = str(row.get("prompt")).startswith(('["', "[null"))
-    arrays = WINNERS[0] in row or (looks_like_array and "winner" not in row)
+def looks_like_arrays(found):
+    """Whether all texts of a (where, row) are strings in square brackets."""
+    cells = [found[1].get(name) for name in TEXTS]
+    return all(type(cell) is str and re.fullmatch(r"(?s)\s*\[.*\]\s*", cell) for cell in cells)
+
+
+def parse_battle(row, where="", arrays=False):
+    """The battle in a row of any form; a row without an id is named by its place in the file. arrays: whether
+    the strings of its file hold JSON arrays, as they do beside LMSYS's winners in any case."""
+    arrays = arrays or WINNERS[0] in row
     columns = {name: turns_of(name, row.get(name), arrays) for name in TEXTS}
     sizes = [*map(len, columns.values())]
     if len({*sizes}) > 1 or not sizes[0]:
@@ -61,7 +74,7 @@ def parse_battle(row, where=""):
         "turns": [list(turn) for turn in zip(*columns.values())],
         "models": models if all(models) else None,
         "target": target_of(row),
-        "source": row.get("source") or None,
+        "source": row.get("source") or row.get("language") or None,
     }
 
 

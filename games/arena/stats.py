@@ -15,7 +15,7 @@ from collections import defaultdict
 import numpy as np
 
 from games.arena.files import SWAP
-from games.stats import SCALE, log_softmax, mean_interval, newton
+from games.stats import SCALE, log_softmax, newton, wilson
 
 CENTRE = 1000  # mean rating
 RIDGE = 1e-3  # on strengths: gives a model that never lost a finite rating
@@ -197,7 +197,8 @@ def verbosity(probs, examples, targets):
 
 def families(probs, examples, targets):
     """Which models the predictions favour. For each model whose name is known: its mean predicted and its
-    observed share of wins, and their difference with its 95 % interval."""
+    observed share of wins, and their difference with the 95 % interval that follows from Wilson's interval of
+    the observed share."""
     shares = defaultdict(list)  # model -> (predicted, observed) of each of its battles
     for predicted, example, observed in zip(probs, examples, targets):
         for side, name in enumerate(example["models"] or ()):
@@ -205,6 +206,7 @@ def families(probs, examples, targets):
     rows = []
     for name, pairs in sorted(shares.items()):
         predicted, observed = np.mean(pairs, 0).tolist()
+        low, high = wilson(observed * len(pairs), len(pairs))
         rows.append(
             {
                 "model": name,
@@ -212,7 +214,7 @@ def families(probs, examples, targets):
                 "predicted": predicted,
                 "observed": observed,
                 "residual": predicted - observed,
-                "interval": mean_interval([p - y for p, y in pairs]),
+                "interval": (predicted - high, predicted - low),
             }
         )
     return rows
@@ -267,9 +269,15 @@ def ratings(battles, bootstraps=200, seed=0):
     """The models by strength: for each group that battles connect a list of rows, best first. Ratings of
     different groups cannot be compared, as each group has its own mean of 1000.
 
-    A row has "model", "n", "bradley_terry" and "davidson", these two as [rating, low, high] with the 95 %
-    interval of a bootstrap over battles. As ties are half wins for Bradley and Terry, their ratings lie
-    closer together the more ties there are."""
+    A row has "model", "n", "bradley_terry" and "davidson", these two as [rating, low, high] with a 95 %
+    interval. As ties are half wins for Bradley and Terry, their ratings lie closer together the more ties
+    there are.
+
+    The interval comes from a Bayesian bootstrap: fits to counts drawn from a gamma distribution (Newton and
+    Raftery 1994, doi 10.1111/j.2517-6161.1994.tb01956.x). The battles alone would give no width to a model
+    that always won, or to a single battle. So half a battle of each outcome is added, divided among the
+    opponents of a model. Between two models this is Jeffreys' interval (Brown, Cai and DasGupta 2001, doi
+    10.1214/ss/1009213286)."""
     outcomes = count_outcomes(battles)
     rng = np.random.default_rng(seed)
     groups = []
@@ -282,16 +290,19 @@ def ratings(battles, bootstraps=200, seed=0):
             differences[i, names.index(b)] = -1
 
         # the counts as they are, then those of each bootstrap
-        total = counts.sum()
-        draws = rng.multinomial(round(total), counts.ravel() / total, bootstraps)  # (bootstraps, 3 P)
-        samples = np.concatenate([counts[None], draws.reshape(-1, *counts.shape)])  # (1 + bootstraps, P, 3)
+        met = np.abs(differences)  # (P, M)
+        opponents = (met * met.sum(0)).max(1, keepdims=True)  # (P, 1): of the model that has more
+        ties_occur = counts[:, 2].any()
+        prior = np.array([0.5, 0.5, 0.5 * ties_occur]) / opponents  # (P, 3)
+        draws = rng.gamma(counts + prior, size=(bootstraps, *counts.shape))
+        samples = np.concatenate([counts[None], draws])  # (1 + bootstraps, P, 3)
 
         design = davidson_design(differences)  # (P, 3, M + 1)
         half_wins = samples[..., :2] + samples[..., 2:] / 2
         # without the row and the column of ties the design is Bradley and Terry's
         bradley_terry = fit_ratings(design[:, :2, :-1], half_wins, len(names))
         davidson = fit_ratings(design, samples, len(names))
-        sizes = np.abs(differences).T @ counts.sum(1)  # (M,): battles of each model
+        sizes = met.T @ counts.sum(1)  # (M,): battles of each model
         rows = []
         for i, name in enumerate(names):
             rows.append(
@@ -317,5 +328,6 @@ def fit_ratings(design, samples, n):
     strengths = np.array(fits)[:, :n]  # (S, n), without Davidson's pull of ties
     centred = strengths - strengths.mean(1, keepdims=True)
     points = CENTRE + SCALE * centred
-    interval = np.quantile(points[1:], (0.025, 0.975), axis=0)
-    return np.vstack([points[:1], interval]).T.tolist()
+    low, high = np.quantile(points[1:], (0.025, 0.975), axis=0)  # (n,) each
+    best = points[0]  # of a model that always won it may lie above the draws, in which it also loses
+    return np.stack([best, np.minimum(low, best), np.maximum(high, best)], 1).tolist()

@@ -49,7 +49,7 @@ class Options:
     # battles | train eval play collect submit rows
     data: str = ""  # battles, the competition's or your own (games/arena/files.py); else the world's
     rows: str = ""  # slice of --data, such as 0:1000
-    source: str = ""  # use only battles of these sources (column "source" of --data), separated by commas
+    source: str = ""  # use only battles of these sources (column "source" or "language"), by commas
     test_data: str = ""  # battles to evaluate on; else a tenth of the prompts of --data
     test_source: str = ""  # evaluate on battles of these sources of --data and never train on them
     # the order of the answers | train
@@ -204,7 +204,8 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         controls = self.controls(examples, targets, fair)
         predictions = {"log_loss": probs, "log_loss, both orders": mean} | controls
         losses = {name: stats.losses(predicted, targets) for name, predicted in predictions.items()}
-        hits = stats.hits(mean, targets)
+        classes = 3 if targets[:, 2].any() else 2  # without ties, as in WSDM's data, the verdict is A or B
+        hits = stats.hits(mean[:, :classes], targets)
         result = {"n": len(examples), "metrics": {}, "intervals": {}, "baselines": {}}
         for prefix, chosen in (("", fair), ("biased battles ", ~fair)):
             if chosen.any():

@@ -58,6 +58,35 @@ def test_texts_are_taken_as_they_are(tmp_path):
     assert turns == [["? x", "a", "\U0001f600"], ["[SEP]", "", "c"]]
 
 
+WSDM = {"id": "x1", "prompt": "p", "response_a": "a", "response_b": "b"}
+
+
+def test_the_successors_files(tmp_path):
+    """WSDM's: plain texts, the winner by its column, a language, and no ties."""
+    seen = {"winner": "model_b", "model_a": "x", "model_b": "y", "language": "German"}
+    asked = WSDM | {"prompt": '["hi"]', "response_a": "[ 1 ]", "response_b": "no"}
+    expected = {"id": "x1", "turns": [["p", "a", "b"]], "models": ["x", "y"], "target": 1, "source": "German"}
+    found, _ = read(tmp_path / "train.csv", WSDM | seen, asked | seen | {"winner": "model_a"})
+    assert found[0] == expected
+    assert found[1] == expected | {"turns": [['["hi"]', "[ 1 ]", "no"]], "target": 0}
+    assert read(tmp_path / "more.csv", WSDM | seen | {"source": "s"})[0][0]["source"] == "s"
+
+
+@pytest.mark.parametrize("prompt", ['["a"], what is this?', '[ "hi" ]', '["hi"]'])
+def test_the_form_of_a_file_is_told_by_all_of_it(tmp_path, prompt):
+    """A prompt that looks like an array is a text in a file of texts, wherever it stands, and an array in a
+    file of arrays."""
+    rows = [WSDM | {"prompt": prompt}, WSDM | {"response_a": '["x"]', "response_b": "[]"}]
+    for order in (rows, rows[::-1]):
+        found, _ = read(tmp_path / "test.csv", *order, training=False)
+        turns = {example["turns"][0][0]: example["turns"][0][1:] for example in found}
+        assert turns == {prompt: ["a", "b"], "p": ['["x"]', "[]"]}
+    lists = {"response_a": '[ "x" ]', "response_b": ["y"]}
+    if prompt.endswith("]"):
+        (example,), _ = read(tmp_path / "lists.csv", WSDM | lists | {"prompt": prompt}, training=False)
+        assert example["turns"] == [["hi", "x", "y"]]
+
+
 @pytest.mark.parametrize("row", [OWN, ROW])
 def test_soft_labels_go_before_the_winner(row):
     soft = {"p_a": 0.2, "p_b": "0.3", "p_tie": 0.5004}
@@ -97,6 +126,8 @@ def test_the_rows_of_the_world_are_battles():
         (OWN, {"prompt": 3}, "'prompt' must be a text or a list of turns"),
         (OWN, {"response_a": None}, "'response_a' must be a text or a list of turns"),
         (OWN, {"winner": "c"}, "winner is 'c', expected .*'a' or 'b' or 'tie' or 'both_bad'"),
+        (OWN, {"model_b": 3}, "model_b is 3, expected a text"),
+        (OWN, {"model_a": ["x"]}, "model_a is .*expected a text"),
         (OWN, {"winner": ["a"]}, "winner is .*expected"),
         (OWN, {"p_a": 0.5}, "p_a, p_b, p_tie must be numbers"),
         (OWN, {"p_a": 1.5, "p_b": -0.5, "p_tie": 0}, "p_tie must be shares that sum to 1"),

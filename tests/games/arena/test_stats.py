@@ -21,7 +21,7 @@ from games.arena.stats import (
     win_rates,
 )
 from games.arena.world import battles
-from games.stats import log_softmax
+from games.stats import log_softmax, wilson
 
 
 def log_loss(probs, targets):
@@ -199,6 +199,31 @@ def test_groups_that_never_met_are_rated_apart():
         assert np.mean([row["davidson"][0] for row in group]) == pytest.approx(1000)
         assert group[0]["davidson"][0] < 3000  # finite, though it never lost
     assert connected_groups([("a", "b"), ("c", "d"), ("b", "d"), ("e", "f")]) == [[*"abcd"], [*"ef"]]
+
+
+@pytest.mark.parametrize("wins, losses", [(1, 0), (20, 0), (3, 1)])
+def test_a_model_that_always_won_and_a_single_battle_have_an_interval(wins, losses):
+    """Between two models it is Jeffreys' interval: the quantiles of Beta(wins + 1/2, losses + 1/2)."""
+    found = [example("", "", ["a", "b"], int(i < losses)) for i in range(wins + losses)]
+    ((first, second),) = ratings(found, 400)
+    share = np.random.default_rng(1).beta(wins + 0.5, losses + 0.5, 40_000)
+    low, high = np.quantile(np.log(share) - np.log1p(-share), (0.025, 0.975)) * 400 / np.log(10)
+    for kind in ("bradley_terry", "davidson"):
+        point, *interval = first[kind]
+        assert interval[0] < point <= interval[1] and second[kind][1] <= second[kind][0] < second[kind][2]
+        assert 2 * (interval[0] - 1000) == pytest.approx(low, abs=100)
+        if losses:  # otherwise the upper end is where the ridge lets it be
+            assert 2 * (interval[1] - 1000) == pytest.approx(high, abs=100)
+
+
+def test_a_model_that_always_won_has_an_interval_of_its_wins():
+    """However sure the predictions are; the interval is Wilson's."""
+    one = families(np.array([[1.0, 0, 0]]), [example("", "", ["a", "b"], 0)], np.array([[1.0, 0, 0]]))
+    many = families(np.eye(3)[[0] * 9], [example("", "", ["a", "b"], 0)] * 9, np.eye(3)[[0] * 9])
+    for rows, n in ((one, 1), (many, 9)):
+        low, high = wilson(n, n)
+        assert rows[0]["interval"] == (1 - high, 1 - low) and low < 0.8
+        assert rows[1]["interval"] == pytest.approx((low - 1, 0))
 
 
 def test_win_rates_count_ties_half_and_know_who_never_met():

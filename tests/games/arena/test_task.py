@@ -1,14 +1,16 @@
 """The arena: the items of a battle, predictions in both orders, what evaluations hold, use."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
 from games.arena import plots
-from games.arena.files import swap_answers
+from games.arena.files import read_battles, swap_answers
 from games.arena.task import Arena, Options
+from games.stats import wilson
 from games.task import Label, Players
 from terminal import UsageError
 from tests.games.arena.help_arena import Reader, Sides, write_rows
@@ -131,6 +133,24 @@ def test_an_evaluation_shows_the_bias_and_what_the_mean_of_orders_does(battles):
     assert fair["flips"] == 0 and fair["gap A - B"] == pytest.approx(0, abs=1e-6)
     assert fair["log_loss"] == pytest.approx(fair["log_loss, both orders"], abs=1e-6) and json.dumps(found)
     assert [*metrics][0] == "log_loss" and Arena.evaluation.lower_is_better
+
+
+def test_without_ties_the_verdict_is_between_the_two(tmp_path):
+    """Accuracy is then that of WSDM, whatever a model of three classes gives to ties."""
+
+    class Shy(Reader):
+        def classify(self, conversations):
+            return super().classify(conversations) * 0.1 + [0, 0, 0.9]
+
+    rows = [ROW | {"prompt": f"p{i}", "winner": "model_a"} for i in range(40)]
+    rows[3] |= {"response_a": "bad", "response_b": "good"}
+    for winner, accuracy in (("model_a", 39 / 40), ("tie", 1 / 40)):
+        rows[3]["winner"] = winner
+        task = Arena(Options(data=write_rows(tmp_path / "wsdm.jsonl", rows)))
+        task.splits = {"train": [], "test": [*read_battles(task.options.data, "", Counter())]}
+        found = task.evaluate(task.examples("test"), Players(Shy()))
+        assert found["metrics"]["accuracy"] == pytest.approx(accuracy)
+        assert found["intervals"]["accuracy"] == wilson(round(40 * accuracy), 40)
 
 
 def test_battles_to_test_on_alone_have_no_features_beside_them(battles):
