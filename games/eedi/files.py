@@ -1,15 +1,18 @@
 """Eedi's files: reads questions, labels and mined negatives, and writes submissions.
 
-`read` accepts three sources. It returns the texts of all labels and the examples. An example has "id",
+`read` accepts four sources. It returns the texts of all labels and the examples. An example has "id",
 "label" (the index of its text, or None), "split" (train, test or None), and either
-{"question", "construct", "subject", "text", "right", "wrong", "construct_id", "subject_id"} or, if somebody
-else wrote the query, {"query", "neg"}.
+{"question", "construct", "subject", "text", "right", "wrong", "construct_id", "subject_id"}, with
+"explanation" where a student gave one, or, if somebody else wrote the query, {"query", "neg", "labels"}.
 
     a folder with train.csv and misconception_mapping.csv: the competition's files, as Kaggle has them
+    a folder with train.csv and test.csv of MAP, its successor of 2025, or its train.csv alone: a student's
+        answer and explanation, and a label such as False_Misconception:Incomplete
     rows {"query", "pos", "neg"}: FlagEmbedding's form, which infer.py collect writes as well
     rows {"Question", "Incorrect Answer", "Correct Answer", "Misconception", "Topic"}: Math Misconceptions"""
 
 import re
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from files import TEXT, check_fields, list_of, number, one_of
@@ -23,6 +26,10 @@ COLUMNS += ["QuestionText", *(f"Answer{letter}Text" for letter in LETTERS)]
 LABEL_COLUMNS = [f"Misconception{letter}Id" for letter in LETTERS]  # missing in test.csv
 ITEM_COLUMNS = ("Question", "Incorrect Answer", "Correct Answer", "Misconception")
 ITEM = dict.fromkeys((*ITEM_COLUMNS, "Topic"), TEXT)
+CATEGORIES = "True_Correct True_Neither True_Misconception False_Correct False_Neither False_Misconception"
+EXPLAINED_COLUMNS = ["row_id", "QuestionId", "QuestionText", "MC_Answer", "StudentExplanation"]
+EXPLAINED_LABEL = ["Category", "Misconception"]  # missing in test.csv
+EXPLAINED_PLACES = 3  # labels in a submission
 SCORES = list_of(number(-1e30, 1e30))
 MINED = {  # of the columns of a mined row
     "query": TEXT,
@@ -52,6 +59,10 @@ def read(source, pool="", split="train"):
             examples += question_examples(row, places, where)
         return list(names.values()), examples
 
+    if not Path(source).is_dir() or any(Path(source).glob("*.csv")):
+        _, first = next(read_rows(source))
+        if "StudentExplanation" in first:
+            return read_explained(source, split)
     if Path(source).is_dir() and not any(Path(source).glob("*.json*")):
         raise FileNotFoundError(f"{source}: no {MAPPING} in this folder")
     labels = read_pool(source, pool)
@@ -130,6 +141,48 @@ def question_examples(row, places, where=""):
         }
 
 
+# -------------------------------------------------------------------------------------- its successor
+def read_explained(source, split):
+    """(labels, examples) of MAP's files. The right answer to a question is the one that its training rows
+    call right most often."""
+    labels = {}
+    votes = defaultdict(Counter)  # question -> {answer: how many training rows call it right}
+    rows = list(read_rows(source, columns=EXPLAINED_COLUMNS + EXPLAINED_LABEL))
+    for where, row in rows:
+        check_fields(where, row, {"Category": one_of(*CATEGORIES.split())}, ["Category"])
+        label = f"{row['Category']}:{row['Misconception'] or 'NA'}"
+        if " " in label:
+            raise ValueError(f"{where}: the label {label!r} holds a space, which separates labels")
+        row["label"] = labels.setdefault(label, len(labels))
+        if row["Category"].startswith("True"):
+            votes[row["QuestionId"]][row["MC_Answer"]] += 1
+    if split == "test":
+        rows = read_rows(source, columns=EXPLAINED_COLUMNS, split="test")
+    examples = []
+    for where, row in rows:
+        question = whole_number(row["QuestionId"], where, "QuestionId")
+        rights = votes[row["QuestionId"]]
+        texts = {name: "" if row[name] is None else str(row[name]) for name in EXPLAINED_COLUMNS}
+        examples.append(
+            {
+                "id": texts["row_id"],
+                # equal explanations of an answer, in train or in test
+                "question": f"{question} {texts['MC_Answer']} {texts['StudentExplanation'].casefold()}",
+                "construct_id": question,
+                "subject_id": question,
+                "construct": texts["QuestionText"],
+                "subject": f"Question {question}",
+                "text": texts["QuestionText"],
+                "right": max(rights, key=rights.get, default=""),
+                "wrong": texts["MC_Answer"],
+                "explanation": texts["StudentExplanation"],
+                "label": row.get("label"),
+                "split": None,
+            }
+        )
+    return list(labels), examples
+
+
 # ---------------------------------------------------------------------------------------- rows
 def item_example(where, number, row, labels):
     """The example of a Math Misconceptions row. Its topic serves as construct and as subject. labels
@@ -171,6 +224,7 @@ def mined_examples(where, number, row, labels):
             "query": row["query"],
             "subject": row.get("subject") or "",
             "label": place,
+            "labels": [] if i else places["pos"],  # the right labels of the query, which counts once
             "neg": places["neg"],
             "candidates": places["candidates"],
             "split": row.get("split"),
@@ -191,6 +245,7 @@ QUERIES = {
     "full": "{subject}. {construct}. {text} Right answer: {right} Wrong answer: {wrong}",
     "topic": "{subject}. {construct}.",  # a control that does not show the question itself
 }
+EXPLAINED = "{text} Right answer: {right} Answer: {wrong} Explanation: {explanation}"
 
 
 def seed_clean(text):
@@ -204,22 +259,32 @@ def seed_clean(text):
 
 def query_of(example, form, clean=False):
     """The query for an example. A query that the example already has is used as it is. form: a key of
-    QUERIES; clean: with the published clean-up."""
+    QUERIES, of which only "topic" leaves out a student's explanation; clean: with the published clean-up."""
     if "query" in example:
         return example["query"]
     parts = {}
-    for name in ("construct", "subject", "text", "right", "wrong"):
-        parts[name] = example[name] if clean else IMAGE.sub(r"\1", example[name]).strip()
-    query = QUERIES[form].format(**parts)
+    for name in ("construct", "subject", "text", "right", "wrong", "explanation"):
+        text = example.get(name, "")
+        parts[name] = text if clean else IMAGE.sub(r"\1", text).strip()
+    template = EXPLAINED if "explanation" in example and form != "topic" else QUERIES[form]
+    query = template.format(**parts)
     return seed_clean(query) if clean else query
 
 
 # ------------------------------------------------------------------------------------------------ submission
 def submission_rows(examples, order, ids):
     """The rows of a submission, one for each example. order (N, labels): indices of labels, best first; ids:
-    the competition's id of each label."""
+    the competition's id of each label, for MAP its text."""
     rows = []
     for example, places in zip(examples, order):
-        labels = [str(ids[place]) for place in places[:PLACES]]
-        rows.append({"QuestionId_Answer": example["id"], "MisconceptionId": " ".join(labels)})
+        labels = [str(ids[place]) for place in places[: places_of(example)]]
+        names = "QuestionId_Answer", "MisconceptionId"
+        if "explanation" in example:
+            names = "row_id", "Category:Misconception"
+        rows.append(dict(zip(names, (example["id"], " ".join(labels)))))
     return rows
+
+
+def places_of(example):
+    """How many labels a submission names for an example."""
+    return EXPLAINED_PLACES if "explanation" in example else PLACES

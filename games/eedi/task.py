@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from games.eedi import files, world
-from games.eedi.files import PLACES, query_of
+from games.eedi.files import places_of, query_of
 from games.stats import wilson
 from games.task import (
     Classifies,
@@ -88,6 +88,9 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             self.splits["train"] = [{"number": i} for i in range(o.questions)]
             trained = {place for place in WORLD_PLACES if not world.is_unseen(place)}
         self.label_texts = [files.seed_clean(name) for name in self.names] if o.clean else self.names
+        first = {}
+        # of each label the first label with the same text
+        self.first_of = np.array([first.setdefault(text, i) for i, text in enumerate(self.label_texts)])
         # label that training rows have -> its index in the bank
         self.trained = {label: index for index, label in enumerate(sorted(trained))}
 
@@ -249,25 +252,24 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, players):
-        """MAP@25, also for labels seen and not seen in training, and recall. With one right label, MAP@25 is
-        the mean of 1 / rank, where ranks beyond 25 count 0. The controls are chance, TF-IDF, and queries of
-        subject and construct only."""
+        """MAP@25 (MAP@3 where students explain their answers), also for labels seen and not seen in training,
+        and recall. With one right label, MAP@25 is the mean of 1 / rank, where ranks beyond 25 count 0. The
+        controls are chance, TF-IDF, and queries of subject and construct only."""
         examples = [example for example in examples if example["label"] is not None]
         if not examples:
             raise UsageError("--data: no test row has a label")
         player = players.player
-        gold = np.array([example["label"] for example in examples])
         order, before, scores = self.rank(examples, players)
 
-        figures = [*self.figures(order, gold)]
+        figures = [*self.figures(order, examples)]
         if before is not None:
-            figures += self.figures(before, gold, "before reranking ")
+            figures += self.figures(before, examples, "before reranking ")
         if not hasattr(player, "classify") and not any("query" in example for example in examples):
             by_topic = self.similarities(examples, player, "topic")
-            figures += self.figures(best_first(by_topic), gold, "topic only ", recalls=())
+            figures += self.figures(best_first(by_topic), examples, "topic only ", recalls=())
         if self.options.match == "label":
             by_words = tf_idf([self.query(example) for example in examples], self.label_texts)
-            figures += self.figures(best_first(by_words), gold, "tf-idf ", recalls=())
+            figures += self.figures(best_first(by_words), examples, "tf-idf ", recalls=())
         names, values, intervals, chances = zip(*figures)
         return {
             "n": len(examples),
@@ -277,24 +279,33 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             "records": [*map(self.record, examples, order, scores)],
         }
 
-    def figures(self, order, gold, prefix="", recalls=RECALLS):
+    def figures(self, order, examples, prefix="", recalls=RECALLS):
         """Yield (name, value, interval, value of a random order) of MAP@25 and recall. order (N, labels):
-        indices of labels, best first; gold (N,): the right ones."""
+        indices of labels, best first."""
         n, labels = order.shape
-        ranks = (order == gold[:, None]).argmax(1) + 1
+        places = places_of(examples[0])
+        gold = np.array([example["label"] for example in examples])
         seen = np.isin(gold, [*self.trained])
-        precision = np.where(ranks <= PLACES, 1 / ranks, 0.0)
-        chance = sum(1 / k for k in range(1, min(PLACES, labels) + 1)) / labels
+        order = self.first_of[order]
+        ranks = (order == self.first_of[gold][:, None]).argmax(1) + 1
+        right = [example.get("labels", [example["label"]]) for example in examples]
+        counts = np.array([*map(bool, right)])  # a query with several right labels counts once
+        precision = np.zeros(n)
+        for i in np.flatnonzero(counts):
+            precision[i] = average_precision(order[i], self.first_of[right[i]], places)
+        chance = sum(1 / k for k in range(1, min(places, labels) + 1)) / labels  # with one right label
 
-        groups = {"": np.ones(n, bool), "/seen": seen, "/unseen": ~seen}
+        groups = {"": counts, "/seen": counts & seen, "/unseen": counts & ~seen}
         for name, group in groups.items():
-            if group.any() and not (name and group.all()):  # a group of all queries would repeat the first
+            if group.any() and not (
+                name and group.sum() == counts.sum()
+            ):  # a group of all queries would repeat the first
                 chosen = precision[group]
                 mean = chosen.mean()
                 error = 1.96 * chosen.std() / math.sqrt(len(chosen))
                 low = float(max(0, mean - error))
                 high = float(min(1, mean + error))
-                yield f"{prefix}map@25{name}", float(mean), (low, high), chance
+                yield f"{prefix}map@{places}{name}", float(mean), (low, high), chance
 
         for k in recalls:
             if k < labels:
@@ -371,9 +382,10 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
     # -------------------------------------------------------------------------------------------- use
     def submission(self, players):
-        """A row of labels for each wrong answer of test.csv in the folder --data."""
-        _, examples = files.read(self.options.data, split="test")
-        ids = list(files.read_labels(f"{self.options.data}/{files.MAPPING}"))
+        """A row of labels for each wrong answer, or each explained one, of test.csv in the folder --data."""
+        ids, examples = files.read(self.options.data, split="test")
+        if "explanation" not in examples[0]:
+            ids = list(files.read_labels(f"{self.options.data}/{files.MAPPING}"))
         order = self.rank(examples, players)[0]
         return files.submission_rows(examples, order, ids)
 
@@ -432,6 +444,22 @@ def parts(query, label):
 def best_first(scores):
     """The indices of each row's columns, highest score first and ties in their order: (N, labels)."""
     return np.argsort(-scores, axis=1, kind="stable")
+
+
+def average_precision(ranking, right, k):
+    """Average precision at k of a ranking of labels, best first: the sum of the precision at the rank of each
+    right label, divided by the largest number of right labels that fit. A label that stands several times
+    counts once."""
+    left = {*right}
+    most = min(len(left), k)
+    found = 0
+    total = 0.0
+    for rank, label in enumerate(ranking[:k], 1):
+        if label in left:
+            left.remove(label)
+            found += 1
+            total += found / rank
+    return total / most
 
 
 def tf_idf(queries, labels):

@@ -39,6 +39,31 @@ def write_folder(folder, names, rows=ROWS):
     write(folder / "misconception_mapping.csv", ["MisconceptionId", "MisconceptionName"], enumerate(names))
 
 
+EXPLAINED = [  # MAP's: question, answer, explanation, category, misconception
+    (31, "\\( 6 \\)", "2 times 3 is 6", "True_Correct", "NA"),
+    (31, "\\( 5 \\)", "I added, them", "False_Misconception", "Adding_terms"),
+    (31, "\\( 6 \\)", "just because", "True_Neither", "NA"),
+    (32, "8", "longer is larger", "False_Misconception", "Whole_numbers_larger"),
+    (31, "\\( 5 \\)", "i ADDED, them", "False_Misconception", "Adding_terms"),
+    (32, "9", "I guessed", "True_Correct", "NA"),
+    (32, "8", "it is 9", "False_Neither", "NA"),
+]
+EXPLAINED_HEAD = "row_id QuestionId QuestionText MC_Answer StudentExplanation Category Misconception".split()
+
+
+def explained_cells(row, values):
+    question, answer, *rest = values
+    return [row, question, f'What is "{question}",\nwhen doubled?', answer, *rest]
+
+
+def write_explained(folder, rows=EXPLAINED):
+    """Write MAP's files: rows with labels, rows without, and an example of a submission."""
+    cells = [explained_cells(i, values) for i, values in enumerate(rows)]
+    write(folder / "train.csv", EXPLAINED_HEAD, cells)
+    write(folder / "test.csv", EXPLAINED_HEAD[:-2], [[900 + row[0], *row[1:-2]] for row in cells[:4]])
+    write(folder / "sample_submission.csv", ["row_id", "Category:Misconception"], [(900, "True_Correct:NA")])
+
+
 class Vectors:
     """An agent with a random vector for each text. near: text -> another text whose vector it gets."""
 

@@ -5,7 +5,18 @@ import json
 import pytest
 
 from games.eedi.files import query_of, read, seed_clean, submission_rows
-from tests.games.eedi.help_eedi import HEAD, ROWS, cells, write, write_folder, write_lines
+from tests.games.eedi.help_eedi import (
+    EXPLAINED,
+    EXPLAINED_HEAD,
+    HEAD,
+    ROWS,
+    cells,
+    explained_cells,
+    write,
+    write_explained,
+    write_folder,
+    write_lines,
+)
 
 LABELS = ["Adds instead of multiplying", "Forgets to halve ", "Rounds\ndown", "Never used"]
 
@@ -65,6 +76,48 @@ def test_a_missing_column_a_label_twice_and_a_missing_file_are_errors(folder):
     mapping.unlink()
     with pytest.raises(FileNotFoundError, match="no misconception_mapping.csv in this folder"):
         read(folder)
+
+
+def test_the_successors_rows_have_an_explanation_and_a_category(tmp_path):
+    write_explained(tmp_path)
+    labels, examples = read(tmp_path)
+    assert labels[:3] == ["True_Correct:NA", "False_Misconception:Adding_terms", "True_Neither:NA"]
+    assert [example["label"] for example in examples] == [0, 1, 2, 3, 1, 0, 4]
+    assert [example["id"] for example in examples] == [*"0123456"]
+    query = (
+        'What is "31",\nwhen doubled? Right answer: \\( 6 \\) Answer: \\( 5 \\) Explanation: I added, them'
+    )
+    assert query_of(examples[1], "full") == query_of(examples[1], "s4") == query
+    assert "added" not in query_of(examples[1], "topic") and "Adding" not in query_of(examples[1], "full")
+    assert examples[1]["question"] == examples[4]["question"] != examples[6]["question"]
+    assert read(tmp_path / "train.csv") == (labels, examples)
+
+    again, tests = read(tmp_path, split="test")  # the labels and the right answers come from train.csv
+    assert again == labels and [example["id"] for example in tests] == ["900", "901", "902", "903"]
+    assert tests[3]["right"] == "9" and {example["label"] for example in tests} == {None}
+    assert query_of(tests[1], "full") == query
+    rows = submission_rows(tests, [[1, 0, 3, 2, 4]] * 4, labels)
+    best = "False_Misconception:Adding_terms True_Correct:NA False_Misconception:Whole_numbers_larger"
+    assert rows[0] == {"row_id": "900", "Category:Misconception": best}
+
+
+@pytest.mark.parametrize(
+    "place, value, message",
+    [
+        (1, "x", "train.csv, line 2: QuestionId 'x' is not a whole number"),
+        (5, "Maybe_Correct", "train.csv, line 2: Category is 'Maybe_Correct', expected .*True_Neither"),
+        (6, "two words", "train.csv, line 2: the label 'True_Correct:two words' holds a space"),
+    ],
+)
+def test_a_wrong_cell_of_the_successors_is_named(tmp_path, place, value, message):
+    rows = [explained_cells(i, values) for i, values in enumerate(EXPLAINED)]
+    rows[0][place] = value
+    write(tmp_path / "train.csv", EXPLAINED_HEAD, rows)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+    write(tmp_path / "train.csv", [*EXPLAINED_HEAD[:3], "Answer", *EXPLAINED_HEAD[4:]], rows)
+    with pytest.raises(ValueError, match="no column 'MC_Answer'.*did you mean 'Answer'"):
+        read(tmp_path)
 
 
 def test_rows_of_flagembedding_and_a_pool(tmp_path):

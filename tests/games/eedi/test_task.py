@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 from games.eedi import world
-from games.eedi.task import Eedi, Options, tf_idf
+from games.eedi.task import Eedi, Options, average_precision, tf_idf
 from games.task import Contrast, Label, Players
 from terminal import UsageError
-from tests.games.eedi.help_eedi import NAMES, Judge, Vectors, write, write_folder, write_lines
+from tests.games.eedi.help_eedi import (
+    NAMES,
+    Judge,
+    Vectors,
+    write,
+    write_explained,
+    write_folder,
+    write_lines,
+)
 
 RANDOM = Players(Vectors())
 
@@ -160,7 +168,7 @@ def test_map_and_recall_by_hand_seen_and_unseen_apart(folder):
     unseen = next(label for label in labels if label not in task.trained)
     gold = np.array([0, unseen, 0, 0])
     order[1] = np.roll(labels, 1 - unseen)  # rank 2
-    figures = list(task.figures(order, gold))
+    figures = list(task.figures(order, [{"label": label} for label in gold]))
     metrics = {name: value for name, value, *_ in figures}
     assert 0 in task.trained and metrics["map@25"] == pytest.approx((1 + 1 / 2 + 0 + 1 / 4) / 4)
     assert metrics["map@25/seen"] == pytest.approx((1 + 0 + 1 / 4) / 3) and metrics["map@25/unseen"] == 0.5
@@ -169,6 +177,66 @@ def test_map_and_recall_by_hand_seen_and_unseen_apart(folder):
     chances = {name: chance for name, *_, chance in figures}
     assert chances["map@25"] == pytest.approx(3.816 / 60, abs=1e-4)
     assert chances["recall@10"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    "ranking, right, k, precision",
+    [
+        ("abc", "a", 3, 1),
+        ("bca", "a", 3, 1 / 3),
+        ("bca", "a", 2, 0),
+        ("abc", "ab", 3, 1),
+        ("cab", "ab", 3, (1 / 2 + 2 / 3) / 2),
+        ("abc", "ac", 2, 1 / 2),
+        ("aab", "ab", 3, (1 + 2 / 3) / 2),  # the second a is no hit
+        ("abc", "aab", 3, 1),
+    ],
+)
+def test_average_precision_by_hand(ranking, right, k, precision):
+    assert average_precision(ranking, right, k) == pytest.approx(precision)
+
+
+def test_a_query_with_two_right_labels_counts_once(tmp_path):
+    """Ranked 1 and 2 both are found as well as they can be. Recall counts each."""
+    rows = [{"query": "q1", "pos": ["a", "b"], "neg": ["c"]}, {"query": "q2", "pos": ["c"], "neg": []}]
+    task = Eedi(Options(data=write_lines(tmp_path / "rows.jsonl", rows), split="all"))
+    examples = task.examples("test")
+    assert [task.names[example["label"]] for example in examples] == [*"abc"] and task.names == [*"abc"]
+    for last, precision in ((1, (1 + 1 / 2) / 2), (0, (1 + 1 / 3) / 2)):
+        order = np.array([[0, 1, 2], [0, 1, 2], [0, 2, 1] if last else [0, 1, 2]])
+        metrics = {name: value for name, value, *_ in task.figures(order, examples)}
+        assert metrics["map@25"] == pytest.approx(precision)
+        assert metrics["recall@1"] == pytest.approx(1 / 3)
+
+
+def test_labels_of_one_text_are_one_label(tmp_path):
+    names = ["Rounds", "Adds ", "Adds"]
+    write_folder(tmp_path, names, [(q, 1, 1, "D", ("2", "", "", "")) for q in range(9)])
+    task = Eedi(Options(data=str(tmp_path), split="all"))
+    order = np.array([[1, 2, 0]] * 9)  # the right label comes second, behind its twin
+    assert {name: value for name, value, *_ in task.figures(order, task.examples("test"))}["map@25"] == 1
+
+
+def test_the_successor_is_scored_at_three_and_its_twins_stay_together(tmp_path):
+    rows = [
+        (q, f"answer {i}", f"because {i}", "False_Misconception", f"m{i % 9}")
+        for q in (1, 2)
+        for i in range(40)
+    ]
+    write_explained(tmp_path, rows)
+    task = Eedi(Options(data=str(tmp_path)))
+    train, test = task.examples("train"), task.examples("test")
+    assert {e["construct_id"] for e in train} == {e["construct_id"] for e in test} == {1, 2}
+    found = task.evaluate(test, RANDOM)
+    assert "map@3" in found["metrics"] and "map@25" not in found["metrics"]
+    order = np.array([[3, 1, 2, 0, 4, 5, 6, 7, 8]] * len(test))
+    precision = [{3: 1, 1: 1 / 2, 2: 1 / 3}.get(e["label"], 0) for e in test]
+    assert next(task.figures(order, test))[:2] == ("map@3", pytest.approx(np.mean(precision)))
+    submitted = task.submission(RANDOM)
+    assert [[*row] for row in submitted] == [["row_id", "Category:Misconception"]] * 4
+    for row in submitted:
+        labels = row["Category:Misconception"].split(" ")
+        assert len({*labels}) == 3 and {*labels} <= {*task.names}
 
 
 def test_labels_that_are_equally_similar_stand_in_their_order(folder):
