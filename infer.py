@@ -212,10 +212,10 @@ class Opener:
         if name not in self.opened:
             kind = "classify" if marks["agent"] == "classify" else "sft"
             point = open_model(self.cfg, name, kind)
-            if kind == "sft":
-                self.opened[name] = Model(point.model, point.tokenizer, self.max_new(marks))
-            elif point.model.config.labels:
+            if point.model.config.labels:
                 self.opened[name] = Classifier(point.model, point.tokenizer, self.cfg.max_tokens)
+            elif kind == "sft":
+                self.opened[name] = Model(point.model, point.tokenizer, self.max_new(marks))
             else:
                 raise ValueError(f"{name}: has no classifier; train a reranker with --loss classify")
         return self.opened[name]

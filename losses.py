@@ -59,6 +59,12 @@ def davidson(first, second) -> Tensor:
     return torch.stack([half, -half, tie], 1)
 
 
+def bradley_terry(first, second) -> Tensor:
+    """Loss (B,) of each pair whose first reply was preferred, from the scores (B,) of both: eq. 1 of arXiv
+    2203.02155, by which reward models are trained."""
+    return -F.logsigmoid(first - second)
+
+
 def contrastive(query, candidates, positive, temperature, query_label, candidate_label) -> Tensor:
     """InfoNCE (arXiv 1807.03748) of each query, (B,): its positive against all other candidates.
 

@@ -18,7 +18,7 @@ import torch
 import data
 import losses
 from data import Batch, pack, share_prefixes, text_row, trees
-from games.task import Chat, Contrast, Duel, Judged, Label, Pair
+from games.task import Chat, Contrast, Duel, Judged, Label, Pair, Ranked
 from model import class_logits
 from rollouts import distil_loss, grpo_before, grpo_loss, rollout_step
 from steps import Learner, Place, Step, before_training, draw, flat_items, items_of, token_logp
@@ -435,20 +435,35 @@ def duel_step(learner: Learner, task, drawn: list, place: Place) -> Step:
 
 def duel(learner, scores, step):
     """[loss, whether the verdict is right] of each side, (texts,), from the scores (texts, 2) of all sides:
-    worth and inclination to tie. The values of an item stand at its first side, its second has zeros."""
+    worth and inclination to tie."""
     logits = losses.davidson(scores[::2], scores[1::2])  # (duels, 3)
     loss = losses.classify(logits, step.targets)  # (duels,)
-    right = (logits.argmax(-1) == step.targets.argmax(-1)).float()
+    return by_side(loss, logits.argmax(-1) == step.targets.argmax(-1))
 
-    by_side = []
-    for values in (loss, right):
-        sides = torch.stack([values, torch.zeros_like(values)], 1)  # (duels, 2)
-        by_side.append(sides.flatten())
-    return by_side
+
+def ranking(learner, scores, step):
+    """[loss, whether the better chat has the higher score] of each side, (texts,), from the scores (texts, 1)
+    of all sides."""
+    better = scores[::2, 0]  # (pairs,)
+    worse = scores[1::2, 0]
+    return by_side(losses.bradley_terry(better, worse), better > worse)
+
+
+def by_side(loss, right):
+    """[loss, right] of each side, (texts,), from those of each item: the values of an item stand at its first
+    side, its second has zeros."""
+    columns = []
+    for values in (loss, right.float()):
+        sides = torch.stack([values, torch.zeros_like(values)], 1)  # (items, 2)
+        columns.append(sides.flatten())
+    return columns
 
 
 duel_before, duel_loss = whole_step_functions(
     lambda learner, batch: class_logits(learner.model, batch), lambda learner: 2, duel
+)
+ranking_before, ranking_loss = whole_step_functions(
+    lambda learner, batch: class_logits(learner.model, batch), lambda learner: 1, ranking
 )
 
 
@@ -461,6 +476,8 @@ OBJECTIVES = {
                              before=contrast_before, whole_step=True),
     "davidson": Objective(Duel, "duels", duel_step, duel_loss, ("loss", "accuracy"),
                           before=duel_before, whole_step=True),
+    "bradley-terry": Objective(Ranked, "pairs", duel_step, ranking_loss, ("loss", "accuracy"),
+                               before=ranking_before, whole_step=True),
     "dpo": Objective(Pair, "pairs", pair_step, dpo_loss, ("loss", "accuracy", "margin"),
                      reference=lambda cfg: True),
     "kto": Objective(Judged, "replies", judged_step, kto_loss,

@@ -2,7 +2,7 @@
 
 import checkpoint
 import lora
-from agents import Model, open_endpoint
+from agents import Classifier, Model, open_endpoint
 from games.task import HasJudge
 from recipes import agent_flags
 from runs import resolve
@@ -56,4 +56,6 @@ def open_judge(cfg, task, machine):
     point = checkpoint.open(name, dtype=machine.compute, device=machine.device)
     if lora.adapters(point.model):
         lora.merge_lora(point.model)
+    if point.model.config.labels == 1:  # a reward model
+        return Classifier(point.model, point.tokenizer, cfg.max_tokens)
     return Model(point.model.eval(), point.tokenizer, marks["max_new"])

@@ -33,6 +33,7 @@ from games.task import (
     HasBank,
     Label,
     Players,
+    Ranked,
     TracksTraining,
     read_report,
     tests_for,
@@ -143,7 +144,7 @@ def head_for(objective, task) -> int | str:
         raise UsageError("--loss classify: this game has no classes")
     if objective.item is Label:
         return task.labels
-    return {Duel: 2, Contrast: "none"}.get(objective.item, "own")
+    return {Duel: 2, Ranked: 1, Contrast: "none"}.get(objective.item, "own")
 
 
 def open_checkpoint(cfg: Train, task, head, home, compute) -> checkpoint.Checkpoint:

@@ -50,6 +50,21 @@ class Rewards:
         return score / total if total else 0.0, parts
 
 
+def win_shares(scores: list, questions: list) -> list:
+    """The share of the replies to its question that each reply is expected to beat, by a reward model's
+    scores: the mean of sigmoid(score - other), with itself as one of the others (1/2).
+
+    Such scores have no scale and no zero of their own: training compares only replies to one prompt."""
+    others = {}
+    for score, question in zip(scores, questions):
+        others.setdefault(question, []).append(score)
+    shares = []
+    for score, question in zip(scores, questions):
+        gaps = [score - other for other in others[question]]
+        shares.append(sum(0.5 + 0.5 * math.tanh(gap / 2) for gap in gaps) / len(gaps))
+    return shares
+
+
 def failure(name, what, example):
     row = json.dumps(example, ensure_ascii=False, default=repr)
     return ValueError(f"--rewards {name}: {what}, for the row {row[:300]}")

@@ -53,6 +53,13 @@ class Duel:
 
 
 @dataclass
+class Ranked(Duel):
+    """Two chats that end in replies, each judged by itself, of which the first is better."""
+
+    target: int = 0
+
+
+@dataclass
 class Pair:
     """Two replies to a conversation, the preferred one and the other."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import checkpoint
-from games.task import Chat, Classifies, Contrast, Duel, HasBank, Judged, Label, Pair, Task
+from games.task import Chat, Classifies, Contrast, Duel, HasBank, Judged, Label, Pair, Ranked, Task
 from games.twentyq.prompts import answer_prompt
 from games.twentyq.task import TwentyQuestions
 from objectives import OBJECTIVES
@@ -18,6 +18,10 @@ SMALL = (
     "--no-mask-truncated"
 ).split()
 KINDS = list(OBJECTIVES)
+
+
+def reply(text):
+    return {"role": "assistant", "content": text}
 
 
 class Facts(HasBank, Classifies, TwentyQuestions):
@@ -33,9 +37,10 @@ class Facts(HasBank, Classifies, TwentyQuestions):
             right, wrong = ("yes, it is so", "no") if true else ("no", "yes, it is so")
             made.append(
                 {
-                    "sft": Chat([*messages, {"role": "assistant", "content": right}]),
+                    "sft": Chat([*messages, reply(right)]),
                     "classify": Label(messages, int(true)),
                     "davidson": Duel(messages, answer_prompt(example["keyword"], other), 1 - int(true)),
+                    "bradley-terry": Ranked([*messages, reply(right)], [*messages, reply(wrong)]),
                     "dpo": Pair(messages, right, wrong),
                     "simpo": Pair(messages, right, wrong),
                     "kto": Judged(messages, right if len(made) else wrong, bool(made)),

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 import losses
 from losses import (
     advantages,
+    bradley_terry,
     classify,
     contrastive,
     davidson,
@@ -107,6 +108,11 @@ def test_davidson_by_hand():
     logits = davidson(first, second)
     assert_close(logits[0], torch.tensor([0.5, -0.5, 0.75]))
     assert_close(logits[1].softmax(0), torch.tensor([0.5, 0.5, 0.0]))  # without ties Bradley and Terry's
+
+
+def test_bradley_terry_by_hand():
+    found = bradley_terry(tensor(1, 0, -3), tensor(1, LN(3), -5))
+    assert_close(found, tensor(LN(2), LN(4), math.log1p(math.exp(-2))))
 
 
 def test_ranking_kl_is_the_divergence_of_softmaxes_by_hand_and_skips_what_is_not_there():

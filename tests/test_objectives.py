@@ -24,7 +24,7 @@ import runs
 import train
 from files import read_json, write_json
 from games import task_class
-from games.task import Chat, Contrast, Duel, Episode, Judged, Label, Pair, Reply, Rollouts
+from games.task import Chat, Contrast, Duel, Episode, Judged, Label, Pair, Ranked, Reply, Rollouts
 from objectives import OBJECTIVES
 from recipes import Train, parse
 from steps import Learner, Place
@@ -66,8 +66,9 @@ def test_each_objective_trains(flags, facts, tmp_path, kind, lora_rank):
     if kind == "kto":
         assert before == pytest.approx(0.5, abs=1e-6)
     config = checkpoint.open(tmp_path / "a", tokenizer=False).model.config
-    head = {"classify": "classes", "davidson": "classes", "contrastive": "none"}.get(kind, "lm")
-    assert config.head == head and config.labels == (2 if head == "classes" else 0)
+    labels = {"classify": 2, "davidson": 2, "bradley-terry": 1}.get(kind, 0)
+    head = "classes" if labels else {"contrastive": "none"}.get(kind, "lm")
+    assert config.head == head and config.labels == labels
 
 
 @kinds
@@ -243,6 +244,27 @@ def test_a_duel_is_the_softmax_of_davidsons_model_and_blind_to_the_order(base, t
     assert step.slope is None and total == pytest.approx(-(wanted * logp).sum().item(), rel=1e-5)
     for one, cut in ((step, 1), (step, 3), (other, 3)):
         again, found = gradients(learner, one, cut, OBJECTIVES["davidson"])
+        assert again == pytest.approx(total, rel=1e-5)
+        for a, b in zip(found, expected):
+            assert_close(a, b, atol=1e-5 * float(b.abs().max()) + 1e-7, rtol=1e-4)
+
+
+def test_a_reward_model_reads_whole_chats_and_learns_from_the_difference_of_its_scores(base):
+    """Loss and gradients are those of all rows at once however the step is cut."""
+    model = models.load(base, head=1, seed=1)
+    tokenizer = data.load_tokenizer(base)
+    learner = learner_of((model, tokenizer))
+    asked = {"role": "user", "content": "oak"}
+    chats = [[asked, {"role": "assistant", "content": text}] for text in ("a tree " * 5, "no", "metal")]
+    pairs = [Ranked(chats[0], chats[1]), Ranked(chats[2], chats[0])]
+    step = step_of("bradley-terry", learner, pairs)
+    assert [row.ids for row in step.rows[:2]] == [tokenizer.render(chat)[0] for chat in chats[:2]]
+    scores = torch.cat([model.classify(model(torch.tensor([row.ids]))) for row in step.rows])  # (4, 1)
+    wanted = -(scores[::2] - scores[1::2]).sigmoid().log().sum().item()
+    total, expected = gradients(learner, step, 4, OBJECTIVES["bradley-terry"])
+    assert total == pytest.approx(wanted, rel=1e-5)
+    for cut in (1, 3):
+        again, found = gradients(learner, step, cut, OBJECTIVES["bradley-terry"])
         assert again == pytest.approx(total, rel=1e-5)
         for a, b in zip(found, expected):
             assert_close(a, b, atol=1e-5 * float(b.abs().max()) + 1e-7, rtol=1e-4)

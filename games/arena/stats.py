@@ -143,6 +143,23 @@ def fit_style(X, targets):
     return lambda X: np.exp(log_softmax(design(X) @ parameters))
 
 
+def fit_tie(gaps, targets):
+    """Davidson's c with the greatest likelihood for battles between strengths of these differences, (N,), by
+    bisection: the mean of P(tie) then is the share of ties in the targets (N, 3). No ties count as half a
+    tie."""
+    share = max(targets[:, 2].mean(), 0.5 / len(targets))
+    low = -100.0
+    high = 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        logits = np.stack([gaps / 2, -gaps / 2, np.full_like(gaps, middle)], 1)
+        if np.exp(log_softmax(logits))[:, 2].mean() < share:
+            low = middle
+        else:
+            high = middle
+    return middle
+
+
 # ------------------------------------------------------------------------------------------------ biases
 def position(probs, back, targets):
     """The effect of the order of the answers. `back` (N, 3) holds the predictions for the swapped battles,

@@ -33,6 +33,7 @@ from games.task import (
     Interactive,
     Label,
     Mines,
+    Ranked,
     SubmitsRows,
     Task,
     TracksTraining,
@@ -42,6 +43,10 @@ from terminal import UsageError, ask
 NAMES = ("A is better", "B is better", "a tie")
 HEADS = ("Prompt: ", "A: ", "B: ")
 SHARES = (1, 2, 2)  # how a prompt and its two answers share the room if a battle is too long
+# A reward model knows of no ties. The pull of ties that its predictions get is fitted to so many training
+# battles; without any it is TIE: a third of the battles between equal answers are ties.
+LABELLED = 300
+TIE = 0.0
 
 
 @dataclass
@@ -152,8 +157,19 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
             texts.append(text_parts(turns, (head, ""), ("user", role)))
         return texts
 
+    def chats(self, example):
+        """The two sides as chats, which a reward model reads."""
+        return self.sides(example, "", "assistant")
+
     def items(self, example, rng):
-        """A Duel, or a Label for each order of the answers that --swap asks for."""
+        """A Duel, or a Label for each order of the answers that --swap asks for; of a battle that is no tie
+        the Ranked chats for a reward model."""
+        if self.kind is Ranked:
+            winner = targets_of([example])[0].argmax()
+            a, b = self.chats(example)
+            if winner == 0:
+                return [Ranked(a, b)]
+            return [Ranked(b, a)] if winner == 1 else []
         if self.soft:
             example = example | {"target": targets_of([example])[0].tolist()}
         if self.kind is Duel:
@@ -165,17 +181,25 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         return [Label(self.prompt(order), order["target"]) for order in orders]
 
     # -------------------------------------------------------------------------------------------- play
-    def chances(self, examples, player):
+    def chances(self, examples, player, labelled=()):
         """Probabilities of A, B and a tie, and the same predicted for the swapped battles, with A and B
-        exchanged again: two (N, 3), to be compared row by row."""
+        exchanged again: two (N, 3), to be compared row by row. labelled: battles to which the ties of a
+        reward model are fitted."""
         if player.classes < 3:
-            # two scores of each side: its worth and its pull towards a tie; the order has no effect. A
-            # reward model reads a chat and knows of no ties.
-            chat = ("", "assistant") if player.classes == 1 else ()
-            sides = [side for example in examples for side in self.sides(example, *chat)]
-            scores = player.scores(sides).numpy()
-            scores = np.pad(scores, ((0, 0), (0, 2 - player.classes)))
-            probs = np.exp(log_softmax(davidson_logits(scores[::2], scores[1::2])))
+            # two scores of each side: its worth and its pull towards a tie; the order has no effect
+            make_sides = self.chats if player.classes == 1 else self.sides
+            sides = []
+            for example in [*examples, *labelled]:
+                sides += make_sides(example)
+            scores = player.scores(sides).numpy().astype(float)
+            if player.classes == 1:
+                gaps = scores[::2, 0] - scores[1::2, 0]  # (N + labelled,)
+                known = gaps[len(examples) :]
+                tie = stats.fit_tie(known, targets_of(labelled)) if labelled else TIE
+                scores = np.pad(scores, ((0, 0), (0, 1)), constant_values=tie / 2)
+            first = scores[: 2 * len(examples) : 2]
+            second = scores[1 : 2 * len(examples) : 2]
+            probs = np.exp(log_softmax(davidson_logits(first, second)))
             return probs, probs
         prompts = []
         for example in examples:
@@ -184,9 +208,9 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         probs = player.classify(prompts)
         return probs[::2], probs[1::2, SWAP]
 
-    def mean_chances(self, examples, player):
+    def mean_chances(self, examples, player, labelled=()):
         """The mean of both orders' probabilities, (N, 3)."""
-        return np.add(*self.chances(examples, player)) / 2
+        return np.add(*self.chances(examples, player, labelled)) / 2
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, players):
@@ -195,7 +219,7 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         labels, six features of style) or all there is to know (the world's own chances)."""
         if not examples:
             raise UsageError("--data: no battle to test on; add some with --test-data FILE")
-        probs, back = self.chances(examples, players.player)
+        probs, back = self.chances(examples, players.player, self.examples("train")[:LABELLED])
         mean = (probs + back) / 2
         targets = targets_of(examples)
         # the user's battles have no known judge and all count as fair
@@ -269,7 +293,8 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         options = self.options
         train = self.examples("train")[: limit or None]  # a limit of 0 is none
         tests = self.examples("test") if options.data and not (options.test_data or limit) else []
-        targets = [*self.mean_chances(train, players.player), *targets_of(tests)]
+        chances = self.mean_chances(train, players.player, train[:LABELLED])
+        targets = [*chances, *targets_of(tests)]
         rows = []
         for example, probs in zip(train + tests, targets):
             row = {"id": example["id"]}

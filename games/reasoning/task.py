@@ -27,7 +27,7 @@ from games.reasoning.answers import (
     write_reply,
 )
 from games.reasoning.traces import read_test, read_traces
-from games.rewards import read_rewards
+from games.rewards import read_rewards, win_shares
 from games.sandbox.sandbox import SAFE, Job, Sandbox, level
 from games.stats import pass_at, wilson
 from games.task import (
@@ -259,14 +259,18 @@ class Reasoning(HasJudge, EvaluatesRecords, Collects, Interactive, Task):
 
     def grade(self, episodes, judge):
         """Ask the judge about the replies that it has not seen. Where it gives no grade, the reward is
-        unknown."""
+        unknown. A reward model's grades are compared among the replies to each question."""
         pairs = [(game.example["question"], game.turns[0]["reply"]) for game in episodes]
         unseen = [pair for pair in dict.fromkeys(pairs) if pair not in self.grades]
         self.grades |= zip(unseen, ask_judge(judge, self.rubric, unseen))
-        for game, pair in zip(episodes, pairs):
-            points = self.grades[pair]
+        grades = [self.grades[pair] for pair in pairs]
+        if hasattr(judge, "scores"):
+            opinions = win_shares(grades, [question for question, _ in pairs])
+        else:
+            opinions = [None if points is None else points / 10 for points in grades]
+        for game, opinion in zip(episodes, opinions):
             rewards = {name: value for name, value in game.scores.items() if value is not None}
-            rewards["judge"] = None if points is None else points / 10
+            rewards["judge"] = opinion
             game.reward, parts = self.rewards.weigh(rewards)
             game.scores |= parts
             game.turns[0] |= {"score": game.reward, **parts}
@@ -435,7 +439,13 @@ def vote_is_right(record):
 
 
 def ask_judge(judge, rubric, pairs):
-    """The judge's grade of each (question, reply), 0 to 10; None if the judge gave no such number."""
+    """The judge's grade of each (question, reply), 0 to 10; None if the judge gave no such number. A reward
+    model reads them as a chat, without the rubric, and its grades are its scores."""
+    if hasattr(judge, "scores"):
+        chats = []
+        for question, text in pairs:
+            chats.append([{"role": "user", "content": question}, {"role": "assistant", "content": text}])
+        return judge.scores(chats)[:, 0].tolist()
     system = {"role": "system", "content": rubric}
     prompts = []
     for question, text in pairs:

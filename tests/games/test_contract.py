@@ -17,7 +17,11 @@ SMALL = {  # flags for a small world
     "eedi": dict(questions=60, tests=20),
     "reasoning": dict(problems=60, tests=20),
 }
-LOSSES = [*((name, "") for name in GAMES), ("arena", "davidson")]  # "": the game's own
+LOSSES = [
+    *((name, "") for name in GAMES),
+    ("arena", "davidson"),
+    ("arena", "bradley-terry"),
+]  # "": the game's own
 GOLD = {  # for games with one prompt and one reply: the same example with another answer
     "arc": lambda task: task | {"program": "return 1", "test": [task["test"][0] | {"output": [[7]]}]},
     "arena": lambda battle: battle | {"target": 2, "probs": None},

@@ -7,7 +7,7 @@ import pytest
 from games import task_class
 from games.reasoning.answers import write_reply
 from games.reasoning.task import Options, Reasoning
-from games.rewards import Rewards, read_rewards
+from games.rewards import Rewards, read_rewards, win_shares
 from terminal import UsageError
 
 SUM = {"question": "What is 9 plus 9?", "answer": "18", "kind": "number"}
@@ -136,3 +136,11 @@ def test_a_file_without_the_function_or_that_does_not_run_is_a_wrong_call(file, 
 def test_weights_are_numbers(file):
     assert read_rewards(f"{file}:close:.5", ()).weights == {"close": 0.5}
     assert math.isclose(read_rewards("exact:0.25", KNOWN).weights["exact"], 0.25)
+
+
+def test_the_scores_of_a_reward_model_become_shares_of_wins():
+    """Within a question, with itself as half a win, whatever is added to the scores of all replies to it."""
+    win = 1 / (1 + math.exp(-1))
+    found = win_shares([3.0, 900.0, 2.0, -900.0, 7.0], ["q", "r", "q", "r", "s"])
+    assert found == pytest.approx([(0.5 + win) / 2, 0.75, (0.5 + 1 - win) / 2, 0.25, 0.5])
+    assert win_shares([-17.0, -18.0], ["q", "q"]) == pytest.approx([found[0], found[2]])

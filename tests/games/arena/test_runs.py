@@ -40,6 +40,33 @@ def test_both_kinds_of_judges_report_the_same_figures(runs, tmp_path):
     assert epoch.startswith("epoch 1, in training: loss ") and epoch.endswith(f"accuracy {mean:.3f}")
 
 
+def test_a_reward_model_is_trained_and_judges_as_it_is(runs, tmp_path, capsys):
+    flags = ["--loss", "bradley-terry", "--runs", str(tmp_path), "--name"]
+    assert train.main([*SMALL, *flags, "scratch"]) == 0
+    metrics = read_json(tmp_path / "scratch/eval.json")["metrics"]
+    assert metrics["flips"] == metrics["asymmetry"] == 0 and metrics["accuracy"] > 0
+    rows = [json.loads(line) for line in (tmp_path / "scratch/metrics.jsonl").read_text().splitlines()]
+    assert 0 <= rows[0]["accuracy"] <= 1 and 0 < rows[0]["learned"] <= 4
+    model = str((tmp_path / "scratch/model").resolve())
+    call = [
+        "eval",
+        "--task",
+        "arena",
+        "--model",
+        model,
+        "--tests",
+        "20",
+        "--battles",
+        "40",
+        "--device",
+        "cpu",
+    ]
+    out = tmp_path / "eval.json"
+    assert infer.main([*call, "--out", str(out)]) == 0
+    found = read_json(out)["metrics"]
+    assert found["log_loss"] == pytest.approx(metrics["log_loss"], abs=1e-5)
+
+
 def test_soft_labels_of_one_model_train_another(runs, tmp_path):
     out = tmp_path / "soft.jsonl"
     assert call("collect", runs / "davidson", "--out", str(out)) == 0

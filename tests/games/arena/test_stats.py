@@ -13,6 +13,7 @@ from games.arena.stats import (
     families,
     features,
     fit_style,
+    fit_tie,
     hits,
     losses,
     position,
@@ -224,6 +225,18 @@ def test_a_model_that_always_won_has_an_interval_of_its_wins():
         low, high = wilson(n, n)
         assert rows[0]["interval"] == (1 - high, 1 - low) and low < 0.8
         assert rows[1]["interval"] == pytest.approx((low - 1, 0))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_the_pull_of_ties_makes_as_many_ties_as_there_are(share):
+    gaps = np.random.default_rng(0).normal(0, 3, 400)
+    ties = np.arange(400) < 400 * share
+    targets = np.where(ties[:, None], [0, 0, 1], [1, 0, 0])
+    tie = fit_tie(gaps, targets)
+    chance = 1 / (1 + (np.exp(gaps / 2) + np.exp(-gaps / 2)) / np.exp(tie))
+    assert chance.mean() == pytest.approx(max(share, 0.5 / 400))
+    equal = fit_tie(np.zeros(10), np.eye(3)[[2] * 5 + [0] * 5])
+    assert equal == pytest.approx(np.log(2))  # P(tie) = e^c / (e^c + 2)
 
 
 def test_win_rates_count_ties_half_and_know_who_never_met():

@@ -11,7 +11,7 @@ from games.arena import plots
 from games.arena.files import read_battles, swap_answers
 from games.arena.task import Arena, Options
 from games.stats import wilson
-from games.task import Label, Players
+from games.task import Label, Players, Ranked
 from terminal import UsageError
 from tests.games.arena.help_arena import Reader, Sides, write_rows
 
@@ -119,6 +119,41 @@ def test_a_reward_model_judges_chats_by_the_difference_of_its_scores(battles):
     for row, example in zip(probs, examples):
         a, b = (sum(turn[side].count("good") for turn in example["turns"]) for side in (1, 2))
         assert np.log(row[0] / row[1]) == pytest.approx(a - b, abs=1e-5)  # Bradley and Terry's
+
+
+def test_a_reward_model_gets_its_ties_from_labelled_battles(battles):
+    class Reward:
+        classes = 1
+
+        def scores(self, conversations):
+            return torch.tensor([[float(str(talk[1::2]).count("good"))] for talk in conversations])
+
+    task = Arena(Options(data=battles))
+    train, test = task.examples("train"), task.examples("test")
+    plain, _ = task.chances(test, Reward())
+    fitted, _ = task.chances(test, Reward(), train)
+    assert np.allclose(plain[:, 0] / plain[:, 1], fitted[:, 0] / fitted[:, 1])
+    assert task.chances(train, Reward(), train)[0][:, 2].mean() == pytest.approx(
+        np.mean([e["target"] == 2 for e in train]), abs=1e-6
+    )
+    found = task.evaluate(test, Players(Reward()))
+    assert found["records"][0]["probs"][2] == pytest.approx(fitted[0, 2])
+    rows, _ = task.mined(Players(Reward()), 20)
+    assert np.mean([row["p_tie"] for row in rows]) == pytest.approx(
+        np.mean([e["target"] == 2 for e in train[:20]]), abs=1e-5
+    )
+
+
+def test_a_battle_that_is_no_tie_teaches_a_reward_model_the_better_chat(battles):
+    task = Arena(Options(data=battles), kind=Ranked)
+    turns = [["p", "x", "y"], ["q", "z", "w"]]
+    for target, answers in ((0, "xz"), (1, "yw"), ([0.2, 0.5, 0.3], "yw"), (2, ""), ([0.3, 0.3, 0.4], "")):
+        found = task.items({"turns": turns, "target": target}, None)
+        assert len(found) == len(answers[:1])
+        for item in found:
+            assert [part["content"] for part in item.first] == ["p", answers[0], "q", answers[1]]
+            assert [part["role"] for part in item.first] == ["user", "assistant"] * 2
+            assert {part["content"] for part in item.second} == {*"pqxyzw"} - {*answers}
 
 
 def test_an_evaluation_shows_the_bias_and_what_the_mean_of_orders_does(battles):

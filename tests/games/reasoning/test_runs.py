@@ -79,6 +79,20 @@ def test_a_judge_rewards_in_training_by_a_model_or_an_endpoint(runs, tmp_path, c
     assert 0 < first["unjudged"] < 1 and 0 < first["score/judge"] < 1
     assert train.main([*SHORT, *flags, *where, "run", "--judge", str(runs / "sft")]) == 0
     assert lines_of(tmp_path / "run/metrics.jsonl")[0]["unjudged"] == 1.0  # a model that gives no numbers
+    reward = ["--task", "arena", "--loss", "bradley-terry", "--model", str((runs / "sft/model").resolve())]
+    few = (
+        "--battles 12 --tests 4 --steps 1 --eval-n 2 --eval-few 2 --batch 2 --device cpu --threads 1".split()
+    )
+    assert train.main([*reward, *few, "--runs", str(tmp_path), "--name", "reward"]) == 0
+    assert train.main([*SHORT, *flags, *where, "rm", "--judge", str(tmp_path / "reward")]) == 0
+    first = lines_of(tmp_path / "rm/metrics.jsonl")[0]
+    assert "unjudged" not in first and first["score/judge"] == pytest.approx(0.5)  # a win is a loss
+    call = ["eval", "--task", "reasoning", "--run", str(runs / "sft"), "--tests", "4", "--max-new", "8"]
+    judged = tmp_path / "judged.json"
+    assert (
+        infer.main([*call, "--judge", str(tmp_path / "reward"), "--device", "cpu", "--out", str(judged)]) == 0
+    )
+    assert read_json(judged)["metrics"]["graded"] == 1.0
     assert train.main([*SHORT, *flags, *where, "none"]) == 2
     assert "needs both --rewards judge:1 and --judge" in capsys.readouterr().err
 

@@ -1,9 +1,11 @@
 """Reasoning: where examples come from, what a model learns from them, how replies are evaluated."""
 
 import json
+import math
 
 import numpy as np
 import pytest
+import torch
 
 from games.reasoning.answers import parse, write_reply
 from games.reasoning.task import HASTY_SHARE, SYSTEM, Options, Reasoning
@@ -188,6 +190,31 @@ def test_a_judge_rewards_each_reply_once_and_where_it_fails_the_reward_is_unknow
     for options in (Options(rewards="judge:1"), Options(judge="some model")):
         with pytest.raises(UsageError, match="needs both --rewards judge:1 and --judge"):
             Reasoning(options).judge_flag()
+
+
+def test_a_reward_model_judges_replies_as_chats_and_against_each_other():
+    class Reward:
+        """Prefers long replies."""
+
+        classes = 1
+
+        def scores(self, conversations):
+            for question, reply in conversations:
+                assert (question, reply["role"]) == (
+                    {"role": "user", "content": SUM["question"]},
+                    "assistant",
+                )
+            return torch.tensor([[float(len(reply["content"]))] for _, reply in conversations])
+
+    task = Reasoning(Options(rewards="exact:1,judge:1", judge="a reward model"))
+    episodes = task.play([SUM] * 3, Says("no", "yes", "no"))
+    task.grade(episodes, Reward())
+    win = 1 / (1 + math.exp(-1))
+    shares = [(1 + 1 - win) / 3, (0.5 + 2 * win) / 3, (1 + 1 - win) / 3]
+    assert [episode.scores["judge"] for episode in episodes] == pytest.approx(shares)
+    assert [episode.reward for episode in episodes] == pytest.approx([share / 2 for share in shares])
+    metrics, _ = evaluate([SUM, SUM], "no", n=1, judge=Reward())
+    assert metrics["grade"] == 2.0 and metrics["graded"] == 1.0
 
 
 def test_collected_pairs_are_the_best_and_the_worst():
