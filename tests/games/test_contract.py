@@ -74,7 +74,7 @@ def test_no_prompt_depends_on_the_gold_answer(name, task):
 
 # ------------------------------------------------------------------------------------------------ flags
 WITH_AGENT = {"words", "max_new", "endpoint", "plays"}  # marks of a flag that names an agent
-MARKS = {"agent", "as_trained", "code", "cosmetic", "share"} | WITH_AGENT
+MARKS = {"agent", "as_trained", "code", "cosmetic", "least", "share"} | WITH_AGENT
 
 
 def test_marks_of_flags_are_those_that_are_read(name):
