@@ -88,7 +88,7 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
         shared_intermediate_size=40,
         layer_types=["full_attention"] * 2,
         residual_multiplier=0.4,
-        attention_multiplier=0.2,
+        attention_multiplier=0.3,
         mamba_n_heads=4,
     ),
     "granite": dict(
@@ -98,7 +98,7 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
         attention_multiplier=0.2,
         logits_scaling=2.0,
     ),
-    "smollm3": dict(num_key_value_heads=2, pad_token_id=0, no_rope_layer_interval=2),
+    "smollm3": dict(num_key_value_heads=1, pad_token_id=0, no_rope_layer_interval=2),
 }
 
 
