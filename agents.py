@@ -119,6 +119,16 @@ class Model:
             samples += [self.tokenizer.render_reply(conversation, choice) for choice in choices]
         return in_groups(sampler.score(self.model, samples), len(choices))
 
+    def explore(self, conversation: list, parts: list, depth: int, limit: int) -> sampler.Tree:
+        """Read replies that are made of parts, (text, whether it ends a reply), the likeliest first, until
+        `limit` tokens were read. See sampler.best_first."""
+        end = self.tokenizer.control[self.tokenizer.end]
+        pieces = []
+        for text, closed in parts:
+            pieces.append(([*self.tokenizer.encode(text), *[end] * closed], closed))
+        prompt = self.tokenizer.prompt(conversation)
+        return sampler.best_first(self.model, prompt, pieces, depth, limit, self.session)
+
 
 def in_groups(values, size):
     return [values[i : i + size] for i in range(0, len(values), size)]
