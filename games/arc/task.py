@@ -14,10 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from games.arc import figures, files, hindsight, terminal, world
+from games.arc import figures, files, hindsight, terminal
 from games.arc.grids import GRIDS, VIEWS, Frame
 from games.arc.judging import Question, Runner, grid_verdict
 from games.arc.prompts import JUDGES_ANSWERS, PROMPTS
+from games.arc.world import open_world, parts_of
 from games.rewards import read_rewards
 from games.task import (
     Chat,
@@ -35,12 +36,16 @@ from terminal import UsageError, check_choice
 
 SHOTS = 3  # lessons from a program: with all pairs of its task, all but one, all but two
 TASKS = 100_000  # tasks of the world in an epoch of training
-KINDS = {  # test tasks of the world: new tasks of seen families, and two kinds that training never shows
+KINDS = {  # test tasks of the world: new tasks of seen families, and kinds that training never shows
     "": {},
     "/parameters": {"held_out": True},
     "/compositions": {"held_out": True, "compositions": 1.0},
+    "/families": {"withheld": True},
 }
-CYCLE = "", "/parameters", "", "/compositions"  # test tasks take turns: the first n hold a share of each kind
+CYCLES = {  # test tasks of a world take turns: the first n hold a share of each kind
+    "small": ("", "/parameters", "", "/compositions"),
+    "wide": ("", "/parameters", "", "/compositions", "", "/families"),
+}
 
 
 @dataclass
@@ -48,9 +53,10 @@ class Options:
     # tasks | train eval collect play submit
     data: str = ""  # real tasks: a challenges file, FILE:SET or a folder; or A.jsonl,B.jsonl from collect
     side: int = 30  # real tasks: leave out tasks with a longer side of a grid
+    world: Literal["small", "wide"] = flag("small", as_trained=True)  # families of tasks, and sizes of grids
     compositions: float = flag(0.2, share=True)  # world: share of two-family training tasks
     tests: int = 400  # world: test tasks, half of seen families, half with unseen parameters or combinations
-    only: Literal["", "parameters", "compositions"] = ""  # world: only test tasks of this kind
+    only: Literal["", "parameters", "compositions", "families"] = ""  # world: only test tasks of this kind
     # prompts | train eval collect play
     prompt_version: str = flag("code", as_trained=True)  # names from prompts.py; an item takes one
     grid: Literal[tuple(GRIDS)] = flag("digits", as_trained=True)  # text format of grids
@@ -89,6 +95,9 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         self.versions = [PROMPTS[name] for name in names]
         self.writing = GRIDS[self.options.grid]
         self.collect_split = self.options.collect_from
+        self.world = open_world(self.options.world)
+        if self.options.only == "families" and not self.world.unseen:
+            raise UsageError("--only families: --world wide alone has families that are never trained on")
         self.runner = Runner(self.options)
         self.rewards = read_rewards(self.options.rewards, ("right", "shown", "memorised"))
         self.splits = {}
@@ -130,12 +139,13 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         if split == "train":
             return [{"id": f"train-{i}", "number": i} for i in range(TASKS)]
         valid = split == "valid"
+        cycle = CYCLES[self.options.world]
         examples = []
         for i in range(64 if valid else self.options.tests):
-            kind = "" if valid else CYCLE[i % len(CYCLE)]
+            kind = "" if valid else cycle[i % len(cycle)]
             if valid or self.options.only in ("", kind[1:]):
                 rng = np.random.default_rng([self.seed, 1 + valid, i])
-                task = self.draw(rng) if valid else world.draw(rng, **KINDS[kind])
+                task = self.draw(rng) if valid else self.world.draw(rng, **KINDS[kind])
                 examples.append({"id": f"{split}-{i}", "split": kind, **task})
         return examples
 
@@ -155,7 +165,7 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         return {**example, **self.draw(rng)}
 
     def draw(self, rng):
-        return world.draw(rng, compositions=self.options.compositions)
+        return self.world.draw(rng, compositions=self.options.compositions)
 
     def items(self, example, rng):
         """Chats for one version of the prompt, from a row that collect wrote, a new task of the world, or a
@@ -165,7 +175,7 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         version = self.versions[rng.integers(len(self.versions))]
         task = example if "train" in example else self.draw(rng)
         if "program" in task:
-            rival = world.mistaken(task, rng) if version.needs_rival else None
+            rival = self.world.mistaken(task, rng) if version.needs_rival else None
             return self.chats(version, task, rival, rng)
         if version.asks == "code" or version.needs_rival:
             raise UsageError("--prompt-version: these tasks have no programs, use output-from-examples-v1")
@@ -254,8 +264,8 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
     def count_blind(self, example, n):
         """How many of n programs drawn without a look at the task are right: the baseline of chance."""
         rng = self.rng_of(example, 5)
-        _, pairs = world.parts_of(example)
-        return sum(world.fits(world.blind(rng), pairs) for _ in range(n))
+        _, pairs = parts_of(example)
+        return sum(self.world.fits(self.world.blind(rng), pairs) for _ in range(n))
 
     def questions(self, records, n):
         """n Questions about each task, or about each of its tests, spread over its frames."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from games.arc import world
+from games.arc.world import Rejected, open_world
 from games.sandbox.sandbox import level
 from games.task import Players, Reply
 
@@ -16,6 +16,7 @@ TASK = {
     "test": [{"input": [[1, 0, 0, 9]], "output": [[9, 0, 0, 1]]}],
 }
 TWO = TASK | {"test": [*TASK["test"], {"input": [[3], [4]], "output": [[3], [4]]}]}
+SMALL = open_world("small")
 FLIP = "def task(grid):\n    return grid[:, ::-1]\n"
 
 
@@ -55,9 +56,9 @@ def draw_tasks(seed, n, names=(), held_out=False, compositions=0.0):
         rng = np.random.default_rng((seed, i))
         while names and len(tasks) == i:
             try:
-                tasks.append(world.make(names, rng, held_out))
-            except world.Rejected:
+                tasks.append(SMALL.make(names, rng, held_out))
+            except Rejected:
                 continue
         if not names:
-            tasks.append(world.draw(rng, held_out, compositions))
+            tasks.append(SMALL.draw(rng, held_out, compositions))
     return tasks
