@@ -2,11 +2,12 @@
 that give every shown output in the sandbox answer the test by a vote. If there are none, there is no answer.
 
 Read `examples` and `items` for training, `attempt` for evaluation. The other files: prompts (the words),
-grids (text, frames, votes, scores), judging (verdicts), figures, files (tasks in, submissions out), hindsight
-(learning from the model's own programs), world (endless tasks, each with its program), experiments (refining
-programs, judging answers)."""
+grids (text, frames, votes, scores), judging (verdicts), search (programs made of the world's steps), figures,
+files (tasks in, submissions out), hindsight (learning from the model's own programs), world and families
+(endless tasks, each with its program), experiments (judging answers)."""
 
 import sys
+import time
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from games.arc import figures, files, hindsight, terminal
 from games.arc.grids import GRIDS, VIEWS, Frame
 from games.arc.judging import Question, Runner, grid_verdict
 from games.arc.prompts import JUDGES_ANSWERS, PROMPTS
+from games.arc.search import Search, guided, uniform
 from games.arc.world import open_world, parts_of
 from games.rewards import read_rewards
 from games.task import (
@@ -46,6 +48,7 @@ CYCLES = {  # test tasks of a world take turns: the first n hold a share of each
     "small": ("", "/parameters", "", "/compositions"),
     "wide": ("", "/parameters", "", "/compositions", "", "/families"),
 }
+ORDERS = "model", "blind", "uniform"  # of search: likeliest first, families in their order, by chance
 
 
 @dataclass
@@ -60,7 +63,11 @@ class Options:
     # prompts | train eval collect play
     prompt_version: str = flag("code", as_trained=True)  # names from prompts.py; an item takes one
     grid: Literal[tuple(GRIDS)] = flag("digits", as_trained=True)  # text format of grids
-    cells: int = 0  # most cells in a prompt's pairs; the last pairs beyond are left out; 0 keeps all
+    cells: int = flag(0, as_trained=True)  # most cells in a prompt's pairs, the last are left out; 0: all
+    # search for programs of the world's own steps | eval play
+    search: int = 0  # programs to try for a task, beside the model's own; 0: no search
+    search_seconds: float = 15.0  # ... at most so long
+    search_order: Literal[ORDERS] = "model"  # ... likeliest first, families in order, or by chance
     # replies | train eval collect play
     frames: int = 1  # frames of a task, one prompt each, that share the --n replies; 0: as many as --n
     ties: Literal[("", *JUDGES_ANSWERS)] = ""  # version of the prompt that breaks ties of the vote
@@ -98,6 +105,11 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         self.world = open_world(self.options.world)
         if self.options.only == "families" and not self.world.unseen:
             raise UsageError("--only families: --world wide alone has families that are never trained on")
+        guided = self.options.search and self.options.search_order == "model"
+        if guided and self.versions[0] is not PROMPTS["code"]:
+            raise UsageError(
+                "--search-order model: needs --prompt-version code; or take --search-order blind"
+            )
         self.runner = Runner(self.options)
         self.rewards = read_rewards(self.options.rewards, ("right", "shown", "memorised"))
         self.splits = {}
@@ -223,6 +235,10 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
             pairs.pop()
         return {**task, "train": pairs}
 
+    def is_short(self, task):
+        """Whether a prompt of at most --cells can show a pair of the task."""
+        return not self.options.cells or cells_of(task["train"][0]) <= self.options.cells
+
     def frames(self, example, count):
         """The frames of an example's prompts. The first shows it as it is; frame j is seeded by (seed,
         example, j). Any eight in a row have different views."""
@@ -242,7 +258,11 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         examples = [self.task_of(example) for example in examples]
         if not records:
             records = [self.record(example) for example in examples]
-        self.add_replies(version, self.questions(records, players.n), players.player)
+        short = [record for record in records if self.is_short(record)]
+        self.add_replies(version, self.questions(short, players.n), players.player)
+        for record in records:
+            if self.options.search and "search" not in record:
+                record["search"] = self.search(record, players.player if self.is_short(record) else None)
         if self.options.ties:
             from games.arc.experiments.judges import prefer
 
@@ -260,6 +280,23 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
             "test": example["test"],
             "replies": [],
         }
+
+    def search(self, record, player):
+        """What a search for a record finds: {"order", "tried", "seconds", "found": as in Search}. Without a
+        player, the families come in their own order."""
+        o = self.options
+        began = time.monotonic()
+        search = Search(self.world, record, o.search, o.search_seconds)
+        kind = "blind" if o.search_order == "model" and not player else o.search_order
+        order = list
+        proposals = ()
+        if kind == "model":
+            order, proposals = guided(search, self.prompt(record), player)
+        elif kind == "uniform":
+            order = uniform(self.rng_of(record, 6))
+        search.run(order, proposals)
+        seconds = round(time.monotonic() - began, 3)
+        return {"order": kind, "tried": search.tried, "seconds": seconds, "found": search.found}
 
     def count_blind(self, example, n):
         """How many of n programs drawn without a look at the task are right: the baseline of chance."""
@@ -375,7 +412,17 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         texts = []
         for (source, verdict, message, right), count in counts.most_common():
             texts.append(f"{count} times {verdict}, {right} shown pairs right {message}\n{source}")
+        for found in record.get("search", {}).get("found", ()):
+            texts.append(f"program {found['tried']} of the search: {steps_text(found)}\n{found['source']}")
         return texts
+
+
+def steps_text(found):
+    """The steps of a program in words, such as "crop z 0, then flip_up_down"."""
+    words = []
+    for name, p in found["steps"]:
+        words.append(" ".join([name, *(f"{x} {value}" for x, value in p.items())]))
+    return ", then ".join(words)
 
 
 def cells_of(pair):

@@ -1,0 +1,226 @@
+"""Search for programs made of a world's own steps that give every shown output of a task.
+
+A step is a family with parameters that fit the task (`steps_for`). A node holds what some steps make of the
+shown inputs. Expanding a node tries each step on it: one that gives all outputs completes a program, and one
+that brings the outputs nearer makes a node of its own. The nearest node is expanded next. Before that, a
+model may propose programs, the likeliest first, and say in which order steps are tried (`guided`).
+
+These programs are our own code, so they run in this process without the sandbox, thousands a second. What a
+model writes freely goes through judging.py."""
+
+import heapq
+import itertools
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from games.arc.prompts import source
+from games.arc.world import FAILS, REVERSAL, is_grid, permuted
+
+DEPTH = 3  # most steps of a program
+EXPLORED = 2048  # tokens of programs that the model reads for a task
+
+
+@dataclass
+class Node:
+    steps: list  # [(family name, parameters), ...]
+    grids: list  # what they make of the shown inputs
+    distance: float  # from the shown outputs
+
+
+class Search:
+    """The search for one task: {"train", "test"}, of which no output of a test is looked at.
+
+    programs, seconds: the budget. `tried` counts programs, `found` holds those that give every shown output:
+    {"steps", "source", "answers": for each test a grid or None, "tried": programs tried until then}."""
+
+    def __init__(self, world, task, programs, seconds):
+        self.world = world
+        self.inputs = [read_only(np.array(pair["input"])) for pair in task["train"]]
+        self.outputs = [np.array(pair["output"]) for pair in task["train"]]
+        self.tests = [read_only(np.array(pair["input"])) for pair in task["test"]]
+        self.programs = programs
+        self.end = time.monotonic() + seconds
+        self.tried = 0
+        self.found = []
+
+    def run(self, order, proposals=()):
+        """Search until the budget is used up; once a program is found, only for as many programs again.
+
+        order: a function of a list of steps that puts them into the order in which they are tried; proposals:
+        programs to try first."""
+        for steps in proposals:
+            if self.is_spent():
+                return
+            self.tried += 1
+            if self.fits(steps) and self.accept(steps):
+                break
+        root = Node([], self.inputs, distance(self.inputs, self.outputs))
+        numbers = itertools.count()  # of equally near nodes the first comes first
+        queue = [(root.distance, next(numbers), root)]
+        seen = {key_of(self.inputs)}
+        while queue:
+            _, _, node = heapq.heappop(queue)
+            if node.steps and self.is_over():
+                return
+            for child in self.expand(node, order):
+                key = key_of(child.grids)
+                if key not in seen:
+                    seen.add(key)
+                    heapq.heappush(queue, (child.distance, next(numbers), child))
+
+    def is_spent(self):
+        return self.tried >= self.programs or time.monotonic() > self.end
+
+    def is_over(self):
+        return self.is_spent() or bool(self.found) and self.tried >= 2 * self.found[0]["tried"]
+
+    def expand(self, node, order):
+        """Try every step on a node; programs of one step are all tried. Yields the nodes to expand later."""
+        is_root = not node.steps
+        is_last = len(node.steps) + 1 == DEPTH
+        for name, p in order(list(steps_for(self.world, node.grids, self.outputs))):
+            if self.is_spent() if is_root else self.is_over():
+                return
+            self.tried += 1
+            grids = []
+            for x, y in zip(node.grids, self.outputs):
+                grid = self.step(name, p, x)
+                if grid is None or is_last and not same(grid, y):
+                    break
+                grids.append(grid)
+            else:
+                gap = distance(grids, self.outputs)
+                steps = [*node.steps, (name, p)]
+                if gap == 0:
+                    self.accept(steps)
+                elif not is_last and (is_root or gap < node.distance):
+                    yield Node(steps, grids, gap)
+
+    def step(self, name, p, grid):
+        """The output of a step, or None where it fails or gives no grid."""
+        try:
+            out = self.world.families[name].program(p)(grid)
+        except FAILS:  # a ValueError too where it would write into its input
+            return None
+        return read_only(out) if is_grid(out) else None
+
+    def fits(self, steps):
+        """Whether a program gives every shown output."""
+        for grid, output in zip(self.inputs, self.outputs):
+            for name, p in steps:
+                grid = self.step(name, p, grid)
+                if grid is None:
+                    return False
+            if not same(grid, output):
+                return False
+        return True
+
+    def accept(self, steps):
+        """Keep a program that answers a test. Returns whether it does."""
+        if any(found["steps"] == steps for found in self.found):
+            return True
+        answers = [self.answer(steps, grid) for grid in self.tests]
+        if any(answers):
+            body = self.world.render(steps)
+            found = {"steps": steps, "source": source(body), "answers": answers, "tried": self.tried}
+            self.found.append(found)
+        return any(answers)
+
+    def answer(self, steps, grid):
+        """The output for a test input, or None. With all colours reversed it must be the reversed output: no
+        answer may depend on the order of colours."""
+        reverse = read_only(REVERSAL[grid])
+        for (name, p), (_, q) in zip(steps, permuted(steps, REVERSAL)):
+            grid = self.step(name, p, grid)
+            reverse = self.step(name, q, reverse)
+            if grid is None or reverse is None or not same(REVERSAL[grid], reverse):
+                return None
+        return grid.tolist()
+
+
+def read_only(grid):
+    grid = grid.view()
+    grid.flags.writeable = False
+    return grid
+
+
+def same(grid, other):
+    return grid.shape == other.shape and bool((grid == other).all())
+
+
+def key_of(grids):
+    return tuple([(grid.shape, grid.tobytes()) for grid in grids])
+
+
+# ------------------------------------------------------------------------------------------------ steps
+def steps_for(world, grids, outputs):
+    """Every step whose parameters fit the grids and the outputs, in the order of the families.
+
+    As in the families' own tasks, a and b are colours that every grid contains. A program that names a colour
+    for each pair fits many tasks and solves none."""
+    counts = np.sum([count(grid) for grid in grids], axis=0)
+    common = int(counts.argmax())
+    backgrounds = [common] + [0] * bool(common and counts[0])
+    inside = [c for c in range(10) if c != common and all(c in grid for grid in grids)]
+    painted = [c for c in range(10) if c != common and all(c in grid for grid in outputs)]
+    for name, family in world.families.items():
+        for p in family.fillings(inside, painted, backgrounds):
+            yield name, p
+
+
+def count(grid):
+    """How often each of the ten colours occurs."""
+    return np.bincount(grid.ravel(), minlength=10)
+
+
+def distance(grids, outputs):
+    """How far grids are from outputs, the mean over pairs: 0 for equal grids, at most 1 for equal shapes."""
+    return float(np.mean([distance_of(grid, output) for grid, output in zip(grids, outputs)]))
+
+
+def distance_of(grid, output):
+    """The share of differing cells, or if it is lower 0.1 more than the share of cells that have too much of
+    a colour: then cells may only have moved. For another shape 1, and more for other colours and sizes."""
+    if same(grid, output):
+        return 0.0
+    ours = count(grid)
+    wanted = count(output)
+    if grid.shape == output.shape:
+        surplus = np.maximum(ours - wanted, 0).sum() / grid.size
+        return min((grid != output).mean(), 0.1 + surplus)
+    colours = ((ours > 0) != (wanted > 0)).mean()
+    sizes = np.abs(np.log(np.divide(grid.shape, output.shape))).sum()
+    return 1 + colours + 0.2 * min(sizes, 5.0)
+
+
+# ------------------------------------------------------------------------------------------------ orders
+def uniform(rng):
+    """The order of chance."""
+    return lambda steps: [steps[i] for i in rng.permutation(len(steps))]
+
+
+def guided(search, conversation, player):
+    """(order, proposals) of a model: programs of one or two steps, the likeliest first, and the order of
+    steps by the probability that a program begins with them."""
+    steps = list(steps_for(search.world, search.inputs, search.outputs))
+    parts = []
+    for name, p in steps:
+        body = search.world.families[name].body.format(**p)
+        parts.append((body, True))  # as the last step, and as one before another
+        parts.append((body.replace("return ", "grid = ") + "\n", False))
+    tree = player.explore(conversation, parts, 2, EXPLORED)
+    proposals = []
+    for _, path in sorted(tree.texts, reverse=True):
+        proposals.append([steps[part // 2] for part in path])
+
+    best = {}  # step, and family -> the log-probability of the likeliest program that begins with it
+    for part, logp in enumerate(tree.firsts):
+        name, p = steps[part // 2]
+        for key in (str((name, p)), name):
+            best[key] = max(logp, best.get(key, logp))
+    least = min(best.values(), default=0.0)
+    # later steps may have parameters that no first step has
+    likelihood = lambda step: best.get(str(step), best.get(step[0], least))
+    return lambda steps: sorted(steps, key=likelihood, reverse=True), proposals
