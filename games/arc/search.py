@@ -2,16 +2,16 @@
 
 A step is a family with parameters that fit the task (`steps_for`). A node holds what some steps make of the
 shown inputs. Expanding a node tries each step on it: one that gives all outputs completes a program, and one
-that brings the outputs nearer makes a node of its own. The nearest node is expanded next. Before that, a
-model may propose programs, the likeliest first, and say in which order steps are tried (`guided`).
+that brings them nearer makes a node of its own. The nearest node is expanded next. Before that, a model may
+propose programs, the likeliest first, and say in which order steps are tried (`guided`).
 
 These programs are our own code, so they run in this process without the sandbox, thousands a second. What a
 model writes freely goes through judging.py."""
 
 import heapq
-import itertools
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,11 +22,12 @@ DEPTH = 3  # most steps of a program
 EXPLORED = 2048  # tokens of programs that the model reads for a task
 
 
-@dataclass
+@dataclass(order=True)
 class Node:
-    steps: list  # [(family name, parameters), ...]
-    grids: list  # what they make of the shown inputs
-    distance: float  # from the shown outputs
+    distance: float  # of what the steps make of the first input from the first output
+    number: int  # of equally near nodes the first comes first
+    steps: list = field(compare=False)  # [(family name, parameters), ...]
+    grids: list = field(compare=False)  # what all steps but the last make of the shown inputs
 
 
 class Search:
@@ -37,8 +38,10 @@ class Search:
 
     def __init__(self, world, task, programs, seconds):
         self.world = world
-        self.inputs = [read_only(np.array(pair["input"])) for pair in task["train"]]
-        self.outputs = [np.array(pair["output"]) for pair in task["train"]]
+        # the smallest pair first: most steps are tried on no other
+        pairs = sorted(task["train"], key=lambda pair: np.size(pair["input"]) + np.size(pair["output"]))
+        self.inputs = [read_only(np.array(pair["input"])) for pair in pairs]
+        self.outputs = [np.array(pair["output"]) for pair in pairs]
         self.tests = [read_only(np.array(pair["input"])) for pair in task["test"]]
         self.programs = programs
         self.end = time.monotonic() + seconds
@@ -56,19 +59,21 @@ class Search:
             self.tried += 1
             if self.fits(steps) and self.accept(steps):
                 break
-        root = Node([], self.inputs, distance(self.inputs, self.outputs))
-        numbers = itertools.count()  # of equally near nodes the first comes first
-        queue = [(root.distance, next(numbers), root)]
-        seen = {key_of(self.inputs)}
+        queue = [Node(0.0, 0, [], self.inputs)]
+        seen = set()
         while queue:
-            _, _, node = heapq.heappop(queue)
+            node = heapq.heappop(queue)
             if node.steps and self.is_over():
                 return
-            for child in self.expand(node, order):
-                key = key_of(child.grids)
-                if key not in seen:
-                    seen.add(key)
-                    heapq.heappush(queue, (child.distance, next(numbers), child))
+            # Only now is the last step done on all inputs: of most nodes the first is all that is looked at.
+            grids = node.grids
+            if node.steps:
+                grids = [self.step(*node.steps[-1], grid) for grid in grids]
+            if any(grid is None for grid in grids) or key_of(grids) in seen:
+                continue
+            seen.add(key_of(grids))
+            for distance, steps in self.expand(node.steps, grids, order):
+                heapq.heappush(queue, Node(distance, self.tried, steps, grids))
 
     def is_spent(self):
         return self.tried >= self.programs or time.monotonic() > self.end
@@ -76,27 +81,27 @@ class Search:
     def is_over(self):
         return self.is_spent() or bool(self.found) and self.tried >= 2 * self.found[0]["tried"]
 
-    def expand(self, node, order):
-        """Try every step on a node; programs of one step are all tried. Yields the nodes to expand later."""
-        is_root = not node.steps
-        is_last = len(node.steps) + 1 == DEPTH
-        for name, p in order(list(steps_for(self.world, node.grids, self.outputs))):
-            if self.is_spent() if is_root else self.is_over():
+    def expand(self, before, grids, order):
+        """Try every step on what the steps before it make of the inputs, on the first input at first.
+
+        Yields (distance, steps) that may go on: any single step, of longer ones those that bring the first
+        output nearer. Single steps are all tried, though there be a program among them."""
+        output = self.outputs[0]
+        is_last = len(before) + 1 == DEPTH
+        nearest = distance_of(grids[0], output) if before else math.inf
+        for name, p in order(list(steps_for(self.world, grids, self.outputs))):
+            if self.is_over() if before else self.is_spent():
                 return
             self.tried += 1
-            grids = []
-            for x, y in zip(node.grids, self.outputs):
-                grid = self.step(name, p, x)
-                if grid is None or is_last and not same(grid, y):
-                    break
-                grids.append(grid)
-            else:
-                gap = distance(grids, self.outputs)
-                steps = [*node.steps, (name, p)]
-                if gap == 0:
+            grid = self.step(name, p, grids[0])
+            if grid is None:
+                continue
+            steps = [*before, (name, p)]
+            if same(grid, output):
+                if self.fits(steps):
                     self.accept(steps)
-                elif not is_last and (is_root or gap < node.distance):
-                    yield Node(steps, grids, gap)
+            elif not is_last and (distance := distance_of(grid, output)) < nearest:
+                yield distance, steps
 
     def step(self, name, p, grid):
         """The output of a step, or None where it fails or gives no grid."""
@@ -104,7 +109,8 @@ class Search:
             out = self.world.families[name].program(p)(grid)
         except FAILS:  # a ValueError too where it would write into its input
             return None
-        return read_only(out) if is_grid(out) else None
+        fine = is_grid(out) and out.dtype.kind == "i" and 0 <= out.min() and out.max() <= 9
+        return read_only(out) if fine else None
 
     def fits(self, steps):
         """Whether a program gives every shown output."""
@@ -175,16 +181,10 @@ def count(grid):
     return np.bincount(grid.ravel(), minlength=10)
 
 
-def distance(grids, outputs):
-    """How far grids are from outputs, the mean over pairs: 0 for equal grids, at most 1 for equal shapes."""
-    return float(np.mean([distance_of(grid, output) for grid, output in zip(grids, outputs)]))
-
-
 def distance_of(grid, output):
-    """The share of differing cells, or if it is lower 0.1 more than the share of cells that have too much of
-    a colour: then cells may only have moved. For another shape 1, and more for other colours and sizes."""
-    if same(grid, output):
-        return 0.0
+    """How far a grid is from an output: the share of differing cells, or if it is lower 0.1 more than the
+    share of cells that have too much of a colour, since cells may only have moved. For another shape 1, and
+    more for other colours and sizes."""
     ours = count(grid)
     wanted = count(output)
     if grid.shape == output.shape:

@@ -21,8 +21,10 @@ from games.arc.prompts import source
 
 PAIRS = 4  # pairs of a task; the last one is its test
 TRIES = 1000  # rejected draws in a row after which a family counts as broken
+COUPLES = 9  # couples to try in a draw: a few have no tasks
 REVERSAL = np.arange(10)[::-1]  # a permutation of colours that reverses every order of them
 SMALL_COUPLES = {("geometry", "colour"), ("colour", "geometry")}  # kinds of the two steps of a composition
+FLAT = {"solid", "row", "column", "fullest_row"}  # what these cut out is too plain for a second step
 FAILS = IndexError, ValueError  # what a program raises where it cannot take a grid
 
 
@@ -44,8 +46,9 @@ class World:
         self.unseen = unseen
         self.couples = []
         for first, second in itertools.permutations(families.values(), 2):
-            if (first.kind, second.kind) in couples and not {first.name, second.name} & self.unseen:
-                self.couples.append((first.name, second.name))
+            names = first.name, second.name
+            if (first.kind, second.kind) in couples and not {*names} & self.unseen and names[0] not in FLAT:
+                self.couples.append(names)
         # Compositions kept for evaluation, about a fifth. The hash is of the two sorted names, because most
         # compositions do the same in both orders.
         held_out = lambda names: zlib.crc32(" ".join(sorted(names)).encode()) % 5 == 0
@@ -86,12 +89,13 @@ class World:
         never drawn for training."""
         couple = rng.random() < compositions
         choices = self.drawn_from(couple, held_out, withheld)
-        names = choices[rng.integers(len(choices))]
-        for _ in range(TRIES):
-            try:
-                return self.make(names, rng, held_out and not couple)
-            except Rejected as error:
-                reason = error
+        for _ in range(COUPLES if couple else 1):
+            names = choices[rng.integers(len(choices))]
+            for _ in range(TRIES):
+                try:
+                    return self.make(names, rng, held_out and not couple)
+                except Rejected as error:
+                    reason = error
         raise RuntimeError(f"{names}: {TRIES} draws in a row rejected, the last for {reason}")
 
     def drawn_from(self, couple, held_out, withheld):

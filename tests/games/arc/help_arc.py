@@ -49,16 +49,16 @@ def record(*answers, truth=TWO["test"], test=None):
     return {"id": "x", "split": "", "train": [], "test": truth, "replies": replies}
 
 
-def draw_tasks(seed, n, names=(), held_out=False, compositions=0.0):
-    """n tasks of the world, task i a function of (seed, i). names: one family, or two in a row."""
+def draw_tasks(seed, n, names=(), held_out=False, compositions=0.0, world=SMALL):
+    """n tasks of a world, task i a function of (seed, i). names: one family, or two in a row."""
     tasks = []
     for i in range(n):
         rng = np.random.default_rng((seed, i))
         while names and len(tasks) == i:
             try:
-                tasks.append(SMALL.make(names, rng, held_out))
+                tasks.append(world.make(names, rng, held_out))
             except Rejected:
                 continue
         if not names:
-            tasks.append(SMALL.draw(rng, held_out, compositions))
+            tasks.append(world.draw(rng, held_out, compositions))
     return tasks

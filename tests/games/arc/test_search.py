@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from games.arc import dsl
 from games.arc.files import ranked, searched, submission
 from games.arc.search import Search, distance_of, guided, steps_for, uniform
 from games.arc.task import Arc, Options
@@ -24,7 +25,7 @@ def search(task, programs=MANY, order=list, proposals=(), seconds=60.0):
 
 def reproduces(found, pairs):
     """Whether the source of a program, run as the rest of the project runs it, gives these outputs."""
-    scope = {"np": np}
+    scope = {"np": np, "dsl": dsl}
     exec(found["source"], scope)
     return all(scope["task"](np.array(pair["input"])).tolist() == pair["output"] for pair in pairs)
 

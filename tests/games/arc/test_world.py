@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from games.arc import dsl
 from games.arc.families import COLOURS, FAMILIES
 from games.arc.prompts import source
-from games.arc.world import Rejected, parts_of, permuted
+from games.arc.world import Rejected, open_world, parts_of, permuted
 from tests.games.arc.help_arc import SMALL, draw_tasks
 
 WITH_HELD_OUT = [name for name in FAMILIES if FAMILIES[name].has_held_out]
@@ -31,7 +32,7 @@ def unseen_compositions():
 
 def reproduces(task):
     """Whether the program of a task, run as the rest of the project runs it, gives all its outputs."""
-    scope = {"np": np}
+    scope = {"np": np, "dsl": dsl}
     exec(source(task["program"]), scope)
     for x, y in parts_of(task)[1]:
         before = x.copy()
@@ -181,3 +182,28 @@ def test_recolouring_commutes_with_the_program(compositions):
             new = SMALL.task_of(changed, [(permutation[x], permutation[y]) for x, y in pairs])
             assert reproduces(new), (task["program"], new["program"])
             assert permuted(changed, np.argsort(permutation)) == steps
+
+
+# ------------------------------------------------------------------------------------------------ wide
+def test_the_wide_world_is_wider_and_keeps_its_rules():
+    wide = open_world("wide")
+    assert FAMILIES.items() <= wide.families.items() and {*SMALL.couples} < {*wide.couples}
+    assert not wide.unseen & {name for names in wide.couples for name in names}
+    largest = 0
+    for task in draw_tasks(12, 60, compositions=0.5, world=wide):
+        steps, pairs = parts_of(task)
+        assert not wide.unseen & {name for name, _ in steps}
+        assert wide.fits(steps, pairs) and reproduces(task)
+        sizes = [max(grid.shape) for grid in itertools.chain(*pairs)]
+        assert max(sizes) <= 30 and sum(grid.size for grid in itertools.chain(*pairs[:-1])) <= wide.prompt
+        largest = max(largest, *sizes)
+    assert largest > 15
+
+
+def test_what_is_cut_out_first_may_be_changed_next():
+    wide = open_world("wide")
+    for names in (("crop", "flip_up_down"), ("crop", "replace"), ("inside", "negative")):
+        assert names in wide.couples and names[::-1] not in wide.couples
+        assert names not in SMALL.couples
+        for task in draw_tasks(13, 3, names, world=wide):
+            assert task["family"] == "+".join(names) and reproduces(task)
