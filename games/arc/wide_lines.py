@@ -1,4 +1,4 @@
-"""Families of lines, stamps, frames and filled areas, wider than the world that models are trained on.
+"""Families of lines, stamps, frames, filled areas and noise, wider than the world that models are trained on.
 
 A family is written as in games/arc/world.py, but its program may also call games/arc/dsl.py: {n} is often an
 index into dsl.DIRECTIONS. In the names, `of` says that only colour a draws, `paint` that it draws in c,
@@ -112,6 +112,16 @@ def cornered(rng, p):
 def ends(rng, p):
     """One pixel of colour a and one of colour b, neither in the row nor in the column of the other."""
     return scattered(rng, {**p, "palette": []}, 2, 2)
+
+
+def blocks(rng, p):
+    """Solid blocks, and noise around and in them."""
+    grid = mixed(rng, p, 6, 7, n=2, share=0.12)
+    for _ in range(2):
+        height, width = rng.integers(2, 5, 2)
+        i, j = rng.integers(0, 4, 2)
+        grid[i : i + height, j : j + width] = palette(rng, p, 1)
+    return sow(rng, grid, p)
 
 
 def crossed(rng, p):
@@ -242,10 +252,23 @@ BOUNCE = "y, x = np.argwhere(grid != {z})[0]\ni = np.arange(len(grid))\nend = gr
 THROWN = "j = end - abs(end - (x + {n} * (i - y)) % (2 * end))\n"
 add("bounce", one, BOUNCE + THROWN + COPY + "out[i, j] = grid[y, x]" + DONE, n=((1, -1), ()))
 
+# Every k-th row from the pixel on, or column for axis n = 1; m = 1: before it too.
+FROM_PIXEL = "grid = np.swapaxes(grid, 0, {n})\ny, x = np.argwhere(grid != {z})[0]\nout = grid.copy()\n"
+EVERY_K = "out[y * (1 - {m}) + y % {k} * {m}::{k}] = grid[y, x]\nreturn np.swapaxes(out, 0, {n})"
+add("stripes_from", one, FROM_PIXEL + EVERY_K, n=FLAG, k=((2, 3), (4,)), m=FLAG)
+# Below every pixel a triangle that grows by a cell to each side, in one of four directions.
+CONE = "grid = np.rot90(grid, {n})\nout = grid.copy()\ni, j = np.indices(grid.shape)\n"
+FOR_PIXELS = "for y, x in np.argwhere(grid %s):\n    out[abs(j - x) <= i - y] = grid[y, x]\n"
+CONES = CONE + FOR_PIXELS + "return np.rot90(np.where(grid == {z}, out, grid), -{n})"
+add("cones", one, CONES % "!= {z}", n=((0, 1, 2, 3), ()))
+add("cones_of", pixels, CONES % "== {a}", n=((0, 1, 2, 3), ()))
+
 # ------------------------------------------------------------------------------------------------ frames
 BOX = "i, j = np.nonzero(grid == {a})\n" + COPY + "part = out[i.min():i.max() + 1, j.min():j.max() + 1]\n"
 add("box_fill", pixels, BOX + "part[part == {z}] = {c}" + DONE)
 add("box_outline", pixels, BOX + "part[[0, -1]] = {c}\npart[:, [0, -1]] = {c}" + BEHIND)
+SPANS = "i, j = np.nonzero(grid == colour)\n    part = out[i.min():i.max() + 1, j.min():j.max() + 1]\n    "
+add("box_fill_all", aligned, EACH + SPANS + "part[part == {z}] = colour" + DONE)
 # Inside each rectangle whose four corners have colour a.
 PAIRS = COPY + "cells = np.argwhere(grid == {a}).tolist()\nfor i, j in cells:\n    for y, x in cells:\n"
 SQUARE = "        if grid[i, x] == {a} and grid[y, j] == {a}:\n            out[i + 1:y, j + 1:x] = {c}"
@@ -269,6 +292,10 @@ PART = THINGS + "part = out[thing.top:thing.top + thing.height, thing.left:thing
 add("punch", drawing, PART + "part[1::2, 1::2] = {z}" + DONE, n=FLAG)
 add("inlay", drawing, PART + "part[1:-1, 1:-1] = {c}" + DONE, n=FLAG)
 add("object_rings", drawing, PART + "part[dsl.layers(part.shape) % 2 == {k}] = {c}" + DONE, n=FLAG, k=FLAG)
+CHESS = "i, j = np.indices(part.shape)\n    part[(i + j) % 2 == {k}] = {c}"
+add("object_checker", drawing, PART + CHESS + DONE, n=FLAG, k=FLAG)
+add("object_stripes", drawing, PART + "np.swapaxes(part, 0, {k})[1::2] = {c}" + DONE, n=FLAG, k=FLAG)
+add("object_boxes_own", drawing, PART + "part[part == {z}] = thing.colour" + DONE, n=FLAG)
 CORNER = "part[::max(thing.height - 1, 1), ::max(thing.width - 1, 1)] = {c}"
 add("object_corners", drawing, PART + CORNER + DONE, n=FLAG)
 RINGS = "ring = dsl.layers(grid.shape)\n"
@@ -303,14 +330,15 @@ add(
     "return np.where((grid == {a}) & ~dsl.enclosed(grid, {a}, {n}), {c}, grid)",
     n=FLAG,
 )
-HOLES = "dsl.enclosed(thing.mask(), False)"
-add("fill_own", rooms, THINGS + "out[" + HOLES + " & (grid == {z})] = thing.colour" + DONE, n=FLAG)
+HOLES = "dsl.enclosed(thing.image({z}), {z})"
+add("fill_own", rooms, PART + "part[" + HOLES + " & (part == {z})] = thing.colour" + DONE, n=FLAG)
 PAINT = "        out = dsl.recolour(out, thing, {c})"
 add("closed", rooms, THINGS + "if " + HOLES + ".any():\n" + PAINT + DONE, n=FLAG)
 add("open", rooms, THINGS + "if not " + HOLES + ".any():\n" + PAINT + DONE, n=FLAG)
 AREAS = COPY + "things = dsl.objects((%s).astype(int), False)\n"
 INSIDE = AREAS % "dsl.enclosed(grid, {z})" + "for thing in things:\n    "
 add("fill_size", rooms, INSIDE + "if thing.area == {k}:\n" + PAINT + DONE, k=((1, 2, 4), (9,)))
+add("fill_parity", rooms, INSIDE + "if thing.area % 2 == {k}:\n" + PAINT + DONE, k=FLAG)
 add("fill_square", rooms, INSIDE + "if thing.is_square:\n" + PAINT + DONE)
 BACK = AREAS % "grid == {z}" + "size = %s(thing.area for thing in things)\nfor thing in things:\n    "
 add("fill_largest", rooms, BACK % "max" + "if thing.area == size:\n" + PAINT + DONE)
@@ -337,6 +365,7 @@ AROUND = "count = dsl.neighbours(grid != {z}, " + STEPS + ", True)\n"
 ROUND = "count == len(" + STEPS + ")"
 add("edge", blobs, AROUND + f"return np.where((grid != {{z}}) & ~({ROUND}), {{c}}, grid)", n=SIDES)
 add("middle", blobs, AROUND + f"return np.where((grid != {{z}}) & ({ROUND}), {{c}}, grid)", n=SIDES)
+add("middle_delete", blobs, AROUND + f"return np.where({ROUND}, {{z}}, grid)", n=SIDES)
 COUNT = {"n": ((10, 13, 14), ()), "k": ((0, 1, 2, 3, 4, 5, 8), (6, 7))}
 OWN = "count = dsl.neighbours(grid, " + STEPS + ")\n"
 add("by_neighbours", blobs, OWN + "return np.where((grid == {a}) & (count == {k}), {c}, grid)", **COUNT)
@@ -353,3 +382,21 @@ add("border_paint", patches, REACHED + "return np.where(reached, {c}, grid)", n=
 THREE = SHOWN + "square = sum(dsl.shift(shown, i, j) for i in (0, -1) for j in (0, -1)) == 3\n"
 ELBOW = "square = sum(dsl.shift(square, i, j) for i in (0, 1) for j in (0, 1)) > 0\n"
 add("elbows", blobs, THREE + ELBOW + "return np.where(square & (grid == {z}), {c}, grid)")
+
+# ------------------------------------------------------------------------------------------------ noise
+add("lone_delete", blocks, OWN + "return np.where(count == 0, {z}, grid)", n=SIDES)
+add("lone_paint", blocks, OWN + "return np.where((count == 0) & (grid != {z}), {c}, grid)", n=SIDES)
+add("lone_of", blocks, OWN + "return np.where((count == 0) & (grid == {a}), {c}, grid)", n=SIDES)
+# Windows of k rows and n columns without another colour: the mask `cover` holds their cells.
+WINDOW = "steps = [(i, j) for i in range({k}) for j in range({n})]\nshown = grid %s\n"
+CORE = "core = np.all([dsl.shift(shown, -i, -j, False) for i, j in steps], 0)\n"
+COVER = WINDOW + CORE + "cover = np.any([dsl.shift(core, i, j, False) for i, j in steps], 0)\n"
+SIZE = {"k": ((1, 2, 3), ()), "n": ((1, 2, 3), ())}
+add("blocks_keep", blocks, COVER % "!= {z}" + "return np.where(cover, grid, {z})", **SIZE)
+add("blocks_paint", blocks, COVER % "== {a}" + "return np.where(cover, {c}, grid)", **SIZE)
+add("blocks_back", sparse, COVER % "== {z}" + "return np.where(cover, {c}, grid)", **SIZE)
+# The commonest colour around a cell.
+VOTES = "votes = np.array([dsl.neighbours(grid, dsl.DIRECTIONS[{n}], colour) for colour in colours])\n"
+VOTE = "colours = np.unique(grid[grid != {a}])\n" + VOTES + "clear = (votes == votes.max(0)).sum(0) == 1\n"
+WON = "return np.where((grid == {a}) & clear, colours[votes.argmax(0)], grid)"
+add("mend_noise", blocks, VOTE + WON, n=SIDES)

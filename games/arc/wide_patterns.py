@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from games.arc.world import Family, dense, mixed, palette, small, sow, sparse, tiny, wide
+from games.arc.world import Family, dense, mixed, palette, small, sparse, tiny, wide
 
 FAMILIES = {}
 
@@ -55,6 +55,16 @@ def mirrored(rng, p):
     grid = np.hstack([grid, grid[:, ::-1]])
     top, left = rng.integers(0, 3, 2)
     return hide(rng, p, grid[top : top + 7, left : left + 7].copy())
+
+
+def mosaic(rng, p):
+    """A square with two axes of symmetry that is its own transpose, with a part hidden."""
+    part = others(rng, p, (4, 4))
+    part = np.where(np.tri(4, dtype=bool), part, part.T)
+    grid = np.hstack([part[:, ::-1], part])
+    grid = np.vstack([grid[::-1], grid])
+    start = rng.integers(0, 3)
+    return hide(rng, p, grid[start : start + 7, start : start + 7].copy())
 
 
 def folded(rng, p):
@@ -117,6 +127,14 @@ def runs(rng, p):
     return grid.repeat(rng.integers(1, 4, grid.shape[0]), 0).repeat(rng.integers(1, 4, grid.shape[1]), 1)
 
 
+def dotted(rng, p):
+    """Two to four pixels of two colours."""
+    grid = np.zeros(rng.integers(5, 8, 2), int)
+    n = rng.integers(2, 5)
+    grid.flat[rng.permutation(grid.size)[:n]] = rng.permutation(palette(rng, p, 2).repeat(2))[:n]
+    return grid
+
+
 def marked(rng, p):
     """Markers on each side of the grid, and pixels of one colour, a if there is one, inside."""
     grid = np.zeros(rng.integers(5, 8, 2), int)
@@ -130,9 +148,11 @@ def marked(rng, p):
 
 
 def halved(rng, p):
-    """Two squares of one size, side by side along axis n."""
-    first = mixed(rng, p, 2, 2, n=1)
-    return np.concatenate([first, mixed(rng, p, 2, 2, n=3, share=0.7)], p["n"])
+    """Two squares side by side or one above the other, one of them of colour a."""
+    colours = others(rng, p, 4, 4).tolist()
+    halves = [mixed(rng, {"palette": [p["a"]]}, 2, 2, n=1), mixed(rng, {"palette": colours}, 2, 2, share=0.7)]
+    halves[0][tuple(rng.integers(2, size=2))] = p["a"]
+    return np.concatenate(halves[:: rng.choice([1, -1])], rng.integers(2))
 
 
 def beside_line(rng, p):
@@ -148,11 +168,11 @@ def beside_line(rng, p):
 
 
 def noisy_stripes(rng, p):
-    """Rows of one colour each, or columns, with a few cells of another."""
+    """Rows of one colour each (for n = 0 columns, without n either), with a few cells of another."""
     grid = palette(rng, p, 4)[rng.integers(4, size=rng.integers(4, 8))][:, None].repeat(rng.integers(5, 8), 1)
     noise = rng.random(grid.shape) < 0.12
     grid = np.where(noise, palette(rng, p, 4)[0], grid)
-    return grid.T if rng.random() < 0.5 else grid
+    return grid if p.get("n", rng.integers(2)) else grid.T
 
 
 def lopsided(rng, p):
@@ -196,14 +216,10 @@ def latticed(rng, p, side=2, parts=2, most=3):
     return grid
 
 
-def blocks(rng, p):
-    """Solid blocks, and noise around and in them."""
-    grid = mixed(rng, p, 6, 7, n=2, share=0.12)
-    for _ in range(2):
-        height, width = rng.integers(2, 5, 2)
-        i, j = rng.integers(0, 4, 2)
-        grid[i : i + height, j : j + width] = palette(rng, p, 1)
-    return sow(rng, grid, p)
+def counted(rng, p):
+    """A small square with a colour that is the commonest, and one that is the rarest, without a tie."""
+    colours = np.repeat(palette(rng, p, 3, background=True), [1, 3, 5])
+    return rng.permutation(colours).reshape(3, 3)
 
 
 square = lambda rng, p: mixed(rng, p, 3, 3, share=0.5)
@@ -215,6 +231,7 @@ mixture = partial(mixed, low=4, high=7, n=2, share=0.6)
 # ------------------------------------------------------------------------------------------------ symmetry
 AXIS = (0, 1), ()
 BACK = (1, -1), ()
+SLOPE = (1, -1), (2, -2)
 SIDES = (10, 14), ()
 SMALL = (1, 2), (3,)
 CUT = "i, j = np.nonzero(grid == {a})\nreturn out[i.min():i.max() + 1, j.min():j.max() + 1]"
@@ -222,12 +239,16 @@ BOTH = "out = dsl.symmetric(dsl.symmetric(grid, %s, 0), %s, 1)\n"
 add("mend_tile", tiled, "return dsl.retile(grid, {a})")
 add("mend_tile_crop", tiled, "out = dsl.retile(grid, {a})\n" + CUT)
 add("fill_tile", tiled, "return dsl.retile(grid, {z})")
-add("mend_stripes", striped, "return dsl.retile(grid, {a}, {k})", k=BACK)
-add("fill_stripes", striped, "return dsl.retile(grid, {z}, {k})", k=BACK)
+add("mend_stripes", striped, "return dsl.retile(grid, {a}, {k})", k=SLOPE)
+add("fill_stripes", striped, "return dsl.retile(grid, {z}, {k})", k=SLOPE)
 add("mend_mirror", mirrored, "return dsl.symmetric(grid, {a}, {n})", n=AXIS)
 add("mend_mirror_crop", mirrored, "out = dsl.symmetric(grid, {a}, {n})\n" + CUT, n=AXIS)
 add("mend_mirrors", mirrored, BOTH % ("{a}", "{a}") + "return out")
 add("mend_mirrors_crop", mirrored, BOTH % ("{a}", "{a}") + CUT)
+# A pattern that is its own transpose too.
+TRANSPOSED = "out = np.where(out == {a}, out.T, out)\n"
+add("mend_square", mosaic, BOTH % ("{a}", "{a}") + TRANSPOSED + "return out")
+add("mend_square_crop", mosaic, BOTH % ("{a}", "{a}") + TRANSPOSED + CUT)
 add("fill_mirror", mirrored, "return dsl.symmetric(grid, {z}, {n})", n=AXIS)
 add("fill_mirrors", mirrored, BOTH % ("{z}", "{z}") + "return out")
 add("mend_transpose", folded, "return np.where(grid == {a}, grid.T, grid)")
@@ -254,36 +275,18 @@ add(
     n=AXIS,
 )
 
-# ------------------------------------------------------------------------------------------------ repair
-COUNT = "count = dsl.neighbours(grid, dsl.DIRECTIONS[{n}])\n"
-add("lone_delete", blocks, COUNT + "return np.where(count == 0, {z}, grid)", n=SIDES)
-add("lone_paint", blocks, COUNT + "return np.where((count == 0) & (grid != {z}), {c}, grid)", n=SIDES)
-add("lone_of", blocks, COUNT + "return np.where((count == 0) & (grid == {a}), {c}, grid)", n=SIDES)
-# Windows of k rows and n columns without another colour: the mask `cover` holds their cells.
-WINDOW = "steps = [(i, j) for i in range({k}) for j in range({n})]\nshown = grid %s\n"
-CORE = "core = np.all([dsl.shift(shown, -i, -j, False) for i, j in steps], 0)\n"
-COVER = WINDOW + CORE + "cover = np.any([dsl.shift(core, i, j, False) for i, j in steps], 0)\n"
-SIZE = {"k": ((1, 2, 3), ()), "n": ((1, 2, 3), ())}
-add("blocks_keep", blocks, COVER % "!= {z}" + "return np.where(cover, grid, {z})", **SIZE)
-add("blocks_paint", blocks, COVER % "== {a}" + "return np.where(cover, {c}, grid)", **SIZE)
-add("blocks_back", sparse, COVER % "== {z}" + "return np.where(cover, {c}, grid)", **SIZE)
-# The commonest colour around a cell.
-VOTES = "votes = [dsl.neighbours(grid, dsl.DIRECTIONS[{n}], colour) for colour in colours]\n"
-VOTE = "colours = np.unique(grid[grid != {a}])\n" + VOTES
-add("mend_noise", blocks, VOTE + "return np.where(grid == {a}, colours[np.argmax(votes, 0)], grid)", n=SIDES)
+# ------------------------------------------------------------------------------------------------ repetition
 add(
     "mode_lines",
-    dense,
+    noisy_stripes,
     "return np.apply_along_axis(lambda x: np.full_like(x, dsl.mode(x)), {n}, grid)",
     n=AXIS,
 )
-
 MODE = "np.apply_along_axis(lambda x: np.full_like(x, dsl.mode(x)), %d, grid)\n"
 STRIPES = "rows = " + MODE % 1 + "columns = " + MODE % 0
 BETTER = "return rows if (rows == grid).sum() > (columns == grid).sum() else columns"
 add("mode_stripes", noisy_stripes, STRIPES + BETTER)
 
-# ------------------------------------------------------------------------------------------------ repetition
 # Axis {n} becomes the rows, and the rows axis {n} again.
 TO, FROM = "grid = np.swapaxes(grid, 0, {n})%s\n", "\nreturn np.swapaxes(out%s, 0, {n})"
 END = "i = np.flatnonzero((grid != {z}).any(1))\n"
@@ -294,9 +297,9 @@ AXLE = (
 FOLD = "out = grid.copy()\nout[i] = np.where(grid[i] == {z}, grid[k[i]], grid[i])"
 add("reflect", beside_line, TO % "" + AXLE + FOLD + FROM % "", n=AXIS)
 add("extend", begun, TO % "[::{k}]" + END + PERIOD + FROM % "[::{k}]", n=AXIS, k=BACK)
-BAND = "part = grid[i.min():i.max() + 1]\nk = len(dsl.unit(part))\n"
+BAND = "part = grid[i.min():i.max() + 1]\nk = len([dsl.unit(part), part][{k}])\n"
 BAND += "out = part[(np.arange(len(grid)) - i.min()) % k]"
-add("extend_band", banded, TO % "" + END + BAND + FROM % "", n=AXIS)
+add("extend_band", banded, TO % "" + END + BAND + FROM % "", n=AXIS, k=AXIS)
 LENGTH = "k = len(dsl.unit(grid))\nout = grid[np.arange(len(grid) * {k} // 2) % k]"
 add("lengthen", cycle, TO % "" + LENGTH + FROM % "", n=AXIS, k=((3, 4), (6,)))
 add("unit", repeated, "return dsl.unit(grid)")
@@ -328,14 +331,21 @@ KRON = (
 add("fractal_of", square, KRON % "== {a}")
 add("fractal_pixels", few, KRON % "!= {z}")
 add("fractal_holes", few, KRON % "== {z}")
-HALVES = "first, second = np.split(grid, 2, {n})[::{k}]\nh, w = first.shape\n"
-STAMPED = "return np.where(np.tile(first, (h, w)) == {z}, {z}, second.repeat(h, 0).repeat(w, 1))"
-add("fractal_halves", halved, HALVES + STAMPED, n=AXIS, k=BACK)
+add("fractal_most", counted, KRON % "== dsl.mode(grid)")
+add("fractal_least", counted, KRON % "== dsl.least(grid)")
+DIAGONAL = SHAPE + "out = np.eye({k}, dtype=bool).repeat(h, 0).repeat(w, 1)\n"
+add("tile_diagonal", tiny, DIAGONAL + "return np.where(out, np.tile(grid, ({k}, {k})), {z})", k=((2,), (3,)))
+# Of two halves the one with colour a is laid where the other has pixels, in their colours.
+HALVES = "halves = np.split(grid, 2, int(grid.shape[1] > len(grid)))\n"
+HALVES += "halves.sort(key=lambda half: (half == {a}).any())\n"
+STAMPED = "cells = halves[0].repeat(h, 0).repeat(w, 1)\nreturn np.where(stamp == {z}, {z}, cells)"
+TILED = "h, w = halves[1].shape\nstamp = np.tile(halves[1], (h, w))\n"
+add("fractal_halves", halved, HALVES + TILED + STAMPED)
 COLOURS = "k = len(np.unique(grid[grid != {z}]))\n"
 add("enlarge_colours", few, COLOURS + "return grid.repeat(k, 0).repeat(k, 1)")
 add("tile_colours", few, COLOURS + "return np.tile(grid, (k, k))")
-add("enlarge_pixels", few, "k = (grid != {z}).sum()\nreturn grid.repeat(k, 0).repeat(k, 1)")
-add("tile_pixels", few, "k = (grid != {z}).sum()\nreturn np.tile(grid, (k, k))")
+add("enlarge_pixels", few, "k = min((grid != {z}).sum(), 9)\nreturn grid.repeat(k, 0).repeat(k, 1)")
+add("tile_pixels", few, "k = min((grid != {z}).sum(), 9)\nreturn np.tile(grid, (k, k))")
 add("tile_self", few, "return np.tile(grid, grid.shape)")
 SPACED = (
     SHAPE + "out = np.full(({k} * h - {k} + 1, {k} * w - {k} + 1), %s)\nout[::{k}, ::{k}] = grid\nreturn out"
@@ -385,7 +395,7 @@ add("parity_pixels", mixture, PLACE + "return np.where(place & (grid != {z}), {c
 add("paint_others", dense, "return np.where(grid == dsl.mode(grid), grid, {c})")
 add("delete_others", dense, "return np.where(grid == dsl.mode(grid), grid, {z})")
 BRAND = "shown = grid[grid != {z}]\nreturn np.where(grid == dsl.mode(shown), dsl.least(shown), {z})"
-add("brand", blocks, BRAND)
+add("brand", mixture, BRAND)
 OTHER = "other = dsl.mode(grid[(grid != {a}) & (grid != {z})])\n"
 add("as_other", mixture, OTHER + "return np.where(grid == {a}, other, grid)")
 add("other_alone", two_colours, OTHER + "return np.where(grid == {a}, other, {z})")
@@ -397,10 +407,12 @@ CLEAR = "clear = ((colours == out[:, None]) | ~near).all(1)\n"
 CLEAR += "out = np.where(clear, out, {z}).reshape(grid.shape)\n"
 NEAREST = CELLS + APART + CLOSEST + CLEAR
 ANY, REST = "grid != {z}", "(grid != {z}) & (grid != {a})"
-add("nearest", sparse, NEAREST % (ANY, ANY) + "return np.where(grid == {z}, out, grid)", n=AXIS)
+add("nearest", dotted, NEAREST % (ANY, ANY) + "return np.where(grid == {z}, out, grid)", n=AXIS)
 add("nearest_of", keyed, NEAREST % (REST, REST) + "return np.where(grid == {a}, out, grid)", n=AXIS)
 PAIR = "first, second = np.unique(grid[grid != {z}])\n"
 EXCHANGE = "return np.where(grid == first, second, np.where(grid == second, first, grid))"
+KEPT = "return np.where(i == grid.shape[{n}] // 2, grid, {z})"
+add("middle_keep", pixels, "i = np.indices(grid.shape)[{n}]\n" + KEPT, n=AXIS)
 add("exchange", partial(mixed, n=2), PAIR + EXCHANGE)
 
 # ------------------------------------------------------------------------------------------------ lattices
@@ -420,7 +432,7 @@ add("parts_full_paint", latticed, FULLEST + PAINT)
 EACH = "out = parts\nfor colour in np.unique(parts[parts != {z}]):\n"
 JOIN = "    out = dsl.rays(out, parts == colour, dsl.DIRECTIONS[{n}], stop={z}, goal=colour)\n"
 LAID = "return np.where(grid == {z}, dsl.paint_parts(grid, out), grid)"
-ways = partial(latticed, parts=3)
+ways = partial(latticed, side=1, parts=3, most=4)
 add("parts_connect", ways, PARTS + EACH + JOIN + LAID, n=((8, 9, 10), ()))
 SPLIT = "rows, columns = dsl.lattice(grid)\n"
 WHICH = "i, j = np.argwhere(counts == counts.%s())[0]\nout = grid[rows[i], columns[j]]\n"
@@ -428,8 +440,9 @@ maps = partial(latticed, side=2, parts=2, most=2)
 add("parts_map_least", maps, PIXELS + SPLIT + WHICH % "min" + PAINT)
 add("parts_map_most", maps, PIXELS + SPLIT + WHICH % "max" + PAINT)
 UNION = "union = np.any([grid[i, j] != {z} for i in rows for j in columns], 0)\nout = grid.copy()\n"
-MISSING = "        part = out[i, j]\n        part[union & (part == {z})] = {c}\nreturn out"
+MISSING = "        part = out[i, j]\n        part[union & (part == {z})] = %s\nreturn out"
 LOOP = "for i in rows:\n    for j in columns:\n"
-add("parts_union", latticed, SPLIT + UNION + LOOP + MISSING)
+add("parts_union", latticed, SPLIT + UNION + LOOP + MISSING % "{c}")
+add("parts_union_line", latticed, SPLIT + UNION + LOOP + MISSING % "grid[rows[0].stop, columns[0].stop]")
 CHECKER = "i, j = np.indices(counts.shape)\nout = np.where((i + j) % 2 == {n}, {c}, {z})\n"
 add("parts_checker", latticed, PIXELS + CHECKER + PAINT, n=AXIS)
