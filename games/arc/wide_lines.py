@@ -201,10 +201,12 @@ add("connect_all", aligned, EACH + JOIN % "" + DONE, n=BOTH_WAYS)
 add("connect_all_paint", aligned, EACH + JOIN % ", {c}" + DONE, n=BOTH_WAYS)
 # A mask of 0 and 1 in place of the grid: any two pixels with k background cells between them, or fewer.
 SHOWN = "shown = (grid != {z}).astype(int)\n"
-BRIDGE = "out = dsl.rays(shown, shown == 1, " + STEPS + ", 2, {k}, 0, 1)\n"
-add(
-    "bridge", aligned, SHOWN + BRIDGE + "return np.where(out == 2, {c}, grid)", n=BOTH_WAYS, k=((1, 30), (2,))
+BRIDGE = (
+    "out = dsl.rays(shown, shown == 1, "
+    + STEPS
+    + ", 2, {k}, stop=0, goal=1)\nreturn np.where(out == 2, {c}, grid)"
 )
+add("bridge", aligned, SHOWN + BRIDGE, n=BOTH_WAYS, k=((1, 30), (2,)))
 # A stamp around each pixel.
 add("stamp", sparse, OUT % (NOT, ", length={k}") + BEHIND, n=ALL, k=ARM)
 add("stamp_paint", sparse, OUT % (NOT, ", {c}, {k}") + BEHIND, n=ALL, k=ARM)
@@ -251,7 +253,6 @@ add("stairs", start, STAIRS + "return np.where(j < n + i, grid[0, 0], {z})")
 BOUNCE = "y, x = np.argwhere(grid != {z})[0]\ni = np.arange(len(grid))\nend = grid.shape[1] - 1\n"
 THROWN = "j = end - abs(end - (x + {n} * (i - y)) % (2 * end))\n"
 add("bounce", one, BOUNCE + THROWN + COPY + "out[i, j] = grid[y, x]" + DONE, n=((1, -1), ()))
-
 # Every k-th row from the pixel on, or column for axis n = 1; m = 1: before it too.
 FROM_PIXEL = "grid = np.swapaxes(grid, 0, {n})\ny, x = np.argwhere(grid != {z})[0]\nout = grid.copy()\n"
 EVERY_K = "out[y * (1 - {m}) + y % {k} * {m}::{k}] = grid[y, x]\nreturn np.swapaxes(out, 0, {n})"
@@ -276,18 +277,14 @@ add("corner_box", cornered, PAIRS + SQUARE + DONE)
 # From the first cell of colour a up or down (k = 1: to the side), then on to the first cell of colour b.
 ENDS = "start = np.argwhere(grid == {a})[0]\nend = np.argwhere(grid == {b})[0]\n"
 TURN = "turn = [(end[0], start[1]), (start[0], end[1])][{k}]\nout = dsl.draw_line(grid, start, turn, {c})\n"
-add(
-    "path",
-    ends,
-    ENDS + TURN + "out = dsl.draw_line(out, turn, end, {c})\nreturn np.where(grid == {z}, out, grid)",
-    k=FLAG,
-)
+add("path", ends, ENDS + TURN + "out = dsl.draw_line(out, turn, end, {c})" + BEHIND, k=FLAG)
 THINGS = COPY + "for thing in dsl.objects(grid, one_colour={n}, background={z}):\n    "
 FIRST = "(thing.top - {k}, thing.left - {k})"
 LAST = "(thing.top + thing.height - 1 + {k}, thing.left + thing.width - 1 + {k})"
-DRAW = f"out = dsl.draw_rectangle(out, {FIRST}, {LAST}, {{c}}%s)"
-add("object_frames", drawing, THINGS + DRAW % "" + BEHIND, n=FLAG, k=ARM)
-add("object_boxes", drawing, THINGS + DRAW % ", True" + BEHIND, n=FLAG, k=FLAG)
+DRAW = f"out = dsl.draw_rectangle(out, {FIRST}, {LAST}, %s)"
+add("object_frames", drawing, THINGS + DRAW % "{c}" + BEHIND, n=FLAG, k=ARM)
+add("object_frames_own", drawing, THINGS + DRAW % "thing.colour" + BEHIND, n=FLAG, k=ARM)
+add("object_boxes", drawing, THINGS + DRAW % "{c}, True" + BEHIND, n=FLAG, k=FLAG)
 PART = THINGS + "part = out[thing.top:thing.top + thing.height, thing.left:thing.left + thing.width]\n    "
 add("punch", drawing, PART + "part[1::2, 1::2] = {z}" + DONE, n=FLAG)
 add("inlay", drawing, PART + "part[1:-1, 1:-1] = {c}" + DONE, n=FLAG)
@@ -296,6 +293,11 @@ CHESS = "i, j = np.indices(part.shape)\n    part[(i + j) % 2 == {k}] = {c}"
 add("object_checker", drawing, PART + CHESS + DONE, n=FLAG, k=FLAG)
 add("object_stripes", drawing, PART + "np.swapaxes(part, 0, {k})[1::2] = {c}" + DONE, n=FLAG, k=FLAG)
 add("object_boxes_own", drawing, PART + "part[part == {z}] = thing.colour" + DONE, n=FLAG)
+CENTRE = "i = thing.height - 1\n    j = thing.width - 1\n    "
+CENTRE += "part[i // 2:i // 2 + i % 2 + 1, j // 2:j // 2 + j % 2 + 1] = {c}"
+add("object_centres", drawing, PART + CENTRE + DONE, n=FLAG)
+EDGE = "edge = [part[0], part[-1], part[:, 0], part[:, -1]][{k}]\n    edge[edge != {z}] = {c}"
+add("object_edges", drawing, PART + EDGE + DONE, n=FLAG, k=((0, 1, 2, 3), ()))
 CORNER = "part[::max(thing.height - 1, 1), ::max(thing.width - 1, 1)] = {c}"
 add("object_corners", drawing, PART + CORNER + DONE, n=FLAG)
 RINGS = "ring = dsl.layers(grid.shape)\n"
@@ -316,23 +318,19 @@ add("spiral", square_blank, SPIRAL + "out[i + 1, i] = {z}\n    out[i + 2, i + 1]
 ENCLOSED = "dsl.enclosed(grid, {z}, {n})"
 add("fill_enclosed", rooms, f"return np.where({ENCLOSED}, {{c}}, grid)", n=FLAG)
 add("fill_outside", rooms, f"return np.where((grid == {{z}}) & ~{ENCLOSED}, {{c}}, grid)", n=FLAG)
-add(
-    "fill_checker",
-    rooms,
-    PLACE + f"return np.where({ENCLOSED} & ((i + j) % 2 == {{k}}), {{c}}, grid)",
-    n=FLAG,
-    k=FLAG,
-)
+CHESS = f"return np.where({ENCLOSED} & ((i + j) % 2 == {{k}}), {{c}}, grid)"
+add("fill_checker", rooms, PLACE + CHESS, n=FLAG, k=FLAG)
 add("enclosed_of", patches, "return np.where(dsl.enclosed(grid, {a}, {n}), {c}, grid)", n=FLAG)
-add(
-    "at_border_of",
-    patches,
-    "return np.where((grid == {a}) & ~dsl.enclosed(grid, {a}, {n}), {c}, grid)",
-    n=FLAG,
-)
+AT_BORDER = "(grid == {a}) & ~dsl.enclosed(grid, {a}, {n})"
+add("at_border_of", patches, f"return np.where({AT_BORDER}, {{c}}, grid)", n=FLAG)
 HOLES = "dsl.enclosed(thing.image({z}), {z})"
 add("fill_own", rooms, PART + "part[" + HOLES + " & (part == {z})] = thing.colour" + DONE, n=FLAG)
 PAINT = "        out = dsl.recolour(out, thing, {c})"
+# A closed outline takes the one colour that it holds, or its inside does.
+INNER = PART + "inside = " + HOLES + "\n    colours = np.unique(part[inside & (part != {z})])\n"
+INNER += "    if len(colours) == 1:\n        "
+add("fill_from_inside", rooms, INNER + "part[inside] = colours[0]" + DONE, n=FLAG)
+add("paint_from_inside", rooms, INNER + "out = dsl.recolour(out, thing, colours[0])" + DONE, n=FLAG)
 add("closed", rooms, THINGS + "if " + HOLES + ".any():\n" + PAINT + DONE, n=FLAG)
 add("open", rooms, THINGS + "if not " + HOLES + ".any():\n" + PAINT + DONE, n=FLAG)
 AREAS = COPY + "things = dsl.objects((%s).astype(int), False)\n"
@@ -343,13 +341,10 @@ add("fill_square", rooms, INSIDE + "if thing.is_square:\n" + PAINT + DONE)
 BACK = AREAS % "grid == {z}" + "size = %s(thing.area for thing in things)\nfor thing in things:\n    "
 add("fill_largest", rooms, BACK % "max" + "if thing.area == size:\n" + PAINT + DONE)
 add("fill_smallest", rooms, BACK % "min" + "if thing.area == size:\n" + PAINT + DONE)
-SEEN = "    inside = thing.mask()\n    colours = np.unique(grid[inside & (grid != {z})])\n    "
-SEEDS = (
-    AREAS % "grid != {a}"
-    + "for thing in things:\n"
-    + SEEN
-    + "if len(colours) == 1:\n        out[inside] = colours[0]"
-)
+# A region between walls of colour a takes the one colour that it holds.
+SEEDS = AREAS % "grid != {a}" + "for thing in things:\n    inside = thing.mask()\n"
+SEEDS += "    colours = np.unique(grid[inside & (grid != {z})])\n"
+SEEDS += "    if len(colours) == 1:\n        out[inside] = colours[0]"
 add("seeds", walls, SEEDS + DONE)
 FLOOD = "dsl.spread(grid == {a}, grid == {z}, " + STEPS + ")"
 add("flood", drawing, f"return np.where({FLOOD}, {{a}}, grid)", n=SIDES)

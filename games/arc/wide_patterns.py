@@ -18,6 +18,11 @@ def add(name, inputs, body, kind="", **values):
     FAMILIES[name] = Family(name, inputs, body, kind, values)
 
 
+geometry = partial(add, kind="geometry")
+crop = partial(add, kind="crop")
+colour = partial(add, kind="colour")
+
+
 # ------------------------------------------------------------------------------------------------ inputs
 def others(rng, p, shape, n=3):
     """A grid of n colours of the palette, none of them a."""
@@ -268,73 +273,69 @@ LAID = "turned = dsl.draw_cells(out, cells, colours)\nreturn np.where(out == {z}
 add("fill_turns", lopsided, BOTH % ("{z}", "{z}") + MIDDLE + TURNED + LAID)
 WHIRL = "out = grid\nfor k in (1, 2, 3):\n    out = np.where(out == {z}, np.rot90(grid, k), out)\n"
 add("whirl", sided, WHIRL + "return out")
-add(
-    "is_symmetric",
-    square,
-    "return np.where(np.array_equal(grid, np.flip(grid, {n})), {c}, {z})[None, None]",
-    n=AXIS,
-)
+SAME = "same = np.array_equal(grid, np.flip(grid, {n}))\nreturn np.where(same, {c}, {z})[None, None]"
+add("is_symmetric", square, SAME, n=AXIS)
 
 # ------------------------------------------------------------------------------------------------ repetition
-add(
-    "mode_lines",
-    noisy_stripes,
-    "return np.apply_along_axis(lambda x: np.full_like(x, dsl.mode(x)), {n}, grid)",
-    n=AXIS,
-)
-MODE = "np.apply_along_axis(lambda x: np.full_like(x, dsl.mode(x)), %d, grid)\n"
-STRIPES = "rows = " + MODE % 1 + "columns = " + MODE % 0
+MODE = "np.apply_along_axis(lambda x: np.full_like(x, dsl.mode(x)), %s, grid)"
+add("mode_lines", noisy_stripes, "return " + MODE % "{n}", n=AXIS)
+STRIPES = "rows = " + MODE % 1 + "\ncolumns = " + MODE % 0 + "\n"
 BETTER = "return rows if (rows == grid).sum() > (columns == grid).sum() else columns"
 add("mode_stripes", noisy_stripes, STRIPES + BETTER)
 
 # Axis {n} becomes the rows, and the rows axis {n} again.
 TO, FROM = "grid = np.swapaxes(grid, 0, {n})%s\n", "\nreturn np.swapaxes(out%s, 0, {n})"
+# What is beside a line of colour a is mirrored in it.
+AXLE = "i = np.arange(len(grid))\nk = 2 * (grid == {a}).all(1).argmax() - i\n"
+FOLD = "i = i[(k >= 0) & (k < len(grid))]\nout = grid.copy()\n"
+FOLD += "out[i] = np.where(grid[i] == {z}, grid[k[i]], grid[i])"
+add("reflect", beside_line, TO % "" + AXLE + FOLD + FROM % "", n=AXIS)
+# k is the period of the pattern.
 END = "i = np.flatnonzero((grid != {z}).any(1))\n"
 PERIOD = "k = len(dsl.unit(grid[:i.max() + 1]))\nout = grid[np.arange(len(grid)) % k]"
-AXLE = (
-    "i = np.arange(len(grid))\nk = 2 * (grid == {a}).all(1).argmax() - i\ni = i[(k >= 0) & (k < len(grid))]\n"
-)
-FOLD = "out = grid.copy()\nout[i] = np.where(grid[i] == {z}, grid[k[i]], grid[i])"
-add("reflect", beside_line, TO % "" + AXLE + FOLD + FROM % "", n=AXIS)
 add("extend", begun, TO % "[::{k}]" + END + PERIOD + FROM % "[::{k}]", n=AXIS, k=BACK)
 BAND = "part = grid[i.min():i.max() + 1]\nk = len([dsl.unit(part), part][{k}])\n"
 BAND += "out = part[(np.arange(len(grid)) - i.min()) % k]"
 add("extend_band", banded, TO % "" + END + BAND + FROM % "", n=AXIS, k=AXIS)
 LENGTH = "k = len(dsl.unit(grid))\nout = grid[np.arange(len(grid) * {k} // 2) % k]"
 add("lengthen", cycle, TO % "" + LENGTH + FROM % "", n=AXIS, k=((3, 4), (6,)))
-add("unit", repeated, "return dsl.unit(grid)")
-DEDUPE = (
-    "i = np.r_[True, (grid[1:] != grid[:-1]).any(1)]\nj = np.r_[True, (grid[:, 1:] != grid[:, :-1]).any(0)]\n"
-)
-add("dedupe", runs, DEDUPE + "return grid[i][:, j]")
+crop("unit", repeated, "return dsl.unit(grid)")
+DEDUPE = "i = np.r_[True, (grid[1:] != grid[:-1]).any(1)]\n"
+DEDUPE += "j = np.r_[True, (grid[:, 1:] != grid[:, :-1]).any(0)]\n"
+crop("dedupe", runs, DEDUPE + "return grid[i][:, j]")
 SHAPE = "h, w = grid.shape\n"
 GROWN = "((0, h * {k} - h), (0, w * {n} - w))"
-add("canvas", small, SHAPE + f"return np.pad(grid, {GROWN}, constant_values={{z}})", k=SMALL, n=SMALL)
-add("tile_mirror", small, SHAPE + f'return np.pad(grid, {GROWN}, "symmetric")', k=((1, 2, 3), ()), n=SMALL)
+geometry("canvas", small, SHAPE + f"return np.pad(grid, {GROWN}, constant_values={{z}})", k=SMALL, n=SMALL)
+geometry(
+    "tile_mirror", small, SHAPE + f'return np.pad(grid, {GROWN}, "symmetric")', k=((1, 2, 3), ()), n=SMALL
+)
 REFLECT = '((0, h * {k} - h - {k} + 1), (0, w * {n} - w - {n} + 1)), "reflect")'
-add("tile_reflect", small, SHAPE + "return np.pad(grid, " + REFLECT, k=((1, 2, 3), ()), n=SMALL)
-add("pad_back", small, "return np.pad(grid, {k}, constant_values={z})", k=SMALL)
+geometry("tile_reflect", small, SHAPE + "return np.pad(grid, " + REFLECT, k=((1, 2, 3), ()), n=SMALL)
+geometry("pad_back", small, "return np.pad(grid, {k}, constant_values={z})", k=SMALL)
 MODES = '("edge", "reflect", "symmetric", "wrap")'
-add("pad_copy", small, f"return np.pad(grid, {{k}}, {MODES}[{{n}}])", k=((1,), (2,)), n=((0, 1, 2, 3), ()))
+geometry(
+    "pad_copy", small, f"return np.pad(grid, {{k}}, {MODES}[{{n}}])", k=((1,), (2,)), n=((0, 1, 2, 3), ())
+)
 # The middle one of three rows (or columns) of copies is flipped.
 WEAVE = TO % "" + "h = len(grid)\nout = np.tile(grid, (3, {k}))\nout[h:2 * h] = np.flip(out[h:2 * h], {m})"
-add("tile_weave", tiny, WEAVE + FROM % "", n=AXIS, m=AXIS, k=SMALL)
+geometry("tile_weave", tiny, WEAVE + FROM % "", n=AXIS, m=AXIS, k=SMALL)
 PINWHEEL = "np.hstack([grid, np.rot90(grid, {k})]), np.hstack([np.rot90(grid, {n}), np.rot90(grid, {m})])"
 QUARTER = (0, 1, 2, 3), ()
 add("pinwheel", square, f"return np.vstack([{PINWHEEL}])", k=QUARTER, n=QUARTER, m=QUARTER)
-add("join_turned", small, "return np.concatenate([grid, grid[::-1, ::-1]], {n})", n=AXIS)
-add("triple", tiny, "return np.concatenate([grid, np.flip(grid, {k}), grid], {n})", k=AXIS, n=AXIS)
+geometry("join_turned", small, "return np.concatenate([grid, grid[::-1, ::-1]], {n})", n=AXIS)
+geometry("triple", tiny, "return np.concatenate([grid, np.flip(grid, {k}), grid], {n})", k=AXIS, n=AXIS)
 # A copy of the grid, or background, for each cell.
-KRON = (
-    SHAPE + "out = (grid %s).repeat(h, 0).repeat(w, 1)\nreturn np.where(out, np.tile(grid, grid.shape), {z})"
-)
+KRON = SHAPE + "out = (grid %s).repeat(h, 0).repeat(w, 1)\n"
+KRON += "return np.where(out, np.tile(grid, grid.shape), {z})"
 add("fractal_of", square, KRON % "== {a}")
 add("fractal_pixels", few, KRON % "!= {z}")
 add("fractal_holes", few, KRON % "== {z}")
 add("fractal_most", counted, KRON % "== dsl.mode(grid)")
 add("fractal_least", counted, KRON % "== dsl.least(grid)")
 DIAGONAL = SHAPE + "out = np.eye({k}, dtype=bool).repeat(h, 0).repeat(w, 1)\n"
-add("tile_diagonal", tiny, DIAGONAL + "return np.where(out, np.tile(grid, ({k}, {k})), {z})", k=((2,), (3,)))
+geometry(
+    "tile_diagonal", tiny, DIAGONAL + "return np.where(out, np.tile(grid, ({k}, {k})), {z})", k=((2,), (3,))
+)
 # Of two halves the one with colour a is laid where the other has pixels, in their colours.
 HALVES = "halves = np.split(grid, 2, int(grid.shape[1] > len(grid)))\n"
 HALVES += "halves.sort(key=lambda half: (half == {a}).any())\n"
@@ -346,32 +347,31 @@ add("enlarge_colours", few, COLOURS + "return grid.repeat(k, 0).repeat(k, 1)")
 add("tile_colours", few, COLOURS + "return np.tile(grid, (k, k))")
 add("enlarge_pixels", few, "k = min((grid != {z}).sum(), 9)\nreturn grid.repeat(k, 0).repeat(k, 1)")
 add("tile_pixels", few, "k = min((grid != {z}).sum(), 9)\nreturn np.tile(grid, (k, k))")
-add("tile_self", few, "return np.tile(grid, grid.shape)")
-SPACED = (
-    SHAPE + "out = np.full(({k} * h - {k} + 1, {k} * w - {k} + 1), %s)\nout[::{k}, ::{k}] = grid\nreturn out"
-)
-add("spaced", tiny, SPACED % "{z}", k=((2,), (3,)))
-add("spaced_paint", tiny, SPACED % "{c}", k=((2,), (3,)))
+geometry("tile_self", few, "return np.tile(grid, grid.shape)")
+SPACED = SHAPE + "out = np.full(({k} * h - {k} + 1, {k} * w - {k} + 1), %s)\n"
+SPACED += "out[::{k}, ::{k}] = grid\nreturn out"
+geometry("spaced", tiny, SPACED % "{z}", k=((2,), (3,)))
+geometry("spaced_paint", tiny, SPACED % "{c}", k=((2,), (3,)))
 
 # ------------------------------------------------------------------------------------------------ moves
 STEP = "di, dj = dsl.STEPS[{n}]\n"
 EIGHT = tuple(range(8)), ()
-add("shift", mixture, STEP + "return dsl.shift(grid, {k} * di, {k} * dj, {z})", n=EIGHT, k=SMALL)
+geometry("shift", mixture, STEP + "return dsl.shift(grid, {k} * di, {k} * dj, {z})", n=EIGHT, k=SMALL)
 MOVED = "moved = dsl.shift(grid == {a}, {k} * di, {k} * dj, False)\n"
 LAID = "return np.where(moved, {a}, np.where(grid == {a}, {z}, grid))"
 add("shift_of", mixture, STEP + MOVED + LAID, n=EIGHT, k=SMALL)
 ECHO = "moved = dsl.shift(grid, {k} * di, {k} * dj, {z})\n"
 add("echo", pixels, STEP + ECHO + "return np.where(grid == {z}, moved, grid)", n=EIGHT, k=((1, 2), (3,)))
 SHEAR = "out = np.array([np.roll(row, {k} * i) for i, row in enumerate(grid)])"
-add("shear", wide, TO % "" + SHEAR + FROM % "", n=AXIS, k=BACK)
+geometry("shear", wide, TO % "" + SHEAR + FROM % "", n=AXIS, k=BACK)
 ODD = "out = grid.copy()\nout[1::2] = np.roll(grid[1::2], {k}, 1)"
-add("roll_odd", wide, TO % "" + ODD + FROM % "", n=AXIS, k=BACK)
+geometry("roll_odd", wide, TO % "" + ODD + FROM % "", n=AXIS, k=BACK)
 HALF = "out = grid.copy()\nk = len(grid) // 2\nout[k:] = np.roll(grid[k:], {k}, 1)"
-add("roll_half", wide, TO % "" + HALF + FROM % "", n=AXIS, k=BACK)
+geometry("roll_half", wide, TO % "" + HALF + FROM % "", n=AXIS, k=BACK)
 SKEW = SHAPE + "out = np.full((h, w + h - 1), {z})\nfor i in range(h):\n    out[i, i:i + w] = grid[i]"
-add("skew", small, TO % "" + SKEW + FROM % "", n=AXIS)
+geometry("skew", small, TO % "" + SKEW + FROM % "", n=AXIS)
 FLIPPED = "out = grid.copy()\nout[:, 1::2] = grid[::-1, 1::2]"
-add("flip_odd", wide, TO % "" + FLIPPED + FROM % "", n=AXIS)
+geometry("flip_odd", wide, TO % "" + FLIPPED + FROM % "", n=AXIS)
 
 # ------------------------------------------------------------------------------------------------ colours
 EDGE = "edge = [grid[:, [0]], grid[:, [-1]], grid[[0]], grid[[-1]]][{n}]\n"
@@ -389,15 +389,15 @@ EMPTY = "i = (grid == {z}).all(1, keepdims=True)\nj = (grid == {z}).all(0, keepd
 add("empty_cross", sparse, EMPTY + "return np.where(i | j, {c}, grid)")
 PLACE = "i, j = np.indices(grid.shape)\nplace = [i, j, i + j][{n}] % {k} == {m}\n"
 EVERY = {"n": ((0, 1, 2), ()), "k": ((2, 3), (4,)), "m": ((0, 1), (2,))}
-add("parity_of", mixture, PLACE + "return np.where(place & (grid == {a}), {c}, grid)", **EVERY)
-add("parity_back", mixture, PLACE + "return np.where(place & (grid == {z}), {c}, grid)", **EVERY)
-add("parity_pixels", mixture, PLACE + "return np.where(place & (grid != {z}), {c}, grid)", **EVERY)
-add("paint_others", dense, "return np.where(grid == dsl.mode(grid), grid, {c})")
-add("delete_others", dense, "return np.where(grid == dsl.mode(grid), grid, {z})")
+colour("parity_of", mixture, PLACE + "return np.where(place & (grid == {a}), {c}, grid)", **EVERY)
+colour("parity_back", mixture, PLACE + "return np.where(place & (grid == {z}), {c}, grid)", **EVERY)
+colour("parity_pixels", mixture, PLACE + "return np.where(place & (grid != {z}), {c}, grid)", **EVERY)
+colour("paint_others", dense, "return np.where(grid == dsl.mode(grid), grid, {c})")
+colour("delete_others", dense, "return np.where(grid == dsl.mode(grid), grid, {z})")
 BRAND = "shown = grid[grid != {z}]\nreturn np.where(grid == dsl.mode(shown), dsl.least(shown), {z})"
-add("brand", mixture, BRAND)
+colour("brand", mixture, BRAND)
 OTHER = "other = dsl.mode(grid[(grid != {a}) & (grid != {z})])\n"
-add("as_other", mixture, OTHER + "return np.where(grid == {a}, other, grid)")
+colour("as_other", mixture, OTHER + "return np.where(grid == {a}, other, grid)")
 add("other_alone", two_colours, OTHER + "return np.where(grid == {a}, other, {z})")
 # The colour of the nearest pixel, by straight steps (n = 0) or by slanted ones too; background in a tie.
 CELLS = "cells = np.argwhere(%s)\ncolours = grid[%s]\n"
