@@ -125,22 +125,23 @@ def rays(grid, starts, steps, colour=None, length=30, stop=None, goal=None):
     A line has the colour of its cell or `colour`, and ends after `length` cells or at the border; with
     `stop`, a background, before the first cell of another colour; with `goal` too it is drawn only if that
     cell has the colour goal. Lines start in reading order, and a later one is drawn over an earlier one."""
-    out = grid.copy()
+    cells = grid.tolist()  # cell by cell, lists are faster than arrays
+    out = grid.tolist()
     height, width = grid.shape
     for i, j in np.argwhere(starts).tolist():
         for di, dj in steps:
             y, x = i + di, j + dj
             path = []
             while 0 <= y < height and 0 <= x < width and len(path) < length:
-                if stop is not None and grid[y, x] != stop:
+                if stop is not None and cells[y][x] != stop:
                     break
                 path.append((y, x))
                 y, x = y + di, x + dj
-            ends = 0 <= y < height and 0 <= x < width and grid[y, x] == goal
+            ends = 0 <= y < height and 0 <= x < width and cells[y][x] == goal
             if goal is None or ends:
-                for cell in path:
-                    out[cell] = grid[i, j] if colour is None else colour
-    return out
+                for y, x in path:
+                    out[y][x] = cells[i][j] if colour is None else colour
+    return np.array(out, grid.dtype)
 
 
 def spread(starts, free, steps):

@@ -133,9 +133,9 @@ def runs(rng, p):
 
 
 def dotted(rng, p):
-    """Two to four pixels of two colours."""
+    """Three or four pixels of two colours."""
     grid = np.zeros(rng.integers(5, 8, 2), int)
-    n = rng.integers(2, 5)
+    n = rng.integers(3, 5)
     grid.flat[rng.permutation(grid.size)[:n]] = rng.permutation(palette(rng, p, 2).repeat(2))[:n]
     return grid
 
@@ -181,14 +181,16 @@ def noisy_stripes(rng, p):
 
 
 def lopsided(rng, p):
-    """A figure on background with two axes of symmetry that are alike, with a part hidden."""
+    """A square figure with two axes of symmetry that are alike, one quarter of it hidden, on background."""
     part = others(rng, p, (2, 2)) * (rng.random((2, 2)) < 0.7)
-    part = np.where(np.tri(2, dtype=bool), part, part.T)
+    part[1, 0] = part[0, 1] = p["palette"][0]
     part = np.hstack([part[:, ::-1], part])
+    part = np.vstack([part[::-1], part])
+    part[:2, :2] = 0
     grid = np.zeros((7, 7), int)
     i, j = rng.integers(0, 4, 2)
-    grid[i : i + 4, j : j + 4] = np.vstack([part[::-1], part])
-    return hide(rng, p, grid)
+    grid[i : i + 4, j : j + 4] = np.rot90(part, rng.integers(4))
+    return grid
 
 
 def keyed(rng, p):
@@ -413,7 +415,7 @@ PAIR = "first, second = np.unique(grid[grid != {z}])\n"
 EXCHANGE = "return np.where(grid == first, second, np.where(grid == second, first, grid))"
 KEPT = "return np.where(i == grid.shape[{n}] // 2, grid, {z})"
 add("middle_keep", pixels, "i = np.indices(grid.shape)[{n}]\n" + KEPT, n=AXIS)
-add("exchange", partial(mixed, n=2), PAIR + EXCHANGE)
+add("exchange", dotted, PAIR + EXCHANGE)
 
 # ------------------------------------------------------------------------------------------------ lattices
 # Parts between lines of one colour, whatever it is. The commonest colour of a part beside the background:
