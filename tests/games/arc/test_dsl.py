@@ -45,6 +45,13 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
     "rotate": [(), (4,)],
     "flip": [(0,), (1,)],
     "transpose": [()],
+    "shift": [(0, 0), (1, -1), (9, 0)],
+    "rays": [(GRID == 2, dsl.STEPS), (GRID == 2, dsl.STEPS, 7, 1, 0, 1), (GRID > 9, dsl.STEPS)],
+    "symmetric": [(1, 0), (0, 1)],
+    "unit": [()],
+    "neighbours": [(dsl.STEPS,), (dsl.STEPS, 1)],
+    "spread": [(np.ones((3, 4), bool), dsl.STEPS)],
+    "enclosed": [(0,), (0, True)],
     "draw_cells": [([(0, 0), (9, 9)], 5)],
     "draw_line": [((0, 0), (2, 2), 5)],
     "draw_rectangle": [((0, 0), (2, 2), 5)],
@@ -59,7 +66,9 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
 
 @pytest.mark.parametrize("name", CALLS)
 def test_arguments_are_left_alone_results_are_new_and_keep_their_type(name):
-    assert {name for name, value in vars(dsl).items() if callable(value)} == {*CALLS, "Object", "dataclass"}
+    others = {"Object", "dataclass", "layers"}  # these take no grid, and those not any grid
+    others |= {"retile", "lattice", "gaps", "each_part", "paint_parts"}
+    assert {name for name, value in vars(dsl).items() if callable(value)} == {*CALLS, *others}
     for arguments in CALLS[name]:
         given = [GRID.astype(np.int8), OBJECT.cells, OBJECT.colours]
         before = [array.copy() for array in given]
@@ -70,7 +79,8 @@ def test_arguments_are_left_alone_results_are_new_and_keep_their_type(name):
                 assert array.image().dtype == np.int8
             else:
                 parts = [array]
-                assert name in ("mode", "least", "components") or array.dtype == np.int8
+                measures = ("mode", "least", "components", "neighbours", "spread", "enclosed")
+                assert name in measures or array.dtype == np.int8
             assert not any(np.shares_memory(part, other) for part in parts for other in [*given, GRID])
         assert all((new == old).all() for new, old in zip(given, before))
 
@@ -105,7 +115,6 @@ EXAMPLES = [  # a call, and the picture of what it gives
     (lambda: dsl.flip(draw("123 456"), 0), "456 123"),
     (lambda: dsl.flip(draw("123 456"), 1), "321 654"),
     (lambda: dsl.transpose(draw("123 456")), "14 25 36"),
-    (lambda: dsl.draw_cells(draw("... ..."), [(0, 0), (-1, 0), (1, 2), (2, 0), (0, 3)], 4), "4.. ..4"),
     (lambda: dsl.draw_cells(draw("... ..."), [(0, 0), (-1, 0), (1, 2), (2, 0)], [1, 2, 3, 4]), "1.. ..3"),
     (lambda: dsl.draw_line(draw("... ... ..."), (0, 0), (2, 2), 8), "8.. .8. ..8"),
     (lambda: dsl.draw_line(draw("... ... ..."), (2, 0), (0, 2), 8), "..8 .8. 8.."),
@@ -128,9 +137,89 @@ def test_examples(number):
     assert call().tolist() == draw(picture).tolist()
 
 
+def rays(picture, *arguments, **named):
+    """Rays from the cells of colour 1."""
+    grid = draw(picture)
+    return dsl.rays(grid, grid == 1, *arguments, **named)
+
+
+PATTERNS = [  # a call, and the picture of what it gives; a mask is drawn with 1
+    (lambda: dsl.shift(draw("123 456"), 1, -1), "... 23."),
+    (lambda: dsl.shift(draw("123 456"), -1, 1, 9), "945 999"),
+    (lambda: dsl.shift(draw("123 456"), 0, 3, 9), "999 999"),
+    (lambda: dsl.neighbours(draw("1.1 .12"), dsl.STEPS), "111 12."),
+    (lambda: dsl.neighbours(draw("1.1 .12"), dsl.STEPS[:4], 1), ".3. 2.2"),
+    (lambda: dsl.neighbours(draw("1.1 .12") == 1, [(1, 0)], True), ".1. ..."),  # is the next cell down 1?
+    (lambda: rays("1... .... 2..2", dsl.DIRECTIONS[1]), "1... 1... 1..2"),
+    (lambda: rays("1... .... ..22", dsl.DIRECTIONS[5]), "1... .1.. ..12"),
+    (lambda: rays("...1 .... .2..", dsl.DIRECTIONS[12], 5), "...1 ..5. .5.."),
+    (lambda: rays(".1.2 ....", dsl.DIRECTIONS[9], stop=0), "1112 ...."),
+    (lambda: rays(".1.2 ....", dsl.DIRECTIONS[10], stop=0, goal=2), ".112 ...."),
+    (lambda: rays("..1.. .....", dsl.DIRECTIONS[14], 7, 1), ".717. .777."),
+    (lambda: dsl.spread(draw("..2. ....") == 2, draw("1..1 1111") == 1, dsl.STEPS[:4]), "1..1 1111"),
+    (lambda: dsl.spread(draw("2... ....") == 2, draw(".1.1 1..1") == 1, dsl.STEPS[:4]), ".1.. 1..."),
+    (lambda: dsl.spread(draw("2... ....") == 2, draw(".... 1111") == 1, dsl.STEPS), ".... 1111"),
+    (lambda: dsl.enclosed(draw("111. 1.1. 1111"), 0), ".... .1.. ...."),
+    (lambda: dsl.enclosed(draw(".11. 1..1 .11."), 0), ".... .11. ...."),
+    (lambda: dsl.enclosed(draw(".11. 1..1 .11."), 0, True), ".... .... ...."),  # out past a corner
+    (lambda: dsl.symmetric(draw("1299 3499 1221"), 9, 1), "1221 3443 1221"),
+    (lambda: dsl.symmetric(draw("5121. 5343."), 0, 1), "51215 53435"),
+    (lambda: dsl.symmetric(draw("12 99 34 12"), 9, 0), "12 34 34 12"),
+    (lambda: dsl.retile(draw("12129 34943 12121"), 9), "12121 34343 12121"),
+    (lambda: dsl.retile(draw("1231 2912 3123"), 9, 1), "1231 2312 3123"),
+    (lambda: dsl.unit(draw("12121 34343 12121")), "12 34"),
+    (lambda: dsl.unit(draw("123 124")), "123 124"),
+    (lambda: dsl.layers((3, 5)), "..... .111. ....."),
+    (lambda: dsl.each_part(draw("125.. 345.. 55555 ..577"), dsl.mode), "1. .7"),
+    (lambda: dsl.each_part(draw("12... 34... ..... 88.77"), len, line=0), "22 11"),
+    (lambda: dsl.paint_parts(draw("125.. 345.. 55555 ..577"), draw("89 67")), "88599 88599 55555 66577"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(PATTERNS)))
+def test_examples_of_patterns(number):
+    call, picture = PATTERNS[number]
+    assert call().tolist() == draw(picture).tolist()
+
+
+@each_grid
+def test_directions_are_reached_by_rays_of_any_length(grid):
+    """All eight steps together are the eight one after the other, and none leaves the grid."""
+    starts = grid == 1
+    together = dsl.rays(grid, starts, dsl.DIRECTIONS[14], 11)
+    apart = grid
+    for directions in dsl.DIRECTIONS[:8]:
+        apart = np.where(dsl.rays(grid, starts, directions, 11) == 11, 11, apart)
+    assert together.tolist() == apart.tolist()
+
+
+@each_grid
+def test_enclosed_by_flooding_from_outside(grid):
+    outside = dsl.pad(grid, 1, 0)
+    flooded = dsl.crop(dsl.flood_fill(outside, 0, 0, 11), 1, 1, *grid.shape)
+    assert dsl.enclosed(grid, 0).tolist() == (flooded == 0).tolist()
+
+
+def test_tiles_and_lattices_leave_their_grid_alone_and_keep_its_type():
+    for picture, call in [
+        ("12129 34943 12121", lambda grid: dsl.retile(grid, 9)),
+        ("125.. 345.. 55555 ..577", lambda grid: dsl.paint_parts(grid, np.ones((2, 2), int))),
+    ]:
+        grid = draw(picture).astype(np.int8)
+        out = call(grid)
+        assert out.dtype == np.int8 and not np.shares_memory(out, grid)
+        assert grid.tolist() == draw(picture).tolist()
+
+
+def test_the_lines_of_a_lattice():
+    rows, columns = dsl.lattice(draw("55555 5..5. 5..5. 55555"))
+    assert (rows, columns) == ([slice(1, 3)], [slice(1, 3), slice(4, 5)])
+
+
 OUTSIDE = [(-1, 0, 2, 2), (0, -1, 2, 2), (-2, 0, 1, 1), (3, 0, 2, 2), (0, 2, 2, 2), (0, 0, 0, 1)]
 REFUSED = [("crop", window, "no window") for window in OUTSIDE]
 REFUSED += [("flood_fill", (i, j, 2), "no window") for i, j in [(-1, 0), (0, -1), (4, 0), (0, 3)]]
+REFUSED += [("symmetric", (0, 0), "no mirror"), ("lattice", (), "no one colour"), ("lattice", (5,), "no one")]
 REFUSED += [("draw_line", ((0, 0), end, 1), "not horizontal") for end in [(1, 2), (-1, 3), (3, -2)]]
 
 
