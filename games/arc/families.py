@@ -12,7 +12,7 @@ learn the programs because the same idea is written in the same words everywhere
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, partial
 from string import Formatter
 
 import numpy as np
@@ -66,18 +66,20 @@ class Family:
             if sum(p.get(x, other[x]) != other[x] for x in other) < 2:
                 yield other
 
+    @cached_property
+    def function(self):
+        """The body as a function of a grid and the parameters, compiled once for all their values.
+
+        Only code of this folder runs here without a sandbox; what a model writes goes to games/sandbox."""
+        names = {x: f"{x}_" for x in self.fields}
+        scope = {"np": np, "dsl": dsl}
+        exec(source(self.body.format(**names), ", ".join(["grid", *names.values()])), scope)
+        return scope["task"]
+
     def program(self, p):
         """The function of a grid that the body is with these parameters."""
-        return compiled(self.body.format(**p))
-
-
-@lru_cache(100_000)  # the search for rivals runs the same programs again and again
-def compiled(body):
-    """The function with this body. Only code of this folder runs here without a sandbox; what a model writes
-    goes to games/sandbox."""
-    scope = {"np": np, "dsl": dsl}
-    exec(source(body), scope)
-    return scope["task"]
+        values = [p[x] for x in self.fields]
+        return lambda grid: self.function(grid, *values)
 
 
 # ------------------------------------------------------------------------------------------------ inputs

@@ -1,6 +1,7 @@
 """The figures of an evaluation on ARC, from the records that Arc.attempt makes."""
 
 from collections import Counter, defaultdict
+from itertools import compress
 
 import numpy as np
 
@@ -106,29 +107,25 @@ def add_verdicts(report, known):
 
 
 def add_search(report, known):
-    """Add what search adds to the replies, by task, where a task is right if all of its tests are.
+    """Add what search and the replies solve together, by task, where a task is right if all of its tests are.
 
-    top_1, top_2: right within the first one or two answers of both together; top_precision: right among the
-    first answers; search_2, search_precision: likewise of search alone; search_curve: {number of programs
-    tried: search_2}. A note counts the tasks that were searched without the model."""
+    top_m: right within the first m answers; top_precision: of the tasks with an answer, those whose first is
+    right; search_curve: {number of programs tried: right within two answers of search alone}."""
 
     def add(name, values):
         report["metrics"][name] = mean(values)
         report["intervals"][name] = wilson(sum(values), len(values))
 
     best = [[ranked(record, test) for test in tests_of(record)] for record in known]
-    ours = [[searched(record, test) for test in tests_of(record)] for record in known]
     for m in (1, 2):
         add(f"top_{m}", [within(record, grids, m) for record, grids in zip(known, best)])
-    for name, rankings in (("top", best), ("search", ours)):
-        answered = [pair for pair in zip(known, rankings) if any(pair[1])]
-        report["metrics"][f"{name}_answered"] = len(answered) / len(known)
-        if answered:
-            add(f"{name}_precision", [within(record, grids, 1) for record, grids in answered])
-    add("search_2", [within(record, grids, 2) for record, grids in zip(known, ours)])
+    answered = [any(grids) for grids in best]
+    add("top_answered", answered)
+    if any(answered):
+        pairs = compress(zip(known, best), answered)
+        add("top_precision", [within(record, grids, 1) for record, grids in pairs])
 
     tried = [record["search"]["tried"] for record in known]
-    report["metrics"]["search_tried"] = mean(tried)
     seconds = sum(record["search"]["seconds"] for record in known)
     report["metrics"]["search_programs_a_second"] = sum(tried) / max(seconds, 1e-9)
     report["search_curve"] = {}

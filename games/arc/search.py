@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from games.arc.prompts import source
-from games.arc.world import FAILS, REVERSAL, is_grid, permuted
+from games.arc.world import REVERSAL, is_grid, permuted
 
 DEPTH = 3  # most steps of a program
 EXPLORED = 2048  # tokens of programs that the model reads for a task
@@ -48,6 +48,7 @@ class Search:
         self.tried = 0
         self.found = []
 
+    @np.errstate(all="ignore")  # such as a division by zero
     def run(self, order, proposals=()):
         """Search until the budget is used up; once a program is found, only for as many programs again.
 
@@ -107,7 +108,7 @@ class Search:
         """The output of a step, or None where it fails or gives no grid."""
         try:
             out = self.world.families[name].program(p)(grid)
-        except FAILS:  # a ValueError too where it would write into its input
+        except Exception:  # on grids that are not its own a family may raise anything
             return None
         fine = is_grid(out) and out.dtype.kind == "i" and 0 <= out.min() and out.max() <= 9
         return read_only(out) if fine else None
@@ -136,12 +137,16 @@ class Search:
 
     def answer(self, steps, grid):
         """The output for a test input, or None. With all colours reversed it must be the reversed output: no
-        answer may depend on the order of colours."""
+        answer may depend on the order of colours. And every step must change the test: one that does not was
+        chosen for the shown pairs alone."""
         reverse = read_only(REVERSAL[grid])
         for (name, p), (_, q) in zip(steps, permuted(steps, REVERSAL)):
+            before = grid
             grid = self.step(name, p, grid)
             reverse = self.step(name, q, reverse)
-            if grid is None or reverse is None or not same(REVERSAL[grid], reverse):
+            if grid is None or reverse is None or same(grid, before):
+                return None
+            if not same(REVERSAL[grid], reverse):
                 return None
         return grid.tolist()
 

@@ -413,16 +413,9 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         for (source, verdict, message, right), count in counts.most_common():
             texts.append(f"{count} times {verdict}, {right} shown pairs right {message}\n{source}")
         for found in record.get("search", {}).get("found", ()):
-            texts.append(f"program {found['tried']} of the search: {steps_text(found)}\n{found['source']}")
+            steps = ", then ".join(map(terminal.step_text, found["steps"]))
+            texts.append(f"program {found['tried']} of the search: {steps}\n{found['source']}")
         return texts
-
-
-def steps_text(found):
-    """The steps of a program in words, such as "crop z 0, then flip_up_down"."""
-    words = []
-    for name, p in found["steps"]:
-        words.append(" ".join([name, *(f"{x} {value}" for x, value in p.items())]))
-    return ", then ".join(words)
 
 
 def cells_of(pair):

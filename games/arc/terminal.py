@@ -88,11 +88,17 @@ def show_steps(task, record, test, best, show):
         if found["answers"][test] == best:
             show(f"program {found['tried']} of the search, {len(found['steps'])} steps:")
             grid = np.array(record["test"][test]["input"])
-            for name, p in found["steps"]:
-                grid = task.world.apply([(name, p)], grid)
-                show(" ".join([name, *(f"{x} {value}" for x, value in p.items())]))
+            for step in found["steps"]:
+                grid = task.world.apply([step], grid)
+                show(step_text(step))
                 show_grids([grid.tolist()], show)
             return
+
+
+def step_text(step):
+    """A step in words, such as "replace a 3 c 5"."""
+    name, p = step
+    return " ".join([name, *(f"{x} {value}" for x, value in p.items())])
 
 
 def show_grids(grids, show):

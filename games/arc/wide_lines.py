@@ -1,14 +1,14 @@
 """Families of lines, stamps, frames, filled areas and noise, wider than the world that models are trained on.
 
-A family is written as in games/arc/world.py, but its program may also call games/arc/dsl.py: {n} is often an
-index into dsl.DIRECTIONS. In the names, `of` says that only colour a draws, `paint` that it draws in c,
+A family is written as in games/arc/families.py, but its program may also call games/arc/dsl.py: {n} is often
+an index into dsl.DIRECTIONS. In the names, `of` says that only colour a draws, `paint` that it draws in c,
 `over` that it draws over other pixels, and `stop` that it ends before them; else it goes on behind them."""
 
 from functools import partial
 
 import numpy as np
 
-from games.arc.world import Family, mixed, palette, scattered, sow, sparse
+from games.arc.families import Family, mixed, palette, scattered, sow, sparse
 
 FAMILIES = {}
 
@@ -167,7 +167,7 @@ two = partial(scattered, few=2, many=2)
 
 # ------------------------------------------------------------------------------------------------ lines
 ALL = tuple(range(19)), ()
-SLANTED = tuple(range(4, 19)), ()  # one straight line from each pixel is a family of games/arc/world.py
+SLANTED = tuple(range(4, 19)), ()  # one straight line from each pixel is a family of games/arc/families.py
 BOTH_WAYS = tuple(range(8, 15)), ()
 SIDES = (10, 14), ()  # neighbours by sides alone, or by corners too
 FLAG = (0, 1), ()

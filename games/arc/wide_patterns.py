@@ -1,14 +1,14 @@
 """Families of symmetry, tiling, scaling, recolouring and lattices, wider than the world that models are
 trained on.
 
-A family is written as in games/arc/world.py, but its program may also call games/arc/dsl.py. What `mend_`
+A family is written as in games/arc/families.py, but its program may also call games/arc/dsl.py. What `mend_`
 repairs is hidden by colour a, what `fill_` repairs by the background."""
 
 from functools import partial
 
 import numpy as np
 
-from games.arc.world import Family, dense, mixed, palette, small, sparse, tiny, wide
+from games.arc.families import Family, dense, mixed, palette, small, sparse, tiny, wide
 
 FAMILIES = {}
 

@@ -75,6 +75,15 @@ def test_no_answer_depends_on_the_order_of_colours():
     assert one.fits(steps) and not one.accept(steps) and one.found == []
 
 
+def test_every_step_changes_the_test():
+    task = {"train": [], "test": [{"input": [[1, 2, 2], [2, 2, 2]]}]}
+    for x in ([[1, 2, 3], [3, 3, 2]], [[3, 0, 1], [1, 1, 2]]):
+        task["train"].append({"input": x, "output": (np.where(np.array(x) == 3, 7, x)[::-1]).tolist()})
+    made = Search(SMALL, task, 10, 60)
+    steps = [("flip_up_down", {}), ("replace", {"a": 3, "c": 7})]
+    assert made.fits(steps) and not made.accept(steps) and made.accept(steps[:1])
+
+
 # ------------------------------------------------------------------------------------------------ order
 def test_the_budget_holds():
     (task,) = draw_tasks(22, 1)
@@ -139,7 +148,7 @@ def test_search_answers_where_no_reply_does():
     assert record["search"]["order"] == "blind" and record["search"]["tried"] >= 2
     report = summarise(task, [json.loads(json.dumps(record))], 2)
     metrics = report["metrics"]
-    assert metrics["top_1"] == metrics["search_2"] == metrics["top_precision"] == 1.0
+    assert metrics["top_1"] == metrics["top_2"] == metrics["top_precision"] == 1.0
     assert metrics["solved@2"] == 0 and list(report["search_curve"].values())[-1] == 1.0
     first = record["search"]["found"][0]["tried"]
     assert all(share == (size >= first) for size, share in report["search_curve"].items())
