@@ -127,7 +127,8 @@ class Model:
         for text, closed in parts:
             pieces.append(([*self.tokenizer.encode(text), *[end] * closed], closed))
         prompt = self.tokenizer.prompt(conversation)
-        return sampler.best_first(self.model, prompt, pieces, depth, limit, self.session)
+        session = Session(self.model)  # of one long row: all rows of the other would become as long
+        return sampler.best_first(self.model, prompt, pieces, depth, limit, session)
 
 
 def in_groups(values, size):
