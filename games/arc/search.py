@@ -19,6 +19,7 @@ from games.arc.prompts import source
 from games.arc.world import REVERSAL, is_grid, permuted
 
 DEPTH = 3  # most steps of a program
+BREADTH = 1000  # steps that are tried after a first one: there are up to 20,000, and many nodes wait
 EXPLORED = 2048  # tokens of programs that the model reads for a task
 
 
@@ -83,14 +84,15 @@ class Search:
         return self.is_spent() or bool(self.found) and self.tried >= 2 * self.found[0]["tried"]
 
     def expand(self, before, grids, order):
-        """Try every step on what the steps before it make of the inputs, on the first input at first.
+        """Try steps on what the steps before them make of the inputs: on the first input at first.
 
         Yields (distance, steps) that may go on: any single step, of longer ones those that bring the first
-        output nearer. Single steps are all tried, though there be a program among them."""
+        output nearer. Single steps are all tried, even if there is a program among them."""
         output = self.outputs[0]
         is_last = len(before) + 1 == DEPTH
         nearest = distance_of(grids[0], output) if before else math.inf
-        for name, p in order(list(steps_for(self.world, grids, self.outputs))):
+        choices = order(list(steps_for(self.world, grids, self.outputs)))
+        for name, p in choices[:BREADTH] if before else choices:
             if self.is_over() if before else self.is_spent():
                 return
             self.tried += 1

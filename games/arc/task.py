@@ -236,8 +236,8 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         return {**task, "train": pairs}
 
     def is_short(self, task):
-        """Whether a prompt of at most --cells can show a pair of the task."""
-        return not self.options.cells or cells_of(task["train"][0]) <= self.options.cells
+        """Whether a prompt of at most --cells can show any pair of the task."""
+        return not self.options.cells or max(map(cells_of, task["train"])) <= self.options.cells
 
     def frames(self, example, count):
         """The frames of an example's prompts. The first shows it as it is; frame j is seeded by (seed,
