@@ -376,8 +376,6 @@ SHEAR = "out = np.array([np.roll(row, {k} * i) for i, row in enumerate(grid)])"
 geometry("shear", wide, TO % "" + SHEAR + FROM % "", n=AXIS, k=BACK)
 ODD = "out = grid.copy()\nout[1::2] = np.roll(grid[1::2], {k}, 1)"
 geometry("roll_odd", wide, TO % "" + ODD + FROM % "", n=AXIS, k=BACK)
-HALF = "out = grid.copy()\nk = len(grid) // 2\nout[k:] = np.roll(grid[k:], {k}, 1)"
-geometry("roll_half", wide, TO % "" + HALF + FROM % "", n=AXIS, k=BACK)
 SKEW = SHAPE + "out = np.full((h, w + h - 1), {z})\nfor i in range(h):\n    out[i, i:i + w] = grid[i]"
 geometry("skew", small, TO % "" + SKEW + FROM % "", n=AXIS)
 FLIPPED = "out = grid.copy()\nout[:, 1::2] = grid[::-1, 1::2]"
