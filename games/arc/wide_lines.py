@@ -161,6 +161,7 @@ def square_blank(rng, p):
 
 blank = partial(mixed, low=5, high=7, n=2, share=0.08)
 blobs = partial(mixed, low=5, high=7, n=1, share=0.6)
+islands = partial(mixed, low=6, high=7, n=2, share=0.3)
 patches = partial(mixed, low=5, high=7, n=2, share=0.5)
 one = partial(scattered, few=1, many=1)
 two = partial(scattered, few=2, many=2)
@@ -370,9 +371,9 @@ add("grouped_back", patches, OWN + "return np.where((grid == {z}) & (count > 0),
 add("grouped_of", patches, OWN + "return np.where((grid == {a}) & (count > 0), {c}, grid)", n=SIDES)
 # What is joined to the border.
 REACHED = "edge = dsl.layers(grid.shape) == 0\nreached = dsl.spread(edge, grid != {z}, " + STEPS + ")\n"
-add("border_delete", patches, REACHED + "return np.where(reached, {z}, grid)", n=SIDES)
-add("border_keep", patches, REACHED + "return np.where(reached, grid, {z})", n=SIDES)
-add("border_paint", patches, REACHED + "return np.where(reached, {c}, grid)", n=SIDES)
+add("border_delete", islands, REACHED + "return np.where(reached, {z}, grid)", n=SIDES)
+add("border_keep", islands, REACHED + "return np.where(reached, grid, {z})", n=SIDES)
+add("border_paint", islands, REACHED + "return np.where(reached, {c}, grid)", n=SIDES)
 # The fourth cell of each square of 2 x 2 that has three pixels.
 THREE = SHOWN + "square = sum(dsl.shift(shown, i, j) for i in (0, -1) for j in (0, -1)) == 3\n"
 ELBOW = "square = sum(dsl.shift(square, i, j) for i in (0, 1) for j in (0, 1)) > 0\n"
