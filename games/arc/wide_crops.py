@@ -52,6 +52,34 @@ def striped(rng, p):
     return grid if rng.random() < 0.5 else grid.T.copy()
 
 
+def nested(rng, p):
+    """Rings inside each other, two or three, of any width."""
+    colours = p["palette"][: rng.integers(2, 4)]
+    grid = np.full(rng.integers(1, 4, 2), colours[0])
+    for colour in colours[1:]:
+        grid = np.pad(grid, rng.integers(1, 3), constant_values=colour)
+    return grid
+
+
+def enlarged(rng, p):
+    """Each cell as a block of cells."""
+    height, width = rng.integers(2, 4, 2)
+    return mixed(rng, p, 2, 3).repeat(height, 0).repeat(width, 1)
+
+
+def with_legend(rng, p):
+    """Objects of two colours, and on top for each colour a pair of it and another one."""
+    first, second, third, fourth = p["palette"][:4]
+    grid = np.zeros((rng.integers(5, 8), 6), int)
+    pairs = [[first, third], [second, fourth]]
+    for j, pair in zip((0, 3), pairs):
+        grid[0, j : j + 2] = pair[:: p["k"]]
+    for j in (0, 3):
+        mask = rng.random((len(grid) - 2, 3)) < 0.6
+        grid[2:, j : j + 3] = mask * rng.choice([first, second])
+    return grid
+
+
 def marked(rng, p):
     """Marks along one row and one column at the border."""
     grid = np.zeros(rng.integers(5, 8, 2), int)
@@ -96,6 +124,8 @@ SAME = "return np.where(parts[0] == parts[-1], parts[0], {z})"
 add("same_in_parts", board, PANELS + SAME, "logic", n=BOTH)
 MASKED = "return np.where(parts[{k}] == {z}, {z}, parts[~{k}])"
 add("masked_part", board, PANELS + MASKED, "logic", n=BOTH, k=BOTH)
+KRON = "return np.kron(parts[{k}] != {z}, parts[~{k}] - {z}) + {z}"
+add("part_of_parts", partial(board, low=2, high=2), PANELS + KRON, "kron", n=BOTH, k=BOTH)
 add("part_at", board, PANELS + "return parts[{k}]", "part", n=BOTH, k=((0, 1, -1), (2, -2)))
 # What parts can be put in order by, largest last.
 PART_KEYS = {
@@ -182,6 +212,16 @@ add("role_mask", counted, ORDER + "return np.where(grid == order[{k}], {c}, {z})
 add("role_cell", counted, ORDER + "return np.full((1, 1), order[{k}])", "role cell", k=ROLE)
 add("role_crop", thin, IJ + "return grid[i.min():i.max() + 1, j.min():j.max() + 1]", "role crop", k=ROLE)
 add("role_inside", thin, IJ + "return grid[i.min() + 1:i.max(), j.min() + 1:j.max()]", "role crop", k=ROLE)
+RINGS = "ring = list(dict.fromkeys(grid.diagonal()[:(len(grid) + 1) // 2].tolist()))\n"
+RINGS += "return dsl.map_colours(grid, dict(zip(ring, ring[::-1])))"
+add("turn_inside_out", nested, RINGS, "sequence")
+# Pairs of two colours say which colour becomes which: k is their order, and m = 0 removes the pairs.
+LEGEND = "objects = dsl.objects(grid, 0, 0, {z})\n"
+LEGEND += "pairs = [obj for obj in objects if obj.area == len(np.unique(obj.colours)) == 2]\n"
+LEGEND += "table = dict(obj.colours[::{k}].tolist() for obj in pairs)\n"
+LEGEND += "out = dsl.map_colours(dsl.paint(grid, pairs, {z}), table)\n"
+LEGEND += "for obj in pairs * {m}:\n    out = dsl.draw_cells(out, obj.cells, obj.colours)\nreturn out"
+add("legend", with_legend, LEGEND, k=((1, -1), ()), m=((0, 1), ()))
 add("trim_usual", thin, "return dsl.trim(grid, dsl.mode(grid))")
 OTHER = "other = grid[(grid != {a}) & (grid != {z})][0]\nreturn np.where(grid == {a}, other, {z})"
 add("other_colour", twofold, OTHER)
@@ -209,6 +249,11 @@ add("kin_bars", roomy, OF_OBJECTS + KIN_BARS + "return np.where(full, order[::-1
 # Lines and cells in sequence.
 CHANGES = "i = np.r_[True, np.diff(grid, axis=0).any(1)]\nj = np.r_[True, np.diff(grid, axis=1).any(0)]\n"
 add("squeeze", doubled, CHANGES + "return grid[i][:, j]", "sequence")
+CUTS = "i = np.flatnonzero(np.r_[True, np.diff(grid, axis=0).any(1), True])\n"
+CUTS += "j = np.flatnonzero(np.r_[True, np.diff(grid, axis=1).any(0), True])\n"
+UNIT = "return grid[::np.gcd.reduce(np.diff(i)), ::np.gcd.reduce(np.diff(j))]"
+add("unscale", enlarged, CUTS + UNIT, "sequence")
+add("drop_lines", gridded, "return grid[~(grid == {a}).all(1)][:, ~(grid == {a}).all(0)]", "sequence")
 add("drop_blank", sparse, "return grid[(grid != {z}).any(1)][:, (grid != {z}).any(0)]", "sequence")
 add("cells_in_a_row", few, "return grid[grid != {z}][None]", "sequence")
 MODE_OF = "out = grid.copy()\nfor line in %s:\n    line[:] = dsl.mode(line)\n"
