@@ -386,3 +386,122 @@ def move(grid, obj, di, dj, background=0):
 def recolour(grid, obj, colour):
     """The grid with the object's cells in another colour."""
     return draw_cells(grid, obj.cells, colour)
+
+
+# -- objects, counting
+def ranked(items, values, k):
+    """The items of one place in the order of their values, a list: the smallest for k = 0, the largest for
+    -1; equal values share a place. IndexError if there are too few."""
+    place = sorted({*values})[k]
+    return [item for item, value in zip(items, values) if value == place]
+
+
+def only(grids):
+    """The first of some grids, which must all be equal; ValueError if they are not, or if there are none."""
+    if not grids or not all(np.array_equal(grid, grids[0]) for grid in grids):
+        raise ValueError(f"the {len(grids)} grids are not all equal")
+    return grids[0].copy()
+
+
+def paint(grid, found, colour):
+    """The grid with all cells of several objects in one colour."""
+    out = grid.copy()
+    for obj in found:
+        out[tuple(obj.cells.T)] = colour
+    return out
+
+
+def near(mask, diagonal):
+    """The cells beside the True cells of a mask (H, W), as a mask without these; diagonal: corners count."""
+    height, width = mask.shape
+    padded = np.pad(mask, 1)
+    wide = np.zeros_like(mask)
+    for i in range(3):
+        for j in range(3):
+            if diagonal or 1 in (i, j):
+                wide |= padded[i : i + height, j : j + width]
+    return wide & ~mask
+
+
+def between(mask, axis):
+    """The cells that have True cells of a mask (H, W) on both sides, as a mask without these: above and below
+    for axis 0, left and right for axis 1."""
+    before = np.maximum.accumulate(mask, axis)
+    after = np.flip(np.maximum.accumulate(np.flip(mask, axis), axis), axis)
+    return before & after & ~mask
+
+
+def holes(grid, background=0):
+    """The number of areas of background that do not reach the border; corners do not connect."""
+    framed = np.pad(grid, 1, constant_values=background)
+    return len(components(framed == background, diagonal=False)) - 1  # all that reach the frame are one
+
+
+def form(grid, background=0):
+    """The shape of what is not background, as a tuple that is the same for all turns and mirror images."""
+    mask = grid != background
+    views = [np.rot90(view, turns) for view in (mask, mask.T) for turns in range(4)]
+    return min((view.shape, view.tobytes()) for view in views)
+
+
+def is_mirrored(grid):
+    """Whether the grid is its own mirror image, upside down or left to right."""
+    return bool((grid == grid[::-1]).all() or (grid == grid[:, ::-1]).all())
+
+
+def slide(grid, obj, di, dj, background=0):
+    """The grid with the object moved by (di, dj) again and again, until it would leave the grid or meet a
+    cell that is not background; ValueError for (0, 0), which never would."""
+    if (di, dj) == (0, 0):
+        raise ValueError("an object does not slide by (0, 0)")
+    free = recolour(grid, obj, background) == background
+    cells = obj.cells + (di, dj)
+    steps = 0
+    while ((cells >= 0) & (cells < grid.shape)).all() and free[tuple(cells.T)].all():
+        cells = cells + (di, dj)
+        steps += 1
+    return move(grid, obj, di * steps, dj * steps, background)
+
+
+def towards(obj, other):
+    """The step (di, dj), each -1, 0 or 1, from one object to another: 0 where they share rows or columns."""
+    step = []
+    for axis in range(2):
+        own = obj.cells[:, axis]
+        others = other.cells[:, axis]
+        step.append(int(others.min() > own.max()) - int(others.max() < own.min()))
+    return tuple(step)
+
+
+def panel_rows(grid, lines=True, background=0):
+    """The parts of a grid as a list of rows of parts; ValueError where there is only one.
+
+    lines: cut at the lines through the whole grid, of the colour that has most of them, the background if no
+    other has any. Without lines, a grid is cut into squares or, where its shape does not allow that, into two
+    halves, across the longer side."""
+    height, width = grid.shape
+    if not lines:
+        n = max(max(height, width) // min(height, width), 2)
+        rows, columns = (n, 1) if height > width else (1, n)
+        return [np.split(row, columns, axis=1) for row in np.split(grid.copy(), rows)]
+
+    line = background
+    most = 0
+    for colour in np.unique(grid[grid != background]):
+        full = (grid == colour).all(0).sum() + (grid == colour).all(1).sum()
+        if full > most:
+            line = colour
+            most = full
+    cuts = []
+    for axis in (1, 0):
+        inside = np.flatnonzero(~(grid == line).all(axis))
+        cuts.append(np.split(inside, np.flatnonzero(np.diff(inside) > 1) + 1))
+    rows, columns = cuts
+    if len(rows) * len(columns) == 1:
+        raise ValueError(f"no line cuts the grid of shape {grid.shape}")
+    return [[grid[np.ix_(i, j)] for j in columns] for i in rows]
+
+
+def panels(grid, lines=True, background=0):
+    """The parts that panel_rows gives, in one list in reading order."""
+    return [part for row in panel_rows(grid, lines, background) for part in row]

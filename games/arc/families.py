@@ -23,6 +23,10 @@ from games.arc.prompts import source
 COLOURS = "abcz"  # the parameters that are colours
 
 
+class Rejected(ValueError):
+    """The drawn task breaks a rule: draw another."""
+
+
 @dataclass
 class Family:
     name: str

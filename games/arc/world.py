@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from games.arc.families import COLOURS, FAMILIES
+from games.arc.families import COLOURS, FAMILIES, Rejected
 from games.arc.grids import SIDE
 from games.arc.prompts import source
 
@@ -26,10 +26,6 @@ REVERSAL = np.arange(10)[::-1]  # a permutation of colours that reverses every o
 SMALL_COUPLES = {("geometry", "colour"), ("colour", "geometry")}  # kinds of the two steps of a composition
 FLAT = {"solid", "row", "column", "fullest_row"}  # what these cut out is too plain for a second step
 FAILS = IndexError, ValueError  # what a program raises where it cannot take a grid
-
-
-class Rejected(ValueError):
-    """The drawn task breaks a rule: draw another."""
 
 
 class World:

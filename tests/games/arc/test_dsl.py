@@ -61,13 +61,22 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
     "recolour": [(OBJECT, 5)],
     "components": [(True,)],
     "objects": [(), (True, False)],
+    "paint": [([], 5), ([OBJECT], 5)],
+    "near": [(True,), (False,)],
+    "between": [(0,), (1,)],
+    "holes": [()],
+    "is_mirrored": [()],
+    "slide": [(OBJECT, 1, 0)],
+    "panels": [(False,)],
 }
+ON_OTHERS = {"ranked", "only", "form", "towards", "panel_rows"}  # the first argument or the result is no grid
+ON_OTHERS |= {"retile", "lattice", "gaps", "each_part", "paint_parts"}  # or not every grid will do
+NUMBERS = ("mode", "least", "components", "holes", "is_mirrored", "neighbours", "spread", "enclosed")
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_arguments_are_left_alone_results_are_new_and_keep_their_type(name):
-    others = {"Object", "dataclass", "layers"}  # these take no grid, and those not any grid
-    others |= {"retile", "lattice", "gaps", "each_part", "paint_parts"}
+    others = {"Object", "dataclass", "layers", *ON_OTHERS}
     assert {name for name, value in vars(dsl).items() if callable(value)} == {*CALLS, *others}
     for arguments in CALLS[name]:
         given = [GRID.astype(np.int8), OBJECT.cells, OBJECT.colours]
@@ -79,8 +88,7 @@ def test_arguments_are_left_alone_results_are_new_and_keep_their_type(name):
                 assert array.image().dtype == np.int8
             else:
                 parts = [array]
-                measures = ("mode", "least", "components", "neighbours", "spread", "enclosed")
-                assert name in measures or array.dtype == np.int8
+                assert name in NUMBERS or array.dtype == np.int8
             assert not any(np.shares_memory(part, other) for part in parts for other in [*given, GRID])
         assert all((new == old).all() for new, old in zip(given, before))
 
@@ -342,3 +350,99 @@ def test_move_and_recolour_by_definition(grid):
     grid = draw("11.. 11.5 ....")
     moved = dsl.move(grid, dsl.objects(grid)[0], 1, 2)  # leaves black behind unless told otherwise
     assert moved.tolist() == draw(".... ..11 ..11").tolist()
+
+
+# --------------------------------------------------------------------------------------- objects, counting
+def test_ranked_takes_all_of_one_place():
+    assert dsl.ranked("abcd", [3, 1, 3, 2], -1) == ["a", "c"]
+    assert dsl.ranked("abcd", [3, 1, 3, 2], 0) == ["b"]
+    assert dsl.ranked("abcd", [3, 1, 3, 2], 1) == dsl.ranked("abcd", [3, 1, 3, 2], -2) == ["d"]
+    with pytest.raises(IndexError):
+        dsl.ranked("ab", [1, 1], 1)
+
+
+def test_only_needs_equal_grids():
+    assert dsl.only([draw("12"), draw("12")]).tolist() == draw("12").tolist()
+    for grids in ([], [draw("12"), draw("13")], [draw("12"), draw("12 12")]):
+        with pytest.raises(ValueError, match="not all equal"):
+            dsl.only(grids)
+
+
+@each_grid
+def test_near_and_between_by_definition(grid):
+    mask = grid == grid[0, 0]
+    on = lambda i, j: 0 <= i < grid.shape[0] and 0 <= j < grid.shape[1] and bool(mask[i, j])
+    for diagonal in (False, True):
+        steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if diagonal or not i or not j]
+        beside = lambda i, j, steps=steps: not mask[i, j] and any(on(i + di, j + dj) for di, dj in steps)
+        assert dsl.near(mask, diagonal).tolist() == built(grid.shape, beside)
+    above = built(grid.shape, lambda i, j: not mask[i, j] and mask[:i, j].any() and mask[i:, j].any())
+    assert dsl.between(mask, 0).tolist() == above
+    assert dsl.between(mask.T, 1).T.tolist() == above
+
+
+HOLES = {"...": 0, "111 1.1 111": 1, ".1. 1.1 .1.": 1, "11111 1.1.1 11111": 2, "111 1.1 1.1": 0, "1": 0}
+
+
+@pytest.mark.parametrize("picture", HOLES)
+def test_holes_are_closed(picture):
+    grid = draw(picture)
+    assert dsl.holes(grid) == dsl.holes(dsl.replace(grid, 0, 7), 7) == HOLES[picture]
+
+
+def test_form_is_the_same_for_turns_mirror_images_and_colours_only():
+    grid = draw("12. .3. .33")
+    for view in (grid, grid.T):
+        for turns in range(4):
+            assert dsl.form(np.rot90(view, turns)) == dsl.form(draw("55. .5. .55"))
+    assert dsl.form(grid) != dsl.form(draw("12. .3. 33."))
+    assert dsl.form(grid) == dsl.form(dsl.replace(grid, 0, 7), 7)
+
+
+def test_mirrored_is_upside_down_or_left_to_right():
+    pictures = {"12 12": True, "11 22": True, "121": True, "12 21": False, "11 12": False}
+    assert {picture: dsl.is_mirrored(draw(picture)) for picture in pictures} == pictures
+
+
+def test_slide_stops_at_the_border_and_at_other_cells():
+    grid = draw("11.. .1.. .... 2...")
+    obj = dsl.objects(grid)[0]
+    assert dsl.slide(grid, obj, 1, 0).tolist() == draw(".... .... 11.. 21..").tolist()
+    assert dsl.slide(grid, obj, 0, 1).tolist() == draw("..11 ...1 .... 2...").tolist()
+    assert dsl.slide(grid, obj, 1, 1).tolist() == draw(".... .... ..11 2..1").tolist()
+    assert dsl.slide(grid, obj, -1, 0).tolist() == grid.tolist()
+    with pytest.raises(ValueError, match="slide"):
+        dsl.slide(grid, obj, 0, 0)
+
+
+def test_towards_is_straight_where_rows_or_columns_are_shared():
+    first, second, third = dsl.objects(draw("11.2 1... ...3"))
+    assert (dsl.towards(first, second), dsl.towards(second, first)) == ((0, 1), (0, -1))
+    assert (dsl.towards(third, second), dsl.towards(first, third)) == ((-1, 0), (1, 1))
+
+
+PANELS = [  # a grid, lines or not, the rows of its parts
+    ("1.512 2.5..", True, [["1. 2.", "12 .."]]),
+    ("1.512 55555 2.53.", True, [["1.", "12"], ["2.", "3."]]),
+    ("51 55 52", True, [["1"], ["2"]]),  # lines along the border cut nothing
+    ("11.22 ..... 3.3.3", True, [["11.22"], ["3.3.3"]]),  # the background where no other colour has lines
+    ("12 34 56 78", False, [["12 34"], ["56 78"]]),
+    ("123456 654321", False, [["12 65", "34 43", "56 21"]]),
+    ("1234 5678 8765", False, [["12 56 87", "34 78 65"]]),  # no squares: two halves
+]
+
+
+@pytest.mark.parametrize("picture, lines, expected", PANELS)
+def test_panels(picture, lines, expected):
+    rows = dsl.panel_rows(draw(picture), lines)
+    assert [[part.tolist() for part in row] for row in rows] == [
+        [draw(part).tolist() for part in row] for row in expected
+    ]
+    flat = itertools.chain(*rows)
+    assert [part.tolist() for part in dsl.panels(draw(picture), lines)] == [part.tolist() for part in flat]
+
+
+@pytest.mark.parametrize("picture, lines", [("12 34", True), ("123 456 789", False)])
+def test_a_grid_that_cannot_be_cut_is_refused(picture, lines):
+    with pytest.raises(ValueError):
+        dsl.panels(draw(picture), lines)
