@@ -12,8 +12,9 @@ learn the programs because the same idea is written in the same words everywhere
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from string import Formatter
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -25,6 +26,16 @@ COLOURS = "abcz"  # the parameters that are colours
 
 class Rejected(ValueError):
     """The drawn task breaks a rule: draw another."""
+
+
+def objects(grid, *choice, **named):
+    """dsl.objects, computed once for each grid: many programs ask for the same, and none changes them."""
+    return list(remembered(grid.shape, grid.dtype, grid.tobytes(), choice, *named.items()))
+
+
+@lru_cache(4096)
+def remembered(shape, dtype, cells, choice, *named):
+    return dsl.objects(np.frombuffer(cells, dtype).reshape(shape), *choice, **dict(named))
 
 
 @dataclass
@@ -76,7 +87,7 @@ class Family:
 
         Only code of this folder runs here without a sandbox; what a model writes goes to games/sandbox."""
         names = {x: f"{x}_" for x in self.fields}
-        scope = {"np": np, "dsl": dsl}
+        scope = {"np": np, "dsl": SimpleNamespace(**{**vars(dsl), "objects": objects})}
         exec(source(self.body.format(**names), ", ".join(["grid", *names.values()])), scope)
         return scope["task"]
 
