@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from games.arc import dsl
-from games.arc.families import COLOURS, FAMILIES
+from games.arc.families import COLOURS, FAMILIES, objects
 from games.arc.prompts import source
 from games.arc.world import Rejected, open_world, parts_of, permuted
 from tests.games.arc.help_arc import SMALL, draw_tasks
@@ -207,3 +207,14 @@ def test_what_is_cut_out_first_may_be_changed_next():
         assert names not in SMALL.couples
         for task in draw_tasks(13, 3, names, world=wide):
             assert task["family"] == "+".join(names) and reproduces(task)
+
+
+def test_objects_are_found_once_and_a_program_may_change_the_list():
+    grid = np.array([[1, 0, 2], [0, 0, 2]])
+    for choice, named in (((), {}), ((True, False), {}), ((), {"background": 2})):
+        expected = [obj.cells.tolist() for obj in dsl.objects(grid, *choice, **named)]
+        for _ in range(2):
+            found = objects(grid, *choice, **named)
+            assert [obj.cells.tolist() for obj in found] == expected
+            found.clear()
+    assert objects(grid)[0] is objects(grid.copy())[0] is not objects(grid.astype(np.int8))[0]
