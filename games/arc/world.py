@@ -20,8 +20,7 @@ from games.arc.grids import SIDE
 from games.arc.prompts import source
 
 PAIRS = 4  # pairs of a task; the last one is its test
-TRIES = 1000  # rejected draws in a row after which a family counts as broken
-COUPLES = 9  # couples to try in a draw: a few have no tasks
+ROUNDS = 9  # families, or couples, to try in a draw: a few couples have no tasks
 REVERSAL = np.arange(10)[::-1]  # a permutation of colours that reverses every order of them
 SMALL_COUPLES = {("geometry", "colour"), ("colour", "geometry")}  # kinds of the two steps of a composition
 FLAT = {"solid", "row", "column", "fullest_row"}  # what these cut out is too plain for a second step
@@ -33,13 +32,14 @@ class World:
 
     couples: kinds of families that compose, in order; prompt: most cells and row ends in the shown pairs;
     larger: share of tasks with sides two or three times as long; unseen: families that are never drawn for
-    training."""
+    training; tries: rejected draws in a row after which other families are drawn."""
 
-    def __init__(self, families, couples, prompt, larger=0.0, unseen=frozenset()):
+    def __init__(self, families, couples, prompt, larger=0.0, unseen=frozenset(), tries=1000):
         self.families = families
         self.prompt = prompt
         self.larger = larger
         self.unseen = unseen
+        self.tries = tries
         self.couples = []
         for first, second in itertools.permutations(families.values(), 2):
             names = first.name, second.name
@@ -78,21 +78,21 @@ class World:
     # ------------------------------------------------------------------------------------------ tasks
     def draw(self, rng, held_out=False, compositions=0.0, withheld=False):
         """A random task: of one family, or of two in a row with the chance `compositions`. A rejected draw is
-        followed by another of the same families.
+        followed by another of the same families, up to `tries` times.
 
         held_out: only families with held-out values, which then take these; for compositions, only the
         couples held out, with usual values: what is new is the couple. withheld: only the families that are
         never drawn for training."""
         couple = rng.random() < compositions
         choices = self.drawn_from(couple, held_out, withheld)
-        for _ in range(COUPLES if couple else 1):
+        for _ in range(ROUNDS):
             names = choices[rng.integers(len(choices))]
-            for _ in range(TRIES):
+            for _ in range(self.tries):
                 try:
                     return self.make(names, rng, held_out and not couple)
                 except Rejected as error:
                     reason = error
-        raise RuntimeError(f"{names}: {TRIES} draws in a row rejected, the last for {reason}")
+        raise RuntimeError(f"{names}: {self.tries} draws in a row rejected, the last for {reason}")
 
     def drawn_from(self, couple, held_out, withheld):
         """The families that `draw` chooses from, as tuples of one name or two."""
@@ -198,7 +198,7 @@ class World:
         rival."""
         steps, pairs = parts_of(task)
         near = list(self.rivals(steps, pairs))
-        for _ in range(TRIES):
+        for _ in range(self.tries):
             other = [steps[rng.integers(len(steps))]]
             if rng.random() < 0.25 or not near:
                 other = self.blind(rng)
@@ -210,7 +210,9 @@ class World:
                 continue
             if all(map(is_grid, outputs)) and not np.array_equal(outputs[-1], pairs[-1][1]):
                 return {"source": source(self.render(other)), "outputs": [y.tolist() for y in outputs]}
-        raise RuntimeError(f"{task['family']}: {TRIES} other programs in a row did not run or gave the same")
+        raise RuntimeError(
+            f"{task['family']}: {self.tries} other programs in a row did not run or gave the same"
+        )
 
 
 def parts_of(task):
@@ -256,4 +258,4 @@ def open_world(name):
     couples = {*SMALL_COUPLES, ("crop", "geometry"), ("crop", "colour")}
     new = families.keys() - FAMILIES.keys()
     unseen = frozenset(name for name in new if zlib.crc32(name.encode()) % 16 == 0)
-    return World(families, couples, prompt=1800, larger=0.25, unseen=unseen)
+    return World(families, couples, prompt=1800, larger=0.25, unseen=unseen, tries=100)
