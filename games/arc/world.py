@@ -210,9 +210,7 @@ class World:
                 continue
             if all(map(is_grid, outputs)) and not np.array_equal(outputs[-1], pairs[-1][1]):
                 return {"source": source(self.render(other)), "outputs": [y.tolist() for y in outputs]}
-        raise RuntimeError(
-            f"{task['family']}: {self.tries} other programs in a row did not run or gave the same"
-        )
+        raise RuntimeError(f"{task['family']}: {self.tries} other programs did not run or gave the same")
 
 
 def parts_of(task):
