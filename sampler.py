@@ -328,8 +328,10 @@ class Tree:
         self.ids = [ids for ids, _ in parts]
         self.closed = [closed for _, closed in parts]
         self.depth = depth
-        self.order = sorted(range(len(parts)), key=self.ids.__getitem__)
-        self.closing = [part for part in self.order if self.closed[part]]
+        order = sorted(range(len(parts)), key=self.ids.__getitem__)
+        closing = [part for part in order if self.closed[part]]
+        # of parts that follow a path: by whether the next one is the last
+        self.beginnings = {False: self.grouped(order, 0), True: self.grouped(closing, 0)}
         self.runs = []
         self.made = 0  # runs so far
         self.texts = []
@@ -341,23 +343,38 @@ class Tree:
         self.mask = np.zeros((S, S), bool)  # which slots each slot sees
         self.mask[:, :P] = True
 
-    def fork(self, path, members, start, slots, cost, logps):
-        """Add what follows the first `start` tokens of some parts. logps: of the next token, (V,)."""
+    def grouped(self, members, start):
+        """[(token, parts)] of parts, in the order of their ids, by the token at `start`."""
+        groups = itertools.groupby(members, key=lambda part: self.ids[part][start])
+        return [(token, list(group)) for token, group in groups]
+
+    def add(self, groups, path, start, slots, cost, logps):
+        """Add a run for each group. logps: of the next token, (V,)."""
+        for token, members in groups:
+            self.made += 1
+            heappush(self.runs, Run(cost - logps[token], self.made, path, members, start, slots))
+
+    def begin(self, path, slots, cost, logps):
+        """Add the beginnings of what may follow a path."""
+        if len(path) < self.depth:
+            groups = self.beginnings[len(path) + 1 == self.depth]
+            self.add(groups, path, 0, slots, cost, logps)
+
+    def fork(self, run, end, slots, cost, logps):
+        """Add what follows a run that has been read, up to the first `end` tokens of its parts."""
+        path = run.path
         if not path:
-            for part in members:
+            for part in run.members:
                 self.firsts[part] = -cost
         going = []
-        for part in members:
-            if len(self.ids[part]) > start:
+        for part in run.members:
+            if len(self.ids[part]) > end:
                 going.append(part)
             elif self.closed[part]:
                 self.texts.append((-cost, (*path, part)))
-            elif len(path) + 1 < self.depth:
-                following = self.closing if len(path) + 2 == self.depth else self.order
-                self.fork((*path, part), following, 0, slots, cost, logps)
-        for token, group in itertools.groupby(going, key=lambda part: self.ids[part][start]):
-            self.made += 1
-            heappush(self.runs, Run(cost - logps[token], self.made, path, list(group), start, slots))
+            else:
+                self.begin((*path, part), slots, cost, logps)
+        self.add(self.grouped(going, end), path, end, slots, cost, logps)
 
     def take(self):
         """The likeliest runs, about TOGETHER tokens: (run, its tokens, slots of the text up to its end) of
@@ -390,7 +407,7 @@ def best_first(model, prompt: list, parts: list, depth: int, limit: int, session
     session.reserve(1, S, windows=False)
     rows, hidden = session.prefill([prompt])
     logps = next_logits(model, hidden).log_softmax(-1)[0]  # (V,)
-    tree.fork((), tree.order, 0, [], 0.0, logps.tolist())
+    tree.begin((), [], 0.0, logps.tolist())
 
     cache = session.cache
     tensor = partial(torch.tensor, device=model.device)
@@ -411,8 +428,7 @@ def best_first(model, prompt: list, parts: list, depth: int, limit: int, session
             inner = logps[range(at, at + len(tokens) - 1), tokens[1:]]  # the first token is in the cost
             at += len(tokens)
             cost = run.cost - float(inner.sum())
-            end = run.start + len(tokens)
-            tree.fork(run.path, run.members, end, slots, cost, logps[at - 1].tolist())
+            tree.fork(run, run.start + len(tokens), slots, cost, logps[at - 1].tolist())
     cache.slots = None
     cache.used = None
     for run in tree.runs:

@@ -214,9 +214,9 @@ def guided(search, conversation, player):
     steps = list(steps_for(search.world, search.inputs, search.outputs))
     parts = []
     for name, p in steps:
-        body = search.world.families[name].body.format(**p)
-        parts.append((body, True))  # as the last step, and as one before another
-        parts.append((body.replace("return ", "grid = ") + "\n", False))
+        family = search.world.families[name]
+        parts.append((family.pieces(p), True))  # as the last step, and as one before another
+        parts.append((family.pieces(p, as_last=False), False))
     tree = player.explore(conversation, parts, 2, EXPLORED)
     proposals = []
     for _, path in sorted(tree.texts, reverse=True):

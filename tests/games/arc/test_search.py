@@ -10,6 +10,7 @@ from games.arc import dsl
 from games.arc.files import ranked, searched, submission
 from games.arc.search import Search, distance_of, guided, steps_for, uniform
 from games.arc.task import Arc, Options
+from games.arc.world import open_world
 from games.task import Players
 from terminal import UsageError
 from tests.games.arc.help_arc import FLIP, SMALL, TASK, Says, attempt, draw_tasks, runs_programs, summarise
@@ -104,6 +105,14 @@ def test_blind_search_repeats_itself_and_another_order_tries_the_same_steps():
         assert mixed != steps and sorted(mixed, key=str) == sorted(steps, key=str)
 
 
+def test_pieces_are_the_program():
+    for name, family in open_world("wide").families.items():
+        p = next(family.fillings([1, 2], [3]))
+        assert "".join(family.pieces(p)) == family.body.format(**p)
+        both = "".join(family.pieces(p, as_last=False) + family.pieces(p))
+        assert both == open_world("wide").render([(name, p)] * 2)
+
+
 def test_likely_programs_come_first():
     """A model that is sure of a program: it is tried first, and steps go by what it thinks of them."""
     (task,) = draw_tasks(24, 1, ["tile"])
@@ -114,7 +123,7 @@ def test_likely_programs_come_first():
     def explore(conversation, parts, depth, limit):
         firsts = [-9.0] * len(parts)
         firsts[2 * right] = -0.1
-        assert parts[2 * right] == (task["program"], True)
+        assert "".join(parts[2 * right][0]) == task["program"] and parts[2 * right][1]
         return SimpleNamespace(texts=[(-5.0, (3, 0)), (-0.1, (2 * right,))], firsts=firsts)
 
     order, proposals = guided(made, [], SimpleNamespace(explore=explore))
