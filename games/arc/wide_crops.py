@@ -3,10 +3,12 @@ choose the parts, count and compare, act on colours by how frequent they are, fi
 
 `dsl.panels(grid, {n}, {z})` gives the parts: n = 1 cuts at lines, n = 0 into squares or halves."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
 
+from games.arc import dsl
 from games.arc.wide_objects import BOTH, ENDS, PLACE, meant_for, roomy, scene
 from games.arc.world import Family, counted, mixed, palette, sparse
 
@@ -14,9 +16,9 @@ FAMILIES = {}
 
 
 # ------------------------------------------------------------------------------------------------ inputs
-def board(rng, p, lines=None, low=2, high=3):
+def board(rng, p, lines=None, low=2, high=3, plain=False):
     """Two to six parts of equal shape, some of them equal. p["n"] says whether there are lines between them,
-    if `lines` does not."""
+    if `lines` does not. plain: a part has one colour."""
     lines = p.get("n", 1) if lines is None else lines
     colours = palette(rng, {**p, "palette": p["palette"][1:]}, 2)
     height, width = rng.integers(low, high + 1, 2) if lines else rng.integers(low, high + 1, 1).repeat(2)
@@ -27,11 +29,21 @@ def board(rng, p, lines=None, low=2, high=3):
     for i in range(rows):
         for j in range(columns):
             if not part.any() or rng.random() < 0.6:
-                part = rng.choice(colours, part.shape) * (rng.random(part.shape) < rng.choice([0.3, 0.6]))
+                part = rng.choice(colours, 1 if plain else part.shape)
+                part = part * (rng.random((height, width)) < rng.choice([0.3, 0.6]))
             grid[i * (height + 1) :, j * (width + 1) :][:height, :width] = part
     if not lines:
         grid = np.delete(grid, np.arange(width, grid.shape[1], width + 1), axis=1)
     return grid if rng.random() < 0.5 else grid.T.copy()
+
+
+def uneven(rng, p):
+    """A scene in which no two colours have equally many objects."""
+    while True:
+        grid = roomy(rng, p)
+        counts = Counter(obj.colour for obj in dsl.objects(grid))
+        if 1 < len(counts) == len({*counts.values()}):
+            return grid
 
 
 def doubled(rng, p):
@@ -52,6 +64,34 @@ def striped(rng, p):
     return grid if rng.random() < 0.5 else grid.T.copy()
 
 
+def nested(rng, p):
+    """Rings inside each other, two or three, of any width."""
+    colours = p["palette"][: rng.integers(2, 4)]
+    grid = np.full(rng.integers(1, 4, 2), colours[0])
+    for colour in colours[1:]:
+        grid = np.pad(grid, rng.integers(1, 3), constant_values=colour)
+    return grid
+
+
+def enlarged(rng, p):
+    """Each cell as a block of cells."""
+    height, width = rng.integers(2, 4, 2)
+    return mixed(rng, p, 2, 3).repeat(height, 0).repeat(width, 1)
+
+
+def with_legend(rng, p):
+    """Objects of two colours, and on top for each colour a pair of it and another one."""
+    first, second, third, fourth = p["palette"][:4]
+    grid = np.zeros((rng.integers(5, 8), 6), int)
+    pairs = [[first, third], [second, fourth]]
+    for j, pair in zip((0, 3), pairs):
+        grid[0, j : j + 2] = pair[:: p["k"]]
+    for j in (0, 3):
+        mask = rng.random((len(grid) - 2, 3)) < 0.6
+        grid[2:, j : j + 3] = mask * rng.choice([first, second])
+    return grid
+
+
 def marked(rng, p):
     """Marks along one row and one column at the border."""
     grid = np.zeros(rng.integers(5, 8, 2), int)
@@ -67,6 +107,7 @@ def gridded(rng, p):
 
 
 lined = partial(board, lines=1)
+plain = partial(board, lines=1, plain=True)
 thin = partial(mixed, low=5, high=7, n=3, share=0.2)
 twofold = partial(mixed, low=3, high=6, n=2)
 few = partial(mixed, low=3, high=4, n=2, share=0.25)
@@ -96,6 +137,8 @@ SAME = "return np.where(parts[0] == parts[-1], parts[0], {z})"
 add("same_in_parts", board, PANELS + SAME, "logic", n=BOTH)
 MASKED = "return np.where(parts[{k}] == {z}, {z}, parts[~{k}])"
 add("masked_part", board, PANELS + MASKED, "logic", n=BOTH, k=BOTH)
+KRON = "return np.kron(parts[{k}] != {z}, parts[~{k}] - {z}) + {z}"
+add("part_of_parts", partial(board, low=2, high=2), PANELS + KRON, "kron", n=BOTH, k=BOTH)
 add("part_at", board, PANELS + "return parts[{k}]", "part", n=BOTH, k=((0, 1, -1), (2, -2)))
 # What parts can be put in order by, largest last.
 PART_KEYS = {
@@ -120,7 +163,9 @@ add("emptiest_parts", lined, ROWS + "return np.where(counts == counts.min(), {c}
 add("parts_with_a", lined, ROWS + "return np.where((parts == {a}).any((2, 3)), {c}, {z})", "map")
 MODES = "modes = [dsl.mode(part) for part in dsl.panels(grid, 1, {z})]\n"
 MODES += "rows = len(dsl.panel_rows(grid, 1, {z}))\n"
-add("mode_of_parts", lined, MODES + "return np.array(modes).reshape(rows, -1)", "map")
+add("mode_of_parts", plain, MODES + "return np.array(modes).reshape(rows, -1)", "map")
+SHOWN = MODES.replace("dsl.mode(part)", "dsl.mode(part[part != {z}]) if (part != {z}).any() else {z}")
+add("colour_of_parts", plain, SHOWN + "return np.array(modes).reshape(rows, -1)", "map")
 # The lines of colour a stay. Cell (i, j) of the grid lies in part (rows[i], columns[j]).
 IN_PLACE = ROWS + "rows = (grid == {a}).all(1).cumsum()[:, None]\ncolumns = (grid == {a}).all(0).cumsum()\n"
 CHOSEN = "chosen = counts == np.unique(counts)[{k}]\n"
@@ -182,6 +227,16 @@ add("role_mask", counted, ORDER + "return np.where(grid == order[{k}], {c}, {z})
 add("role_cell", counted, ORDER + "return np.full((1, 1), order[{k}])", "role cell", k=ROLE)
 add("role_crop", thin, IJ + "return grid[i.min():i.max() + 1, j.min():j.max() + 1]", "role crop", k=ROLE)
 add("role_inside", thin, IJ + "return grid[i.min() + 1:i.max(), j.min() + 1:j.max()]", "role crop", k=ROLE)
+RINGS = "ring = list(dict.fromkeys(grid.diagonal()[:(len(grid) + 1) // 2].tolist()))\n"
+RINGS += "return dsl.map_colours(grid, dict(zip(ring, ring[::-1])))"
+add("turn_inside_out", nested, RINGS, "sequence")
+# Pairs of two colours say which colour becomes which: k is their order, and m = 0 removes the pairs.
+LEGEND = "objects = dsl.objects(grid, 0, 0, {z})\n"
+LEGEND += "pairs = [obj for obj in objects if obj.area == len(np.unique(obj.colours)) == 2]\n"
+LEGEND += "table = dict(obj.colours[::{k}].tolist() for obj in pairs)\n"
+LEGEND += "out = dsl.map_colours(dsl.paint(grid, pairs, {z}), table)\n"
+LEGEND += "for obj in pairs * {m}:\n    out = dsl.draw_cells(out, obj.cells, obj.colours)\nreturn out"
+add("legend", with_legend, LEGEND, k=((1, -1), ()), m=((0, 1), ()))
 add("trim_usual", thin, "return dsl.trim(grid, dsl.mode(grid))")
 OTHER = "other = grid[(grid != {a}) & (grid != {z})][0]\nreturn np.where(grid == {a}, other, {z})"
 add("other_colour", twofold, OTHER)
@@ -201,14 +256,21 @@ for name, key in {"area": "-obj.area", "left": "obj.left", "top": "obj.top"}.ite
 # Which colour has the most objects, or the fewest.
 OF_OBJECTS = "found = [obj.colour for obj in dsl.objects(grid, {n}, 1, {z})]\n"
 OF_OBJECTS += "colours, counts = np.unique(found, return_counts=True)\norder = colours[counts.argsort()]\n"
-add("kin_cell", roomy, OF_OBJECTS + "return np.full((1, 1), order[{k}])", "kin", n=BOTH, k=PLACE)
-add("kin_column", roomy, OF_OBJECTS + "return order[::-1, None]", "kin", n=BOTH)
+add("kin_cell", uneven, OF_OBJECTS + "return np.full((1, 1), order[{k}])", "kin", n=BOTH, k=PLACE)
+add("kin_column", uneven, OF_OBJECTS + "return order[::-1, None]", "kin", n=BOTH)
 KIN_BARS = "counts = np.sort(counts)[::-1]\nfull = np.arange(counts.max())[:, None] < counts\n"
-add("kin_bars", roomy, OF_OBJECTS + KIN_BARS + "return np.where(full, order[::-1], {z})", "kin", n=BOTH)
+add("kin_bars", uneven, OF_OBJECTS + KIN_BARS + "return np.where(full, order[::-1], {z})", "kin", n=BOTH)
 
 # Lines and cells in sequence.
 CHANGES = "i = np.r_[True, np.diff(grid, axis=0).any(1)]\nj = np.r_[True, np.diff(grid, axis=1).any(0)]\n"
 add("squeeze", doubled, CHANGES + "return grid[i][:, j]", "sequence")
+SHORT = "grid = grid[(grid != {z}).any(1)][:, (grid != {z}).any(0)]\n" + CHANGES
+add("collapse", sparse, SHORT + "return grid[i][:, j]", "sequence")
+CUTS = "i = np.flatnonzero(np.r_[True, np.diff(grid, axis=0).any(1), True])\n"
+CUTS += "j = np.flatnonzero(np.r_[True, np.diff(grid, axis=1).any(0), True])\n"
+UNIT = "return grid[::np.gcd.reduce(np.diff(i)), ::np.gcd.reduce(np.diff(j))]"
+add("unscale", enlarged, CUTS + UNIT, "sequence")
+add("drop_lines", gridded, "return grid[~(grid == {a}).all(1)][:, ~(grid == {a}).all(0)]", "sequence")
 add("drop_blank", sparse, "return grid[(grid != {z}).any(1)][:, (grid != {z}).any(0)]", "sequence")
 add("cells_in_a_row", few, "return grid[grid != {z}][None]", "sequence")
 MODE_OF = "out = grid.copy()\nfor line in %s:\n    line[:] = dsl.mode(line)\n"

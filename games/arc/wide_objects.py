@@ -2,9 +2,10 @@
 them; draw on, around and inside them; move them.
 
 A program finds its objects by `dsl.objects(grid, {n}, {m}, {z})`: n says whether corners connect, m whether
-different colours do not. Many families here are products: a way to choose objects times what is done with
-them. Programs may call the functions of dsl.py. The inputs of a family are drawn until its program changes
-something in them and leaves something."""
+different colours stay apart. So a search over n and m tries each way to see objects. Many families are
+products of a way to choose objects and of what becomes of them. Programs may call the functions of dsl.py.
+Inputs are drawn until the program changes something in them; parameters are as in world.py, with m as a third
+number."""
 
 from functools import partial
 
@@ -121,6 +122,18 @@ def walls(rng, p):
     return mixed(rng, p, 5, 7, n=1)
 
 
+def thin_walls(rng, p):
+    """Walls, and cells of colour a in some of the areas."""
+    grid = mixed(rng, {"palette": p["palette"]}, 5, 7, n=1, share=0.55)
+    grid.flat[rng.integers(grid.size, size=2)] = p["a"]
+    return grid
+
+
+def airy(rng, p):
+    """One or two objects with much space around them."""
+    return scene(rng, {**p, "m": 0}, 7, 7, 2)
+
+
 def keyed(rng, p):
     """Colour a on a part of the cells, and other colours along all borders."""
     grid = mixed(rng, {"palette": [p["a"]]}, 4, 6, n=1)
@@ -135,7 +148,7 @@ def keyed_all(rng, p):
 
 
 def regions(rng, p):
-    """A grid that lines of random length divide, in three colours and without background."""
+    """Rectangles laid on each other, in three colours and without background."""
     colours = palette(rng, p, 3)
     grid = np.full(rng.integers(5, 7, 2), colours[0])
     for _ in range(3):
@@ -171,13 +184,13 @@ def add(name, scene, body, kind="", **values):
 
 OBJECTS = "objects = dsl.objects(grid, {n}, {m}, {z})\n"
 CHOICE = dict(n=BOTH, m=BOTH)
-APART = dict(n=BOTH, m=((1,), ()))
-MIXED = dict(n=BOTH, m=((0,), ()))
+APART = dict(n=BOTH, m=((1,), ()))  # for objects of one colour only
+MIXED = dict(n=BOTH, m=((0,), ()))  # for objects of several colours only
 IMAGE = "obj.image({z})"
 FORM = "dsl.form(obj.image({z}), {z})"
 FORMS = f"forms = [{FORM} for obj in objects]\n"
 COLOURS = "colours = [obj.colour for obj in objects]\n"
-# What objects can be put in order by, largest last.
+# What objects can be put in order by; place k of that order is found, with all that share it.
 KEYS = {
     "area": "obj.area",
     "height": "obj.height",
@@ -187,12 +200,13 @@ KEYS = {
     "gaps": "obj.height * obj.width - obj.area",
     "holes": f"dsl.holes({IMAGE}, {{z}})",
     "colours": "len(np.unique(obj.colours))",
+    "speckles": "(obj.colours != obj.colour).sum()",
     "alike": f"forms.count({FORM})",
     "kin": "colours.count(obj.colour)",
     "share": "(obj.colours == {a}).sum()",
     "touch": "(grid[dsl.near(obj.mask(), 1)] == {a}).sum()",
 }
-# What an object can be or not be.
+# What an object can be (k = 1) or not be (k = 0).
 PROPERTIES = {
     "square": "obj.is_square",
     "rectangle": "obj.is_rectangle",
@@ -205,17 +219,19 @@ PROPERTIES = {
     "with_a": "({a} in obj.colours)",
     "next_to_a": "({a} in grid[dsl.near(obj.mask(), 1)])",
 }
+# Properties with a number: the expression, and the values of k.
 NUMBERS = {
     "area": ("obj.area == {k}", ((1, 2, 3, 4), (5, 6))),
     "small": ("obj.area < {k}", ((2, 3, 4, 5), (6, 8, 10))),
     "big": ("obj.area >= {k}", ((2, 3, 4, 5), (6, 8, 10))),
     "holes": (f"dsl.holes({IMAGE}, {{z}}) == {{k}}", ((0, 1, 2), (3, 4))),
+    "colours": ("len(np.unique(obj.colours)) == {k}", ((1, 2), (3,))),
 }
 PAINT = "return dsl.paint(grid, found, {c})"
 ERASE = "return dsl.paint(grid, found, {z})"
 KEEP = "return dsl.paint(grid, [obj for obj in objects if obj not in found], {z})"
 WINDOW = "dsl.crop(grid, obj.top, obj.left, obj.height, obj.width)"
-# What becomes of the objects found. Of several, a crop must be the same.
+# Several objects found must all give the same crop.
 ONLY = "return dsl.only([%s for obj in found])"
 CROP = ONLY % IMAGE
 SAME_SHAPE = {"paint": PAINT, "erase": ERASE, "keep": KEEP}
@@ -237,6 +253,7 @@ def listed(text):
 
 
 def by_key(name, key, scene, end):
+    """Add the family that finds objects by a key; `end` says what becomes of them."""
     text = KEYS[key]
     choice = CHOICE
     if key == "touch":
@@ -251,7 +268,8 @@ for key in KEYS:
         by_key(name, key, scene, end)
     for name, end in SMALLER.items():
         by_key(name, key, roomy, end)
-for key in ("area", "colours", "share"):  # in one colour; the others take the colour; without the frame
+# The object in one colour; all others in its colour; its box without the outermost cells.
+for key in ("area", "colours", "share"):
     by_key("silhouette", key, roomy, ONLY % "np.where(obj.image({z}) == {z}, {z}, obj.colour)")
     by_key("spread", key, scene, "return dsl.paint(grid, objects, found[0].colour)")
     by_key("inner", key, rings, ONLY % f"{WINDOW}[1:-1, 1:-1]")
@@ -264,11 +282,13 @@ for name, text in PROPERTIES.items():
     add(f"crop_{name}", roomy, found + CROP, "object crop", **CHOICE, k=BOTH)
     if "{a}" in text:
         body = found.replace("{k}", "1") + "return dsl.paint(grid, found, {a})"
-        add(f"catch_{name}", inputs, body, "object paint", **CHOICE)
+        choice = APART if "near" in text else MIXED
+        add(f"catch_{name}", inputs, body, "object paint", **choice)
 for name, (text, values) in NUMBERS.items():
     found = OBJECTS + f"found = [obj for obj in objects if {text}]\n"
     add(f"paint_of_{name}", scene, found + PAINT, "object paint", **CHOICE, k=values)
     add(f"erase_of_{name}", scene, found + ERASE, "object erase", **CHOICE, k=values)
+    add(f"crop_of_{name}", roomy, found + CROP, "object crop", **CHOICE, k=values)
 
 # Areas of background are objects too.
 AREAS = "areas = [obj for obj in dsl.objects(grid, {n}, 1, None) if obj.colour == {z}]\n"
@@ -280,6 +300,9 @@ add("area_rectangle", walls, AREAS_IF % "obj.is_rectangle == {k}", "area", n=BOT
 for name in ("area", "small", "big"):
     text, values = NUMBERS[name]
     add(f"area_of_{name}", walls, AREAS_IF % text, "area", n=BOTH, k=values)
+TOUCHED = PROPERTIES["next_to_a"] + " == {k}"
+add("area_next_to_a", thin_walls, AREAS_IF % TOUCHED, "area", n=BOTH, k=BOTH)
+add("area_flooded", thin_walls, (AREAS_IF % TOUCHED).replace("{c}", "{a}"), "area", n=BOTH, k=((1,), ()))
 RANKED_AREAS = AREAS + "found = dsl.ranked(areas, [obj.area for obj in areas], {k})\n" + PAINT
 add("area_by_size", walls, RANKED_AREAS, "area", n=BOTH, k=PLACE)
 
@@ -287,6 +310,7 @@ add("area_by_size", walls, RANKED_AREAS, "area", n=BOTH, k=PLACE)
 EACH = OBJECTS + "out = grid.copy()\nfor obj in objects:\n    "
 BOX = "box = out[obj.top:obj.top + obj.height, obj.left:obj.left + obj.width]\n    "
 DONE = "\nreturn out"
+FAR_CORNER = "(obj.top + obj.height - 1, obj.left + obj.width - 1)"
 AROUND_BOX = "(obj.top - 1, obj.left - 1), (obj.top + obj.height, obj.left + obj.width)"
 RING = f"out = dsl.draw_rectangle(out, {AROUND_BOX}, {{c}})"
 add("box_gaps", scene, EACH + BOX + "box[box == {z}] = {c}" + DONE, "box", **CHOICE)
@@ -300,6 +324,16 @@ add("box_half_turn", scene, EACH + BOX + "box[:] = box[::-1, ::-1].copy()" + DON
 ONE_COLOUR = EACH + "out = dsl.recolour(out, obj, dsl.%s(obj.colours))" + DONE
 add("rare_colour", scene, ONE_COLOUR % "least", "box", **MIXED)
 add("usual_colour", scene, ONE_COLOUR % "mode", "box", **MIXED)
+SOLID = f"out = dsl.draw_rectangle(out, (obj.top, obj.left), {FAR_CORNER}, obj.colour, True)"
+add("box_solid", scene, EACH + SOLID + DONE, "box", **MIXED)
+# A copy of each box, its mirror image or the box itself, k heights lower and m widths to the right.
+SOURCE = EACH.replace("{m}", "0") + f"part = {WINDOW}\n    "
+THERE = "out = dsl.paste(out, part, obj.top + {k} * obj.height, obj.left + {m} * obj.width, {z})"
+REFLECT = "part = part[::1 - 2 * abs({k}), ::1 - 2 * abs({m})]\n    "
+LEAVE = "out = dsl.recolour(out, obj, {z})\n    "
+ASIDE = dict(n=BOTH, k=((-1, 0, 1), ()), m=((-1, 0, 1), ()))
+for name, change in {"copy": "", "reflect": REFLECT, "leap": LEAVE}.items():
+    add(f"{name}_each", airy, SOURCE + change + THERE + DONE, "aside", **ASIDE)
 add("box_outline", scene, EACH + RING.replace("{c}", "obj.colour") + DONE, "box", **CHOICE)
 TWO = "first, last = np.unique(obj.colours)\n    "
 SWAP = "out[obj.mask()] = np.where(obj.colours == first, last, first)"
