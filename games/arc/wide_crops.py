@@ -3,10 +3,12 @@ choose the parts, count and compare, act on colours by how frequent they are, fi
 
 `dsl.panels(grid, {n}, {z})` gives the parts: n = 1 cuts at lines, n = 0 into squares or halves."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
 
+from games.arc import dsl
 from games.arc.families import Family, counted, mixed, palette, sparse
 from games.arc.wide_objects import BOTH, ENDS, PLACE, meant_for, roomy, scene
 
@@ -14,9 +16,9 @@ FAMILIES = {}
 
 
 # ------------------------------------------------------------------------------------------------ inputs
-def board(rng, p, lines=None, low=2, high=3):
+def board(rng, p, lines=None, low=2, high=3, plain=False):
     """Two to six parts of equal shape, some of them equal. p["n"] says whether there are lines between them,
-    if `lines` does not."""
+    if `lines` does not. plain: a part has one colour."""
     lines = p.get("n", 1) if lines is None else lines
     colours = palette(rng, {**p, "palette": p["palette"][1:]}, 2)
     height, width = rng.integers(low, high + 1, 2) if lines else rng.integers(low, high + 1, 1).repeat(2)
@@ -27,11 +29,21 @@ def board(rng, p, lines=None, low=2, high=3):
     for i in range(rows):
         for j in range(columns):
             if not part.any() or rng.random() < 0.6:
-                part = rng.choice(colours, part.shape) * (rng.random(part.shape) < rng.choice([0.3, 0.6]))
+                part = rng.choice(colours, 1 if plain else part.shape)
+                part = part * (rng.random((height, width)) < rng.choice([0.3, 0.6]))
             grid[i * (height + 1) :, j * (width + 1) :][:height, :width] = part
     if not lines:
         grid = np.delete(grid, np.arange(width, grid.shape[1], width + 1), axis=1)
     return grid if rng.random() < 0.5 else grid.T.copy()
+
+
+def uneven(rng, p):
+    """A scene in which no two colours have equally many objects."""
+    while True:
+        grid = roomy(rng, p)
+        counts = Counter(obj.colour for obj in dsl.objects(grid))
+        if 1 < len(counts) == len({*counts.values()}):
+            return grid
 
 
 def doubled(rng, p):
@@ -95,6 +107,7 @@ def gridded(rng, p):
 
 
 lined = partial(board, lines=1)
+plain = partial(board, lines=1, plain=True)
 thin = partial(mixed, low=5, high=7, n=3, share=0.2)
 twofold = partial(mixed, low=3, high=6, n=2)
 few = partial(mixed, low=3, high=4, n=2, share=0.25)
@@ -150,7 +163,9 @@ add("emptiest_parts", lined, ROWS + "return np.where(counts == counts.min(), {c}
 add("parts_with_a", lined, ROWS + "return np.where((parts == {a}).any((2, 3)), {c}, {z})", "map")
 MODES = "modes = [dsl.mode(part) for part in dsl.panels(grid, 1, {z})]\n"
 MODES += "rows = len(dsl.panel_rows(grid, 1, {z}))\n"
-add("mode_of_parts", lined, MODES + "return np.array(modes).reshape(rows, -1)", "map")
+add("mode_of_parts", plain, MODES + "return np.array(modes).reshape(rows, -1)", "map")
+SHOWN = MODES.replace("dsl.mode(part)", "dsl.mode(part[part != {z}]) if (part != {z}).any() else {z}")
+add("colour_of_parts", plain, SHOWN + "return np.array(modes).reshape(rows, -1)", "map")
 # The lines of colour a stay. Cell (i, j) of the grid lies in part (rows[i], columns[j]).
 IN_PLACE = ROWS + "rows = (grid == {a}).all(1).cumsum()[:, None]\ncolumns = (grid == {a}).all(0).cumsum()\n"
 CHOSEN = "chosen = counts == np.unique(counts)[{k}]\n"
@@ -241,14 +256,16 @@ for name, key in {"area": "-obj.area", "left": "obj.left", "top": "obj.top"}.ite
 # Which colour has the most objects, or the fewest.
 OF_OBJECTS = "found = [obj.colour for obj in dsl.objects(grid, {n}, 1, {z})]\n"
 OF_OBJECTS += "colours, counts = np.unique(found, return_counts=True)\norder = colours[counts.argsort()]\n"
-add("kin_cell", roomy, OF_OBJECTS + "return np.full((1, 1), order[{k}])", "kin", n=BOTH, k=PLACE)
-add("kin_column", roomy, OF_OBJECTS + "return order[::-1, None]", "kin", n=BOTH)
+add("kin_cell", uneven, OF_OBJECTS + "return np.full((1, 1), order[{k}])", "kin", n=BOTH, k=PLACE)
+add("kin_column", uneven, OF_OBJECTS + "return order[::-1, None]", "kin", n=BOTH)
 KIN_BARS = "counts = np.sort(counts)[::-1]\nfull = np.arange(counts.max())[:, None] < counts\n"
-add("kin_bars", roomy, OF_OBJECTS + KIN_BARS + "return np.where(full, order[::-1], {z})", "kin", n=BOTH)
+add("kin_bars", uneven, OF_OBJECTS + KIN_BARS + "return np.where(full, order[::-1], {z})", "kin", n=BOTH)
 
 # Lines and cells in sequence.
 CHANGES = "i = np.r_[True, np.diff(grid, axis=0).any(1)]\nj = np.r_[True, np.diff(grid, axis=1).any(0)]\n"
 add("squeeze", doubled, CHANGES + "return grid[i][:, j]", "sequence")
+SHORT = "grid = grid[(grid != {z}).any(1)][:, (grid != {z}).any(0)]\n" + CHANGES
+add("collapse", sparse, SHORT + "return grid[i][:, j]", "sequence")
 CUTS = "i = np.flatnonzero(np.r_[True, np.diff(grid, axis=0).any(1), True])\n"
 CUTS += "j = np.flatnonzero(np.r_[True, np.diff(grid, axis=1).any(0), True])\n"
 UNIT = "return grid[::np.gcd.reduce(np.diff(i)), ::np.gcd.reduce(np.diff(j))]"

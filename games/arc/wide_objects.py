@@ -282,7 +282,8 @@ for name, text in PROPERTIES.items():
     add(f"crop_{name}", roomy, found + CROP, "object crop", **CHOICE, k=BOTH)
     if "{a}" in text:
         body = found.replace("{k}", "1") + "return dsl.paint(grid, found, {a})"
-        add(f"catch_{name}", inputs, body, "object paint", **CHOICE)
+        choice = APART if "near" in text else MIXED
+        add(f"catch_{name}", inputs, body, "object paint", **choice)
 for name, (text, values) in NUMBERS.items():
     found = OBJECTS + f"found = [obj for obj in objects if {text}]\n"
     add(f"paint_of_{name}", scene, found + PAINT, "object paint", **CHOICE, k=values)

@@ -58,9 +58,8 @@ def test_a_family_draws_tasks_that_its_program_solves_under_any_colours(name):
     """Also where the background moves: it is a parameter like the others."""
     body = FAMILIES[name].body
     assert body.count("return ") == 1 and body.split("\n")[-1].startswith("return ")
-    alone = World(
-        {name: FAMILIES[name]}, (), WIDE.prompt, WIDE.larger
-    )  # rivals of its kind take ten times as long
+    # with all rivals of its kind a draw takes ten times as long
+    alone = World({name: FAMILIES[name]}, (), WIDE.prompt, WIDE.larger)
     tasks = tasks_of(name, 3, alone)
     assert len(tasks) == 3
     for seed, task in enumerate(tasks):
