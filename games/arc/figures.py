@@ -1,10 +1,11 @@
 """The figures of an evaluation on ARC, from the records that Arc.attempt makes."""
 
 from collections import Counter, defaultdict
+from itertools import compress
 
 import numpy as np
 
-from games.arc.files import answers, ranked, tests_of
+from games.arc.files import answers, ranked, searched, tests_of
 from games.arc.grids import scores
 from games.stats import pass_at, wilson
 
@@ -31,6 +32,8 @@ def summary(records, trained_on):
         add_solved(report, known)
         add_grids(report, known)
         add_verdicts(report, known)
+        if all("search" in record for record in known):
+            add_search(report, known)
     shown = sum(f"shown:{record['id']}" in trained_on for record in records)
     if shown:
         report["notes"].append(
@@ -41,7 +44,8 @@ def summary(records, trained_on):
 
 def add_solved(report, known):
     """Add solved@k of each kind of task, with programs drawn blindly as baseline, and the curve over k."""
-    n = min(len(answers(record, 0)) for record in known)  # no k can be larger
+    # No k can be larger. A task that is too long for a prompt has no replies and counts as unsolved.
+    n = min([len(answers(record, 0)) for record in known if record["replies"]], default=0)
     for split in sorted({record["split"] for record in known}):
         part = [record for record in known if record["split"] == split]
         # The largest k first: the first metric of a report is the main one.
@@ -56,7 +60,7 @@ def add_solved(report, known):
                 chances = [pass_at(n, min(n, record["blind"]), k) for record in part]
                 report["baselines"][name] = mean(chances)
     sizes = {n} | {1 << i for i in range(n.bit_length())}  # the powers of two up to n, and n
-    report["curve"] = {k: mean_solved(known, k) for k in sorted(sizes)}
+    report["curve"] = {k: mean_solved(known, k) for k in sorted(sizes) if k}
 
 
 def add_grids(report, known):
@@ -79,7 +83,7 @@ def grid_figures(record, test):
         order = record["order"][test]
         rankings["untied"] = ranked(record, test, order)
         rankings["judge"] = order
-    figures = scores(answers(record, test), truth)
+    figures = scores(answers(record, test) or [[]], truth)
     for name, ranking in rankings.items():
         for m in (1, 2):
             figures[f"{name}_{m}"] = float(truth in ranking[:m])
@@ -102,6 +106,46 @@ def add_verdicts(report, known):
         report["metrics"][f"verdict_{kind}"] = count / verdicts.total()
 
 
+def add_search(report, known):
+    """Add what search and the replies solve together, by task, where a task is right if all of its tests are.
+
+    top_m: right within the first m answers; top_precision: of the tasks with an answer, those whose first is
+    right; search_curve: {number of programs tried: right within two answers of search alone}."""
+
+    def add(name, values):
+        report["metrics"][name] = mean(values)
+        report["intervals"][name] = wilson(sum(values), len(values))
+
+    best = [[ranked(record, test) for test in tests_of(record)] for record in known]
+    for m in (1, 2):
+        add(f"top_{m}", [within(record, grids, m) for record, grids in zip(known, best)])
+    answered = [any(grids) for grids in best]
+    add("top_answered", answered)
+    if any(answered):
+        pairs = compress(zip(known, best), answered)
+        add("top_precision", [within(record, grids, 1) for record, grids in pairs])
+
+    tried = [record["search"]["tried"] for record in known]
+    seconds = sum(record["search"]["seconds"] for record in known)
+    report["metrics"]["search_programs_a_second"] = sum(tried) / max(seconds, 1e-9)
+    report["search_curve"] = {}
+    for size in sorted({1 << i for i in range(max(tried).bit_length())} | {max(tried)}):
+        solved = []
+        for record in known:
+            grids = [searched(record, test, size) for test in tests_of(record)]
+            solved.append(within(record, grids, 2))
+        report["search_curve"][size] = mean(solved)
+    unguided = sum(not record["replies"] for record in known)
+    if unguided:
+        report["notes"].append(f"{unguided} tasks do not fit into a prompt: searched without the model")
+
+
+def within(record, rankings, m):
+    """Whether the right grid of every test is among the first m of its ranking."""
+    pairs = zip(record["test"], rankings)
+    return all(pair["output"] in ranking[:m] for pair, ranking in pairs)
+
+
 def mean(values):
     return float(np.mean(values))
 
@@ -119,7 +163,10 @@ def is_right(record, reply):
 
 
 def solved_at(record, k):
-    """The chance that k replies solve the task; k replies to each test, if a reply answers only one."""
+    """The chance that k replies solve the task; k replies to each test, if a reply answers only one. Without
+    replies it is 0."""
+    if not record["replies"]:
+        return 0.0
     right = defaultdict(list)  # test, or None for all -> whether each reply is right
     for reply in record["replies"]:
         right[reply["test"]].append(is_right(record, reply))

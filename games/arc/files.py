@@ -6,6 +6,7 @@ ARC repository; a folder with such a file for each task, or with one of the file
 [{"input", "output"}], "test": [{"input"}]}, with "output" in the tests where it is known and not null. A cell
 may be written 1.0 for 1, as data sets that were made with numpy have it."""
 
+import math
 from pathlib import Path
 
 from files import OBJECT, Kind, check_fields, either, list_of, map_of, one_of, read_text
@@ -124,7 +125,8 @@ def read_pair(pair, where):
 
 # ------------------------------------------------------------------------------------------------ answers
 # From records, as Arc.attempt makes them: {"id", "train", "test", "replies": [{"test": the index of its test,
-# or None for all tests, "answers": None or [a grid or None for each test], "logp", "tokens", ...}]}
+# or None for all tests, "answers": None or [a grid or None for each test], "logp", "tokens", ...}], and with
+# --search "search": {"found": [{"steps", "answers", "tried", ...}], ...}}
 def answer(reply, test):
     """A reply's grid for a test, or []."""
     return (reply["answers"][test] if reply["answers"] else None) or []
@@ -139,11 +141,19 @@ def answers(record, test):
     return [answer(reply, test) for reply in replies_to(record, test)]
 
 
+def searched(record, test, tried=math.inf):
+    """The different answers of the programs that search found among the first `tried`, shortest first."""
+    found = [program for program in record.get("search", {}).get("found", ()) if program["tried"] <= tried]
+    found.sort(key=lambda program: len(program["steps"]))
+    return distinct([program["answers"][test] for program in found])
+
+
 def ranked(record, test, order=()):
-    """The two answers to a test that have most votes; `order` breaks ties."""
+    """The two best answers to a test. Those of search come first, shorter programs before longer ones: their
+    steps were made for such tasks. The rest goes by the votes of the replies; `order` breaks ties."""
     # By token, because the log-probability of a reply falls with its length.
     logps = [reply["logp"] / max(1, reply["tokens"]) for reply in replies_to(record, test)]
-    return vote(answers(record, test), logps, order)[:2]
+    return distinct([*searched(record, test), *vote(answers(record, test), logps, order)])[:2]
 
 
 def best_answer(record, test):
@@ -159,7 +169,8 @@ def predictions(records):
     """{id: [{"attempt_1": grid, ...} for each test]}; an empty list is no answer."""
     tests = {}
     for record in records:
-        tests[record["id"]] = [attempts(answers(record, test)) for test in tests_of(record)]
+        grids = [[*searched(record, test), *answers(record, test)] for test in tests_of(record)]
+        tests[record["id"]] = list(map(attempts, grids))
     return tests
 
 

@@ -26,8 +26,12 @@ def draw_curves(reports, out):
     for i, (name, report) in enumerate(reports.items()):
         sizes.update(map(int, report["curve"]))
         draw_curve(axes[0], name, report, f"C{i}", 1.02**i)
+        if "search_curve" in report:
+            sizes.update(map(int, report["search_curve"]))
+            searched = {**report, "curve": report["search_curve"]}
+            draw_curve(axes[0], f"{name}, search", searched, f"C{i + len(reports)}", 1.02**i)
     sizes = sorted(sizes)
-    axes[0].set(xscale="log", xlabel="replies a task", ylim=(0, None))
+    axes[0].set(xscale="log", xlabel="programs a task", ylim=(0, None))
     axes[0].set_ylabel("share of tasks solved, 95 % intervals")
     axes[0].set_xticks(sizes, sizes)
     axes[0].minorticks_off()  # they would be powers of ten between the sizes

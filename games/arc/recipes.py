@@ -36,6 +36,28 @@ SMALL = SCRATCH | dict(
 RECIPES = {
     "arc": SMALL  # ten minutes on two shared cores, with 400 evaluation tasks
     | dict(dim=128, layers=4, steps=400, max_tokens=512, eval_few=40),
+    # For tasks that people made: the wide world, at most 90 minutes on two cores. Twice as many families and
+    # larger grids need a larger model than `arc`: 3.0 million parameters, 6 layers because a program is read
+    # off several pairs at once. Attention costs the square of the length, so only one task in four is large.
+    # Three in ten tasks are compositions: search extends first steps, and the model should know them.
+    "arc-real": SMALL
+    | dict(
+        world="wide",
+        compositions=0.3,
+        dim=192,
+        layers=6,
+        heads=6,
+        mlp_dim=576,
+        steps=1200,
+        max_minutes=85.0,  # the schedule ends with the time on slower machines
+        max_tokens=2048,
+        cells=1700,  # with row ends, markers and a program less than 2,048 tokens
+        micro_tokens=4096,
+        max_new=200,  # the longest program of a family has 169 tokens
+        eval_few=24,
+        eval_n=120,
+        save_every=200,
+    ),
     "arc-grpo": dict(  # with --init RUN; reward 1 for every shown output and the hidden one
         task="arc",
         loss="grpo",

@@ -2,11 +2,12 @@
 that give every shown output in the sandbox answer the test by a vote. If there are none, there is no answer.
 
 Read `examples` and `items` for training, `attempt` for evaluation. The other files: prompts (the words),
-grids (text, frames, votes, scores), judging (verdicts), figures, files (tasks in, submissions out), hindsight
-(learning from the model's own programs), world (endless tasks, each with its program), experiments (refining
-programs, judging answers)."""
+grids (text, frames, votes, scores), judging (verdicts), search (programs made of the world's steps), figures,
+files (tasks in, submissions out), hindsight (learning from the model's own programs), world and families
+(endless tasks, each with its program), experiments (judging answers)."""
 
 import sys
+import time
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from games.arc import figures, files, hindsight, terminal, world
+from games.arc import figures, files, hindsight, terminal
 from games.arc.grids import GRIDS, VIEWS, Frame
 from games.arc.judging import Question, Runner, grid_verdict
 from games.arc.prompts import JUDGES_ANSWERS, PROMPTS
+from games.arc.search import Search, guided, uniform
+from games.arc.world import open_world, parts_of
 from games.rewards import read_rewards
 from games.task import (
     Chat,
@@ -35,12 +38,17 @@ from terminal import UsageError, check_choice
 
 SHOTS = 3  # lessons from a program: with all pairs of its task, all but one, all but two
 TASKS = 100_000  # tasks of the world in an epoch of training
-KINDS = {  # test tasks of the world: new tasks of seen families, and two kinds that training never shows
+KINDS = {  # test tasks of the world: new tasks of seen families, and kinds that training never shows
     "": {},
     "/parameters": {"held_out": True},
     "/compositions": {"held_out": True, "compositions": 1.0},
+    "/families": {"withheld": True},
 }
-CYCLE = "", "/parameters", "", "/compositions"  # test tasks take turns: the first n hold a share of each kind
+CYCLES = {  # test tasks of a world take turns: the first n hold a share of each kind
+    "small": ("", "/parameters", "", "/compositions"),
+    "wide": ("", "/parameters", "", "/compositions", "", "/families"),
+}
+ORDERS = "model", "blind", "uniform"  # of search: likeliest first, families in their order, by chance
 
 
 @dataclass
@@ -48,13 +56,18 @@ class Options:
     # tasks | train eval collect play submit
     data: str = ""  # real tasks: a challenges file, FILE:SET or a folder; or A.jsonl,B.jsonl from collect
     side: int = 30  # real tasks: leave out tasks with a longer side of a grid
+    world: Literal["small", "wide"] = flag("small", as_trained=True)  # families of tasks, and sizes of grids
     compositions: float = flag(0.2, share=True)  # world: share of two-family training tasks
     tests: int = 400  # world: test tasks, half of seen families, half with unseen parameters or combinations
-    only: Literal["", "parameters", "compositions"] = ""  # world: only test tasks of this kind
+    only: Literal["", "parameters", "compositions", "families"] = ""  # world: only test tasks of this kind
     # prompts | train eval collect play
     prompt_version: str = flag("code", as_trained=True)  # names from prompts.py; an item takes one
     grid: Literal[tuple(GRIDS)] = flag("digits", as_trained=True)  # text format of grids
-    cells: int = 0  # most cells in a prompt's pairs; the last pairs beyond are left out; 0 keeps all
+    cells: int = flag(0, as_trained=True)  # most cells in a prompt's pairs, the last are left out; 0: all
+    # search for programs of the world's own steps | eval play
+    search: int = 0  # programs to try for a task, beside the model's own; 0: no search
+    search_seconds: float = 15.0  # ... at most so long
+    search_order: Literal[ORDERS] = "model"  # ... likeliest first, families in order, or by chance
     # replies | train eval collect play
     frames: int = 1  # frames of a task, one prompt each, that share the --n replies; 0: as many as --n
     ties: Literal[("", *JUDGES_ANSWERS)] = ""  # version of the prompt that breaks ties of the vote
@@ -89,6 +102,14 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         self.versions = [PROMPTS[name] for name in names]
         self.writing = GRIDS[self.options.grid]
         self.collect_split = self.options.collect_from
+        self.world = open_world(self.options.world)
+        if self.options.only == "families" and not self.world.unseen:
+            raise UsageError("--only families: --world wide alone has families that are never trained on")
+        guided = self.options.search and self.options.search_order == "model"
+        if guided and self.versions[0] is not PROMPTS["code"]:
+            raise UsageError(
+                "--search-order model: needs --prompt-version code; or take --search-order blind"
+            )
         self.runner = Runner(self.options)
         self.rewards = read_rewards(self.options.rewards, ("right", "shown", "memorised"))
         self.splits = {}
@@ -130,12 +151,13 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         if split == "train":
             return [{"id": f"train-{i}", "number": i} for i in range(TASKS)]
         valid = split == "valid"
+        cycle = CYCLES[self.options.world]
         examples = []
         for i in range(64 if valid else self.options.tests):
-            kind = "" if valid else CYCLE[i % len(CYCLE)]
+            kind = "" if valid else cycle[i % len(cycle)]
             if valid or self.options.only in ("", kind[1:]):
                 rng = np.random.default_rng([self.seed, 1 + valid, i])
-                task = self.draw(rng) if valid else world.draw(rng, **KINDS[kind])
+                task = self.draw(rng) if valid else self.world.draw(rng, **KINDS[kind])
                 examples.append({"id": f"{split}-{i}", "split": kind, **task})
         return examples
 
@@ -155,7 +177,7 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         return {**example, **self.draw(rng)}
 
     def draw(self, rng):
-        return world.draw(rng, compositions=self.options.compositions)
+        return self.world.draw(rng, compositions=self.options.compositions)
 
     def items(self, example, rng):
         """Chats for one version of the prompt, from a row that collect wrote, a new task of the world, or a
@@ -165,7 +187,7 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         version = self.versions[rng.integers(len(self.versions))]
         task = example if "train" in example else self.draw(rng)
         if "program" in task:
-            rival = world.mistaken(task, rng) if version.needs_rival else None
+            rival = self.world.mistaken(task, rng) if version.needs_rival else None
             return self.chats(version, task, rival, rng)
         if version.asks == "code" or version.needs_rival:
             raise UsageError("--prompt-version: these tasks have no programs, use output-from-examples-v1")
@@ -213,6 +235,10 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
             pairs.pop()
         return {**task, "train": pairs}
 
+    def is_short(self, task):
+        """Whether a prompt of at most --cells can show any pair of the task."""
+        return not self.options.cells or max(map(cells_of, task["train"])) <= self.options.cells
+
     def frames(self, example, count):
         """The frames of an example's prompts. The first shows it as it is; frame j is seeded by (seed,
         example, j). Any eight in a row have different views."""
@@ -232,7 +258,11 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         examples = [self.task_of(example) for example in examples]
         if not records:
             records = [self.record(example) for example in examples]
-        self.add_replies(version, self.questions(records, players.n), players.player)
+        short = [record for record in records if self.is_short(record)]
+        self.add_replies(version, self.questions(short, players.n), players.player)
+        for record in records:
+            if self.options.search and "search" not in record:
+                record["search"] = self.search(record, players.player if self.is_short(record) else None)
         if self.options.ties:
             from games.arc.experiments.judges import prefer
 
@@ -251,11 +281,28 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
             "replies": [],
         }
 
+    def search(self, record, player):
+        """What a search for a record finds: {"order", "tried", "seconds", "found": as in Search}. Without a
+        player, the families come in their own order."""
+        o = self.options
+        began = time.monotonic()
+        search = Search(self.world, record, o.search, o.search_seconds)
+        kind = "blind" if o.search_order == "model" and not player else o.search_order
+        order = list
+        proposals = ()
+        if kind == "model":
+            order, proposals = guided(search, self.prompt(record), player)
+        elif kind == "uniform":
+            order = uniform(self.rng_of(record, 6))
+        search.run(order, proposals)
+        seconds = round(time.monotonic() - began, 3)
+        return {"order": kind, "tried": search.tried, "seconds": seconds, "found": search.found}
+
     def count_blind(self, example, n):
         """How many of n programs drawn without a look at the task are right: the baseline of chance."""
         rng = self.rng_of(example, 5)
-        _, pairs = world.parts_of(example)
-        return sum(world.fits(world.blind(rng), pairs) for _ in range(n))
+        _, pairs = parts_of(example)
+        return sum(self.world.fits(self.world.blind(rng), pairs) for _ in range(n))
 
     def questions(self, records, n):
         """n Questions about each task, or about each of its tests, spread over its frames."""
@@ -365,6 +412,9 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         texts = []
         for (source, verdict, message, right), count in counts.most_common():
             texts.append(f"{count} times {verdict}, {right} shown pairs right {message}\n{source}")
+        for found in record.get("search", {}).get("found", ()):
+            steps = ", then ".join(map(terminal.step_text, found["steps"]))
+            texts.append(f"program {found['tried']} of the search: {steps}\n{found['source']}")
         return texts
 
 

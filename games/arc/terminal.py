@@ -2,6 +2,8 @@
 
 import itertools
 
+import numpy as np
+
 from games.arc.files import answers, best_answer, tests_of
 from terminal import ask, paint, shows_colours
 
@@ -77,6 +79,26 @@ def show_task(task, players, example, show):
         grids = answers(record, test)
         show(f"answer{verdict} ({grids.count(best)} of {len(grids)} replies):")
         show_grids([best], show)
+        show_steps(task, record, test, best, show)
+
+
+def show_steps(task, record, test, best, show):
+    """Show how the first program of search that gives this answer makes it from the test, step by step."""
+    for found in record.get("search", {}).get("found", ()):
+        if found["answers"][test] == best:
+            show(f"program {found['tried']} of the search, {len(found['steps'])} steps:")
+            grid = np.array(record["test"][test]["input"])
+            for step in found["steps"]:
+                grid = task.world.apply([step], grid)
+                show(step_text(step))
+                show_grids([grid.tolist()], show)
+            return
+
+
+def step_text(step):
+    """A step in words, such as "replace a 3 c 5"."""
+    name, p = step
+    return " ".join([name, *(f"{x} {value}" for x, value in p.items())])
 
 
 def show_grids(grids, show):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from games.arc import world
+from games.arc.world import Rejected, open_world
 from games.sandbox.sandbox import level
 from games.task import Players, Reply
 
@@ -16,6 +16,7 @@ TASK = {
     "test": [{"input": [[1, 0, 0, 9]], "output": [[9, 0, 0, 1]]}],
 }
 TWO = TASK | {"test": [*TASK["test"], {"input": [[3], [4]], "output": [[3], [4]]}]}
+SMALL = open_world("small")
 FLIP = "def task(grid):\n    return grid[:, ::-1]\n"
 
 
@@ -48,15 +49,15 @@ def record(*answers, truth=TWO["test"], test=None):
     return {"id": "x", "split": "", "train": [], "test": truth, "replies": replies}
 
 
-def draw_tasks(seed, n, names=(), held_out=False, compositions=0.0):
-    """n tasks of the world, task i a function of (seed, i). names: one family, or two in a row."""
+def draw_tasks(seed, n, names=(), held_out=False, compositions=0.0, world=SMALL):
+    """n tasks of a world, task i a function of (seed, i). names: one family, or two in a row."""
     tasks = []
     for i in range(n):
         rng = np.random.default_rng((seed, i))
         while names and len(tasks) == i:
             try:
                 tasks.append(world.make(names, rng, held_out))
-            except world.Rejected:
+            except Rejected:
                 continue
         if not names:
             tasks.append(world.draw(rng, held_out, compositions))

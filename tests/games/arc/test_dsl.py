@@ -45,6 +45,13 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
     "rotate": [(), (4,)],
     "flip": [(0,), (1,)],
     "transpose": [()],
+    "shift": [(0, 0), (1, -1), (9, 0)],
+    "rays": [(GRID == 2, dsl.STEPS), (GRID == 2, dsl.STEPS, 7, 1, 0, 1), (GRID > 9, dsl.STEPS)],
+    "symmetric": [(1, 0), (0, 1)],
+    "unit": [()],
+    "neighbours": [(dsl.STEPS,), (dsl.STEPS, 1)],
+    "spread": [(np.ones((3, 4), bool), dsl.STEPS)],
+    "enclosed": [(0,), (0, True)],
     "draw_cells": [([(0, 0), (9, 9)], 5)],
     "draw_line": [((0, 0), (2, 2), 5)],
     "draw_rectangle": [((0, 0), (2, 2), 5)],
@@ -54,12 +61,23 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
     "recolour": [(OBJECT, 5)],
     "components": [(True,)],
     "objects": [(), (True, False)],
+    "paint": [([], 5), ([OBJECT], 5)],
+    "near": [(True,), (False,)],
+    "between": [(0,), (1,)],
+    "holes": [()],
+    "is_mirrored": [()],
+    "slide": [(OBJECT, 1, 0)],
+    "panels": [(False,)],
 }
+ON_OTHERS = {"ranked", "only", "form", "towards", "panel_rows"}  # the first argument or the result is no grid
+ON_OTHERS |= {"retile", "lattice", "gaps", "each_part", "paint_parts"}  # or not every grid will do
+NUMBERS = ("mode", "least", "components", "holes", "is_mirrored", "neighbours", "spread", "enclosed")
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_arguments_are_left_alone_results_are_new_and_keep_their_type(name):
-    assert {name for name, value in vars(dsl).items() if callable(value)} == {*CALLS, "Object", "dataclass"}
+    others = {"Object", "dataclass", "layers", *ON_OTHERS}
+    assert {name for name, value in vars(dsl).items() if callable(value)} == {*CALLS, *others}
     for arguments in CALLS[name]:
         given = [GRID.astype(np.int8), OBJECT.cells, OBJECT.colours]
         before = [array.copy() for array in given]
@@ -70,7 +88,7 @@ def test_arguments_are_left_alone_results_are_new_and_keep_their_type(name):
                 assert array.image().dtype == np.int8
             else:
                 parts = [array]
-                assert name in ("mode", "least", "components") or array.dtype == np.int8
+                assert name in NUMBERS or array.dtype == np.int8
             assert not any(np.shares_memory(part, other) for part in parts for other in [*given, GRID])
         assert all((new == old).all() for new, old in zip(given, before))
 
@@ -105,7 +123,6 @@ EXAMPLES = [  # a call, and the picture of what it gives
     (lambda: dsl.flip(draw("123 456"), 0), "456 123"),
     (lambda: dsl.flip(draw("123 456"), 1), "321 654"),
     (lambda: dsl.transpose(draw("123 456")), "14 25 36"),
-    (lambda: dsl.draw_cells(draw("... ..."), [(0, 0), (-1, 0), (1, 2), (2, 0), (0, 3)], 4), "4.. ..4"),
     (lambda: dsl.draw_cells(draw("... ..."), [(0, 0), (-1, 0), (1, 2), (2, 0)], [1, 2, 3, 4]), "1.. ..3"),
     (lambda: dsl.draw_line(draw("... ... ..."), (0, 0), (2, 2), 8), "8.. .8. ..8"),
     (lambda: dsl.draw_line(draw("... ... ..."), (2, 0), (0, 2), 8), "..8 .8. 8.."),
@@ -128,9 +145,89 @@ def test_examples(number):
     assert call().tolist() == draw(picture).tolist()
 
 
+def rays(picture, *arguments, **named):
+    """Rays from the cells of colour 1."""
+    grid = draw(picture)
+    return dsl.rays(grid, grid == 1, *arguments, **named)
+
+
+PATTERNS = [  # a call, and the picture of what it gives; a mask is drawn with 1
+    (lambda: dsl.shift(draw("123 456"), 1, -1), "... 23."),
+    (lambda: dsl.shift(draw("123 456"), -1, 1, 9), "945 999"),
+    (lambda: dsl.shift(draw("123 456"), 0, 3, 9), "999 999"),
+    (lambda: dsl.neighbours(draw("1.1 .12"), dsl.STEPS), "111 12."),
+    (lambda: dsl.neighbours(draw("1.1 .12"), dsl.STEPS[:4], 1), ".3. 2.2"),
+    (lambda: dsl.neighbours(draw("1.1 .12") == 1, [(1, 0)], True), ".1. ..."),  # is the next cell down 1?
+    (lambda: rays("1... .... 2..2", dsl.DIRECTIONS[1]), "1... 1... 1..2"),
+    (lambda: rays("1... .... ..22", dsl.DIRECTIONS[5]), "1... .1.. ..12"),
+    (lambda: rays("...1 .... .2..", dsl.DIRECTIONS[12], 5), "...1 ..5. .5.."),
+    (lambda: rays(".1.2 ....", dsl.DIRECTIONS[9], stop=0), "1112 ...."),
+    (lambda: rays(".1.2 ....", dsl.DIRECTIONS[10], stop=0, goal=2), ".112 ...."),
+    (lambda: rays("..1.. .....", dsl.DIRECTIONS[14], 7, 1), ".717. .777."),
+    (lambda: dsl.spread(draw("..2. ....") == 2, draw("1..1 1111") == 1, dsl.STEPS[:4]), "1..1 1111"),
+    (lambda: dsl.spread(draw("2... ....") == 2, draw(".1.1 1..1") == 1, dsl.STEPS[:4]), ".1.. 1..."),
+    (lambda: dsl.spread(draw("2... ....") == 2, draw(".... 1111") == 1, dsl.STEPS), ".... 1111"),
+    (lambda: dsl.enclosed(draw("111. 1.1. 1111"), 0), ".... .1.. ...."),
+    (lambda: dsl.enclosed(draw(".11. 1..1 .11."), 0), ".... .11. ...."),
+    (lambda: dsl.enclosed(draw(".11. 1..1 .11."), 0, True), ".... .... ...."),  # out past a corner
+    (lambda: dsl.symmetric(draw("1299 3499 1221"), 9, 1), "1221 3443 1221"),
+    (lambda: dsl.symmetric(draw("5121. 5343."), 0, 1), "51215 53435"),
+    (lambda: dsl.symmetric(draw("12 99 34 12"), 9, 0), "12 34 34 12"),
+    (lambda: dsl.retile(draw("12129 34943 12121"), 9), "12121 34343 12121"),
+    (lambda: dsl.retile(draw("1231 2912 3123"), 9, 1), "1231 2312 3123"),
+    (lambda: dsl.unit(draw("12121 34343 12121")), "12 34"),
+    (lambda: dsl.unit(draw("123 124")), "123 124"),
+    (lambda: dsl.layers((3, 5)), "..... .111. ....."),
+    (lambda: dsl.each_part(draw("125.. 345.. 55555 ..577"), dsl.mode), "1. .7"),
+    (lambda: dsl.each_part(draw("12... 34... ..... 88.77"), len, line=0), "22 11"),
+    (lambda: dsl.paint_parts(draw("125.. 345.. 55555 ..577"), draw("89 67")), "88599 88599 55555 66577"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(PATTERNS)))
+def test_examples_of_patterns(number):
+    call, picture = PATTERNS[number]
+    assert call().tolist() == draw(picture).tolist()
+
+
+@each_grid
+def test_directions_are_reached_by_rays_of_any_length(grid):
+    """All eight steps together are the eight one after the other, and none leaves the grid."""
+    starts = grid == 1
+    together = dsl.rays(grid, starts, dsl.DIRECTIONS[14], 11)
+    apart = grid
+    for directions in dsl.DIRECTIONS[:8]:
+        apart = np.where(dsl.rays(grid, starts, directions, 11) == 11, 11, apart)
+    assert together.tolist() == apart.tolist()
+
+
+@each_grid
+def test_enclosed_by_flooding_from_outside(grid):
+    outside = dsl.pad(grid, 1, 0)
+    flooded = dsl.crop(dsl.flood_fill(outside, 0, 0, 11), 1, 1, *grid.shape)
+    assert dsl.enclosed(grid, 0).tolist() == (flooded == 0).tolist()
+
+
+def test_tiles_and_lattices_leave_their_grid_alone_and_keep_its_type():
+    for picture, call in [
+        ("12129 34943 12121", lambda grid: dsl.retile(grid, 9)),
+        ("125.. 345.. 55555 ..577", lambda grid: dsl.paint_parts(grid, np.ones((2, 2), int))),
+    ]:
+        grid = draw(picture).astype(np.int8)
+        out = call(grid)
+        assert out.dtype == np.int8 and not np.shares_memory(out, grid)
+        assert grid.tolist() == draw(picture).tolist()
+
+
+def test_the_lines_of_a_lattice():
+    rows, columns = dsl.lattice(draw("55555 5..5. 5..5. 55555"))
+    assert (rows, columns) == ([slice(1, 3)], [slice(1, 3), slice(4, 5)])
+
+
 OUTSIDE = [(-1, 0, 2, 2), (0, -1, 2, 2), (-2, 0, 1, 1), (3, 0, 2, 2), (0, 2, 2, 2), (0, 0, 0, 1)]
 REFUSED = [("crop", window, "no window") for window in OUTSIDE]
 REFUSED += [("flood_fill", (i, j, 2), "no window") for i, j in [(-1, 0), (0, -1), (4, 0), (0, 3)]]
+REFUSED += [("symmetric", (0, 0), "no mirror"), ("lattice", (), "no one colour"), ("lattice", (5,), "no one")]
 REFUSED += [("draw_line", ((0, 0), end, 1), "not horizontal") for end in [(1, 2), (-1, 3), (3, -2)]]
 
 
@@ -253,3 +350,99 @@ def test_move_and_recolour_by_definition(grid):
     grid = draw("11.. 11.5 ....")
     moved = dsl.move(grid, dsl.objects(grid)[0], 1, 2)  # leaves black behind unless told otherwise
     assert moved.tolist() == draw(".... ..11 ..11").tolist()
+
+
+# --------------------------------------------------------------------------------------- objects, counting
+def test_ranked_takes_all_of_one_place():
+    assert dsl.ranked("abcd", [3, 1, 3, 2], -1) == ["a", "c"]
+    assert dsl.ranked("abcd", [3, 1, 3, 2], 0) == ["b"]
+    assert dsl.ranked("abcd", [3, 1, 3, 2], 1) == dsl.ranked("abcd", [3, 1, 3, 2], -2) == ["d"]
+    with pytest.raises(IndexError):
+        dsl.ranked("ab", [1, 1], 1)
+
+
+def test_only_needs_equal_grids():
+    assert dsl.only([draw("12"), draw("12")]).tolist() == draw("12").tolist()
+    for grids in ([], [draw("12"), draw("13")], [draw("12"), draw("12 12")]):
+        with pytest.raises(ValueError, match="not all equal"):
+            dsl.only(grids)
+
+
+@each_grid
+def test_near_and_between_by_definition(grid):
+    mask = grid == grid[0, 0]
+    on = lambda i, j: 0 <= i < grid.shape[0] and 0 <= j < grid.shape[1] and bool(mask[i, j])
+    for diagonal in (False, True):
+        steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if diagonal or not i or not j]
+        beside = lambda i, j, steps=steps: not mask[i, j] and any(on(i + di, j + dj) for di, dj in steps)
+        assert dsl.near(mask, diagonal).tolist() == built(grid.shape, beside)
+    above = built(grid.shape, lambda i, j: not mask[i, j] and mask[:i, j].any() and mask[i:, j].any())
+    assert dsl.between(mask, 0).tolist() == above
+    assert dsl.between(mask.T, 1).T.tolist() == above
+
+
+HOLES = {"...": 0, "111 1.1 111": 1, ".1. 1.1 .1.": 1, "11111 1.1.1 11111": 2, "111 1.1 1.1": 0, "1": 0}
+
+
+@pytest.mark.parametrize("picture", HOLES)
+def test_holes_are_closed(picture):
+    grid = draw(picture)
+    assert dsl.holes(grid) == dsl.holes(dsl.replace(grid, 0, 7), 7) == HOLES[picture]
+
+
+def test_form_is_the_same_for_turns_mirror_images_and_colours_only():
+    grid = draw("12. .3. .33")
+    for view in (grid, grid.T):
+        for turns in range(4):
+            assert dsl.form(np.rot90(view, turns)) == dsl.form(draw("55. .5. .55"))
+    assert dsl.form(grid) != dsl.form(draw("12. .3. 33."))
+    assert dsl.form(grid) == dsl.form(dsl.replace(grid, 0, 7), 7)
+
+
+def test_mirrored_is_upside_down_or_left_to_right():
+    pictures = {"12 12": True, "11 22": True, "121": True, "12 21": False, "11 12": False}
+    assert {picture: dsl.is_mirrored(draw(picture)) for picture in pictures} == pictures
+
+
+def test_slide_stops_at_the_border_and_at_other_cells():
+    grid = draw("11.. .1.. .... 2...")
+    obj = dsl.objects(grid)[0]
+    assert dsl.slide(grid, obj, 1, 0).tolist() == draw(".... .... 11.. 21..").tolist()
+    assert dsl.slide(grid, obj, 0, 1).tolist() == draw("..11 ...1 .... 2...").tolist()
+    assert dsl.slide(grid, obj, 1, 1).tolist() == draw(".... .... ..11 2..1").tolist()
+    assert dsl.slide(grid, obj, -1, 0).tolist() == grid.tolist()
+    with pytest.raises(ValueError, match="slide"):
+        dsl.slide(grid, obj, 0, 0)
+
+
+def test_towards_is_straight_where_rows_or_columns_are_shared():
+    first, second, third = dsl.objects(draw("11.2 1... ...3"))
+    assert (dsl.towards(first, second), dsl.towards(second, first)) == ((0, 1), (0, -1))
+    assert (dsl.towards(third, second), dsl.towards(first, third)) == ((-1, 0), (1, 1))
+
+
+PANELS = [  # a grid, lines or not, the rows of its parts
+    ("1.512 2.5..", True, [["1. 2.", "12 .."]]),
+    ("1.512 55555 2.53.", True, [["1.", "12"], ["2.", "3."]]),
+    ("51 55 52", True, [["1"], ["2"]]),  # lines along the border cut nothing
+    ("11.22 ..... 3.3.3", True, [["11.22"], ["3.3.3"]]),  # the background where no other colour has lines
+    ("12 34 56 78", False, [["12 34"], ["56 78"]]),
+    ("123456 654321", False, [["12 65", "34 43", "56 21"]]),
+    ("1234 5678 8765", False, [["12 56 87", "34 78 65"]]),  # no squares: two halves
+]
+
+
+@pytest.mark.parametrize("picture, lines, expected", PANELS)
+def test_panels(picture, lines, expected):
+    rows = dsl.panel_rows(draw(picture), lines)
+    assert [[part.tolist() for part in row] for row in rows] == [
+        [draw(part).tolist() for part in row] for row in expected
+    ]
+    flat = itertools.chain(*rows)
+    assert [part.tolist() for part in dsl.panels(draw(picture), lines)] == [part.tolist() for part in flat]
+
+
+@pytest.mark.parametrize("picture, lines", [("12 34", True), ("123 456 789", False)])
+def test_a_grid_that_cannot_be_cut_is_refused(picture, lines):
+    with pytest.raises(ValueError):
+        dsl.panels(draw(picture), lines)

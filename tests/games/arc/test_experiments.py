@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from games.arc import world
 from games.arc.experiments.judges import CHECKS, MOST, eliminate, halve, strengths
+from games.arc.prompts import source
 from games.arc.task import Arc, Options
-from tests.games.arc.help_arc import TASK, Says, attempt, draw_tasks, summarise
+from games.arc.world import parts_of
+from tests.games.arc.help_arc import SMALL, TASK, Says, attempt, draw_tasks, summarise
 
 EXAMPLE = {"id": "a", "split": "", **TASK}
 
@@ -28,14 +29,14 @@ def test_the_world_gives_programs_to_refine():
     """They run and are wrong on the test; often they are one of two steps alone."""
     alone = 0
     for i, task in enumerate(draw_tasks(5, 40, compositions=1.0)):
-        rival = world.mistaken(task, np.random.default_rng(i))
+        rival = SMALL.mistaken(task, np.random.default_rng(i))
         assert rival["outputs"][-1] != task["test"][0]["output"] and len(rival["outputs"]) == 4
         scope = {"np": np}
         exec(rival["source"], scope)
         pairs = task["train"] + task["test"]
         assert [scope["task"](np.array(p["input"])).tolist() for p in pairs] == rival["outputs"]
-        steps, _ = world.parts_of(task)
-        alone += rival["source"] in [world.source(world.render([step])) for step in steps]
+        steps, _ = parts_of(task)
+        alone += rival["source"] in [source(SMALL.render([step])) for step in steps]
     assert 8 < alone < 30
 
 

@@ -7,6 +7,7 @@ import pytest
 import infer
 import train
 from files import read_json
+from games.arc.search import Search
 from tests.games.arc.help_arc import Says, runs_programs
 
 SMALL = (
@@ -125,6 +126,38 @@ def test_from_own_programs_to_a_report_that_says_so(folder, flags, tmp_path, mon
     assert infer.main(["eval", *flags, "--out", str(tmp_path / "e.json")]) == 0
     assert "test-time training: the model learned from what 2 tasks show" in capsys.readouterr().out
     assert "what 2 tasks show" in read_json(tmp_path / "e.json")["notes"][0]
+
+
+def test_an_evaluation_with_search_goes_on_after_a_kill(flags, tmp_path, monkeypatch, capsys):
+    """With the same flags it gives the same records; with another budget it is refused."""
+    call = ["eval", *flags, "--search-seconds", "60"]
+    search = Search.run
+    runs = []
+
+    def killed(self, *more):
+        runs.append(self)
+        if len(runs) == 4:
+            raise KeyboardInterrupt
+        search(self, *more)
+
+    def records(name, programs):
+        code = infer.main([*call, "--search", programs, "--out", str(tmp_path / name)])
+        if code:
+            return code
+        rows = read_json(tmp_path / name)["records"]
+        assert {row["search"].pop("seconds") > 0 for row in rows} == {True}
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infer.CHUNK", 6)  # two tasks of three replies
+        patch.setattr(Search, "run", killed)
+        assert records("e.json", "300") == 130
+        patch.setattr(Search, "run", search)
+        assert records("e.json", "200") == 1 and "made with search 300, now 200" in capsys.readouterr().err
+        rows = records("e.json", "300")
+        assert rows == records("whole.json", "300")
+    assert len(rows) == 6 and {row["search"]["order"] for row in rows} == {"model"}
+    assert max(row["search"]["tried"] for row in rows) <= 300
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from games.arc.world import (
-    COLOURS,
-    COUPLES,
-    FAMILIES,
-    HELD_OUT_COUPLES,
-    Rejected,
-    check,
-    fits,
-    member,
-    parts_of,
-    permuted,
-    source,
-    task_of,
-)
-from tests.games.arc.help_arc import draw_tasks
+from games.arc import dsl
+from games.arc.families import COLOURS, FAMILIES, objects
+from games.arc.prompts import source
+from games.arc.world import Rejected, open_world, parts_of, permuted
+from tests.games.arc.help_arc import SMALL, draw_tasks
 
 WITH_HELD_OUT = [name for name in FAMILIES if FAMILIES[name].has_held_out]
 
@@ -42,7 +32,7 @@ def unseen_compositions():
 
 def reproduces(task):
     """Whether the program of a task, run as the rest of the project runs it, gives all its outputs."""
-    scope = {"np": np}
+    scope = {"np": np, "dsl": dsl}
     exec(source(task["program"]), scope)
     for x, y in parts_of(task)[1]:
         before = x.copy()
@@ -83,7 +73,7 @@ def test_no_two_families_are_the_same_function():
             answers = []
             for grid in grids:
                 try:
-                    out = member(name, *p.values())(grid)
+                    out = FAMILIES[name].program(p)(grid)
                     answers.append((out.shape, out.tobytes()))
                 except (IndexError, ValueError):
                     answers.append(None)
@@ -134,10 +124,10 @@ def test_what_is_rejected(steps, inputs, reason):
     for x in map(np.array, inputs):
         y = x
         for name, p in steps:
-            y = member(name, *p.values())(y)
+            y = FAMILIES[name].program(p)(y)
         pairs.append((x, y))
     with pytest.raises(Rejected, match=reason):
-        check(steps, pairs)
+        SMALL.check(steps, pairs)
 
 
 def test_few_tasks_are_ambiguous():
@@ -148,7 +138,9 @@ def test_few_tasks_are_ambiguous():
         pairs = parts_of(task)[1]
         inside, painted = (colours_of(grids) for grids in zip(*pairs))
         members = [(f.name, p) for f in FAMILIES.values() for p in f.near({}, inside, painted)]
-        others = [one for one in members if fits([one], pairs[:-1]) and not fits([one], pairs[-1:])]
+        others = [
+            one for one in members if SMALL.fits([one], pairs[:-1]) and not SMALL.fits([one], pairs[-1:])
+        ]
         bad += [(task["family"], others)] if others else []
     assert len(bad) < 0.02 * len(sample), bad
 
@@ -169,12 +161,13 @@ def test_held_out_parameters_are_never_in_the_usual_draw(usual, compositions):
 
 
 def test_held_out_compositions_are_never_in_the_usual_draw(compositions, unseen_compositions):
-    assert {(second, first) for first, second in HELD_OUT_COUPLES} == HELD_OUT_COUPLES < {*COUPLES}
-    assert 0.1 < len(HELD_OUT_COUPLES) / len(COUPLES) < 0.3
-    usual = {*COUPLES} - HELD_OUT_COUPLES
-    assert {*itertools.chain(*HELD_OUT_COUPLES)} <= {*itertools.chain(*usual)}
-    assert not {tuple(task["family"].split("+")) for task in compositions} & HELD_OUT_COUPLES
-    assert {tuple(task["family"].split("+")) for task in unseen_compositions} <= HELD_OUT_COUPLES
+    held_out = SMALL.held_out_couples
+    assert {(second, first) for first, second in held_out} == held_out < {*SMALL.couples}
+    assert 0.1 < len(held_out) / len(SMALL.couples) < 0.3
+    usual = {*SMALL.couples} - held_out
+    assert {*itertools.chain(*held_out)} <= {*itertools.chain(*usual)}
+    assert not {tuple(task["family"].split("+")) for task in compositions} & held_out
+    assert {tuple(task["family"].split("+")) for task in unseen_compositions} <= held_out
     assert not any("+" in task["family"] for task in draw_tasks(9, 50))
 
 
@@ -186,6 +179,42 @@ def test_recolouring_commutes_with_the_program(compositions):
         steps, pairs = parts_of(task)
         for permutation in (rng.permutation(10), np.r_[0, rng.permutation(9) + 1], np.roll(np.arange(10), 1)):
             changed = permuted(steps, permutation)
-            new = task_of(changed, [(permutation[x], permutation[y]) for x, y in pairs])
+            new = SMALL.task_of(changed, [(permutation[x], permutation[y]) for x, y in pairs])
             assert reproduces(new), (task["program"], new["program"])
             assert permuted(changed, np.argsort(permutation)) == steps
+
+
+# ------------------------------------------------------------------------------------------------ wide
+def test_the_wide_world_is_wider_and_keeps_its_rules():
+    wide = open_world("wide")
+    assert FAMILIES.items() <= wide.families.items() and {*SMALL.couples} < {*wide.couples}
+    assert not wide.unseen & {name for names in wide.couples for name in names}
+    largest = 0
+    for task in draw_tasks(12, 60, compositions=0.5, world=wide):
+        steps, pairs = parts_of(task)
+        assert not wide.unseen & {name for name, _ in steps}
+        assert wide.fits(steps, pairs) and reproduces(task)
+        sizes = [max(grid.shape) for grid in itertools.chain(*pairs)]
+        assert max(sizes) <= 30 and sum(grid.size for grid in itertools.chain(*pairs[:-1])) <= wide.prompt
+        largest = max(largest, *sizes)
+    assert largest > 15
+
+
+def test_what_is_cut_out_first_may_be_changed_next():
+    wide = open_world("wide")
+    for names in (("crop", "flip_up_down"), ("crop", "replace"), ("inside", "negative")):
+        assert names in wide.couples and names[::-1] not in wide.couples
+        assert names not in SMALL.couples
+        for task in draw_tasks(13, 3, names, world=wide):
+            assert task["family"] == "+".join(names) and reproduces(task)
+
+
+def test_objects_are_found_once_and_a_program_may_change_the_list():
+    grid = np.array([[1, 0, 2], [0, 0, 2]])
+    for choice, named in (((), {}), ((True, False), {}), ((), {"background": 2})):
+        expected = [obj.cells.tolist() for obj in dsl.objects(grid, *choice, **named)]
+        for _ in range(2):
+            found = objects(grid, *choice, **named)
+            assert [obj.cells.tolist() for obj in found] == expected
+            found.clear()
+    assert objects(grid)[0] is objects(grid.copy())[0] is not objects(grid.astype(np.int8))[0]

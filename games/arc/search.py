@@ -1,0 +1,233 @@
+"""Search for programs made of a world's own steps that give every shown output of a task.
+
+A step is a family with parameters that fit the task (`steps_for`). A node holds what some steps make of the
+shown inputs. Expanding a node tries each step on it: one that gives all outputs completes a program, and one
+that brings them nearer makes a node of its own. The nearest node is expanded next. Before that, a model may
+propose programs, the likeliest first, and say in which order steps are tried (`guided`).
+
+These programs are our own code, so they run in this process without the sandbox, thousands a second. What a
+model writes freely goes through judging.py."""
+
+import heapq
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from games.arc.prompts import source
+from games.arc.world import REVERSAL, is_grid, permuted
+
+DEPTH = 3  # most steps of a program
+BREADTH = 1000  # steps that are tried after a first one: there are up to 20,000, and many nodes wait
+EXPLORED = 2048  # tokens of programs that the model reads for a task
+
+
+@dataclass(order=True)
+class Node:
+    distance: float  # of what the steps make of the first input from the first output
+    number: int  # of equally near nodes the first comes first
+    steps: list = field(compare=False)  # [(family name, parameters), ...]
+    grids: list = field(compare=False)  # what all steps but the last make of the shown inputs
+
+
+class Search:
+    """The search for one task: {"train", "test"}, of which no output of a test is looked at.
+
+    programs, seconds: the budget. `tried` counts programs, `found` holds those that give every shown output:
+    {"steps", "source", "answers": for each test a grid or None, "tried": programs tried until then}."""
+
+    def __init__(self, world, task, programs, seconds):
+        self.world = world
+        # the smallest pair first: most steps are tried on no other
+        pairs = sorted(task["train"], key=lambda pair: np.size(pair["input"]) + np.size(pair["output"]))
+        self.inputs = [read_only(np.array(pair["input"])) for pair in pairs]
+        self.outputs = [np.array(pair["output"]) for pair in pairs]
+        self.tests = [read_only(np.array(pair["input"])) for pair in task["test"]]
+        self.programs = programs
+        self.end = time.monotonic() + seconds
+        self.tried = 0
+        self.found = []
+
+    @np.errstate(all="ignore")  # such as a division by zero
+    def run(self, order, proposals=()):
+        """Search until the budget is used up; once a program is found, only for as many programs again.
+
+        order: a function of a list of steps that puts them into the order in which they are tried; proposals:
+        programs to try first."""
+        for steps in proposals:
+            if self.is_spent():
+                return
+            self.tried += 1
+            if self.fits(steps) and self.accept(steps):
+                break
+        queue = [Node(0.0, 0, [], self.inputs)]
+        seen = set()
+        while queue:
+            node = heapq.heappop(queue)
+            if node.steps and self.is_over():
+                return
+            # Only now is the last step done on all inputs: of most nodes the first is all that is looked at.
+            grids = node.grids
+            if node.steps:
+                grids = [self.step(*node.steps[-1], grid) for grid in grids]
+            if any(grid is None for grid in grids) or key_of(grids) in seen:
+                continue
+            seen.add(key_of(grids))
+            for distance, steps in self.expand(node.steps, grids, order):
+                heapq.heappush(queue, Node(distance, self.tried, steps, grids))
+
+    def is_spent(self):
+        return self.tried >= self.programs or time.monotonic() > self.end
+
+    def is_over(self):
+        return self.is_spent() or bool(self.found) and self.tried >= 2 * self.found[0]["tried"]
+
+    def expand(self, before, grids, order):
+        """Try steps on what the steps before them make of the inputs: on the first input at first.
+
+        Yields (distance, steps) that may go on: any single step, of longer ones those that bring the first
+        output nearer. Single steps are all tried, even if there is a program among them."""
+        output = self.outputs[0]
+        is_last = len(before) + 1 == DEPTH
+        nearest = distance_of(grids[0], output) if before else math.inf
+        choices = order(list(steps_for(self.world, grids, self.outputs)))
+        for name, p in choices[:BREADTH] if before else choices:
+            if self.is_over() if before else self.is_spent():
+                return
+            self.tried += 1
+            grid = self.step(name, p, grids[0])
+            if grid is None:
+                continue
+            steps = [*before, (name, p)]
+            if same(grid, output):
+                if self.fits(steps):
+                    self.accept(steps)
+            elif not is_last and (distance := distance_of(grid, output)) < nearest:
+                yield distance, steps
+
+    def step(self, name, p, grid):
+        """The output of a step, or None where it fails or gives no grid."""
+        try:
+            out = self.world.families[name].program(p)(grid)
+        except Exception:  # on grids that are not its own a family may raise anything
+            return None
+        fine = is_grid(out) and out.dtype.kind == "i" and 0 <= out.min() and out.max() <= 9
+        return read_only(out) if fine else None
+
+    def fits(self, steps):
+        """Whether a program gives every shown output."""
+        for grid, output in zip(self.inputs, self.outputs):
+            for name, p in steps:
+                grid = self.step(name, p, grid)
+                if grid is None:
+                    return False
+            if not same(grid, output):
+                return False
+        return True
+
+    def accept(self, steps):
+        """Keep a program that answers a test. Returns whether it does."""
+        if any(found["steps"] == steps for found in self.found):
+            return True
+        answers = [self.answer(steps, grid) for grid in self.tests]
+        if any(answers):
+            body = self.world.render(steps)
+            found = {"steps": steps, "source": source(body), "answers": answers, "tried": self.tried}
+            self.found.append(found)
+        return any(answers)
+
+    def answer(self, steps, grid):
+        """The output for a test input, or None. With all colours reversed it must be the reversed output: no
+        answer may depend on the order of colours. And every step must change the test: one that does not was
+        chosen for the shown pairs alone."""
+        reverse = read_only(REVERSAL[grid])
+        for (name, p), (_, q) in zip(steps, permuted(steps, REVERSAL)):
+            before = grid
+            grid = self.step(name, p, grid)
+            reverse = self.step(name, q, reverse)
+            if grid is None or reverse is None or same(grid, before):
+                return None
+            if not same(REVERSAL[grid], reverse):
+                return None
+        return grid.tolist()
+
+
+def read_only(grid):
+    grid = grid.view()
+    grid.flags.writeable = False
+    return grid
+
+
+def same(grid, other):
+    return grid.shape == other.shape and bool((grid == other).all())
+
+
+def key_of(grids):
+    return tuple([(grid.shape, grid.tobytes()) for grid in grids])
+
+
+# ------------------------------------------------------------------------------------------------ steps
+def steps_for(world, grids, outputs):
+    """Every step whose parameters fit the grids and the outputs, in the order of the families.
+
+    As in the families' own tasks, a and b are colours that every grid contains. A program that names a colour
+    for each pair fits many tasks and solves none."""
+    counts = np.sum([count(grid) for grid in grids], axis=0)
+    common = int(counts.argmax())
+    backgrounds = [common] + [0] * bool(common and counts[0])
+    inside = [c for c in range(10) if c != common and all(c in grid for grid in grids)]
+    painted = [c for c in range(10) if c != common and all(c in grid for grid in outputs)]
+    for name, family in world.families.items():
+        for p in family.fillings(inside, painted, backgrounds):
+            yield name, p
+
+
+def count(grid):
+    """How often each of the ten colours occurs."""
+    return np.bincount(grid.ravel(), minlength=10)
+
+
+def distance_of(grid, output):
+    """How far a grid is from an output: the share of differing cells, or if it is lower 0.1 more than the
+    share of cells that have too much of a colour, since cells may only have moved. For another shape 1, and
+    more for other colours and sizes."""
+    ours = count(grid)
+    wanted = count(output)
+    if grid.shape == output.shape:
+        surplus = np.maximum(ours - wanted, 0).sum() / grid.size
+        return min((grid != output).mean(), 0.1 + surplus)
+    colours = ((ours > 0) != (wanted > 0)).mean()
+    sizes = np.abs(np.log(np.divide(grid.shape, output.shape))).sum()
+    return 1 + colours + 0.2 * min(sizes, 5.0)
+
+
+# ------------------------------------------------------------------------------------------------ orders
+def uniform(rng):
+    """The order of chance."""
+    return lambda steps: [steps[i] for i in rng.permutation(len(steps))]
+
+
+def guided(search, conversation, player):
+    """(order, proposals) of a model: programs of one or two steps, the likeliest first, and the order of
+    steps by the probability that a program begins with them."""
+    steps = list(steps_for(search.world, search.inputs, search.outputs))
+    parts = []
+    for name, p in steps:
+        family = search.world.families[name]
+        parts.append((family.pieces(p), True))  # as the last step, and as one before another
+        parts.append((family.pieces(p, as_last=False), False))
+    tree = player.explore(conversation, parts, 2, EXPLORED)
+    proposals = []
+    for _, path in sorted(tree.texts, reverse=True):
+        proposals.append([steps[part // 2] for part in path])
+
+    best = {}  # step, and family -> the log-probability of the likeliest program that begins with it
+    for part, logp in enumerate(tree.firsts):
+        name, p = steps[part // 2]
+        for key in (str((name, p)), name):
+            best[key] = max(logp, best.get(key, logp))
+    least = min(best.values(), default=0.0)
+    # later steps may have parameters that no first step has
+    likelihood = lambda step: best.get(str(step), best.get(step[0], least))
+    return lambda steps: sorted(steps, key=likelihood, reverse=True), proposals

@@ -1,0 +1,204 @@
+"""ARC's search: what it finds, in which order, within its budget; and what an evaluation makes of it."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from games.arc import dsl
+from games.arc.files import ranked, searched, submission
+from games.arc.search import Search, distance_of, guided, steps_for, uniform
+from games.arc.task import Arc, Options
+from games.arc.world import open_world
+from games.task import Players
+from terminal import UsageError
+from tests.games.arc.help_arc import FLIP, SMALL, TASK, Says, attempt, draw_tasks, runs_programs, summarise
+
+MANY = 50_000
+
+
+def search(task, programs=MANY, order=list, proposals=(), seconds=60.0):
+    made = Search(SMALL, task, programs, seconds)
+    made.run(order, proposals)
+    return made
+
+
+def reproduces(found, pairs):
+    """Whether the source of a program, run as the rest of the project runs it, gives these outputs."""
+    scope = {"np": np, "dsl": dsl}
+    exec(found["source"], scope)
+    return all(scope["task"](np.array(pair["input"])).tolist() == pair["output"] for pair in pairs)
+
+
+# ------------------------------------------------------------------------------------------------ finding
+def test_a_program_of_one_step_is_always_found_and_all_that_is_found_fits():
+    solved = 0
+    for task in draw_tasks(21, 30):
+        found = search(task, 5000).found
+        assert found and all(reproduces(program, task["train"]) for program in found)
+        solved += any(program["answers"] == [pair["output"] for pair in task["test"]] for program in found)
+    assert solved == 30
+
+
+def test_a_composition_is_found_and_its_output_is_never_looked_at():
+    for names in (("crop", "flip_left_right"), ("replace", "transpose"), ("crop", "replace")):
+        pairs = []
+        for x in ([[0, 0, 0], [0, 1, 2], [0, 3, 1]], [[1, 2, 0], [3, 0, 0], [0, 0, 0]], [[0, 2, 1, 0, 0]]):
+            grid = np.array(x)
+            for name in names:
+                grid = SMALL.apply([(name, PARAMETERS[name])], grid)
+            pairs.append({"input": x, "output": grid.tolist()})
+        hidden = {"train": pairs[:2], "test": [{"input": pairs[2]["input"]}]}
+        found = search(hidden).found
+        assert pairs[2]["output"] in [program["answers"][0] for program in found], names
+        assert all(reproduces(program, pairs[:2]) for program in found)
+        shown = {**hidden, "test": [{**hidden["test"][0], "output": [[9]]}]}
+        assert search(shown).found == found
+
+
+PARAMETERS = {
+    "crop": {"z": 0},
+    "flip_left_right": {},
+    "transpose": {},
+    "replace": {"a": 1, "c": 7},
+}
+
+
+def test_no_answer_depends_on_the_order_of_colours():
+    """The rarest colour of the test is a tie, which argmin breaks by the order of colours."""
+    inputs = [[1, 1, 2]], [[3, 3, 4]], [[5, 6]]
+    task = {"train": [], "test": [{"input": inputs[2]}]}
+    for x in inputs[:2]:
+        task["train"].append({"input": x, "output": SMALL.apply([("all_most", {})], np.array(x)).tolist()})
+    steps = [("all_most", {})]
+    one = Search(SMALL, task, 10, 60)
+    assert one.fits(steps) and not one.accept(steps) and one.found == []
+
+
+def test_every_step_changes_the_test():
+    task = {"train": [], "test": [{"input": [[1, 2, 2], [2, 2, 2]]}]}
+    for x in ([[1, 2, 3], [3, 3, 2]], [[3, 0, 1], [1, 1, 2]]):
+        task["train"].append({"input": x, "output": (np.where(np.array(x) == 3, 7, x)[::-1]).tolist()})
+    made = Search(SMALL, task, 10, 60)
+    steps = [("flip_up_down", {}), ("replace", {"a": 3, "c": 7})]
+    assert made.fits(steps) and not made.accept(steps) and made.accept(steps[:1])
+
+
+# ------------------------------------------------------------------------------------------------ order
+def test_the_budget_holds():
+    (task,) = draw_tasks(22, 1)
+    task = {**task, "train": [{**pair, "output": [[7, 0, 7]]} for pair in task["train"]]}
+    for programs in (0, 1, 37, 2000):
+        made = search(task, programs)
+        assert made.tried == programs and not made.found
+    assert search(task, seconds=0.0).tried == 0
+    assert search(task, 5, proposals=[[("transpose", {})]] * 9).tried == 5
+
+
+def test_blind_search_repeats_itself_and_another_order_tries_the_same_steps():
+    for task in draw_tasks(23, 5):
+        one, two = search(task, 400), search(task, 400)
+        assert (one.found, one.tried) == (two.found, two.tried)
+        steps = list(steps_for(SMALL, one.inputs, one.outputs))
+        mixed = uniform(np.random.default_rng(0))(steps)
+        assert mixed != steps and sorted(mixed, key=str) == sorted(steps, key=str)
+
+
+def test_pieces_are_the_program():
+    for name, family in open_world("wide").families.items():
+        p = next(family.fillings([1, 2], [3]))
+        assert "".join(family.pieces(p)) == family.body.format(**p)
+        both = "".join(family.pieces(p, as_last=False) + family.pieces(p))
+        assert both == open_world("wide").render([(name, p)] * 2)
+
+
+def test_likely_programs_come_first():
+    """A model that is sure of a program: it is tried first, and steps go by what it thinks of them."""
+    (task,) = draw_tasks(24, 1, ["tile"])
+    made = Search(SMALL, task, MANY, 60)
+    steps = list(steps_for(SMALL, made.inputs, made.outputs))
+    right = steps.index(("tile", task["parameters"]))
+
+    def explore(conversation, parts, depth, limit):
+        firsts = [-9.0] * len(parts)
+        firsts[2 * right] = -0.1
+        assert "".join(parts[2 * right][0]) == task["program"] and parts[2 * right][1]
+        return SimpleNamespace(texts=[(-5.0, (3, 0)), (-0.1, (2 * right,))], firsts=firsts)
+
+    order, proposals = guided(made, [], SimpleNamespace(explore=explore))
+    assert proposals == [[steps[right]], [steps[1], steps[0]]]
+    assert order(steps)[0] == steps[right] and sorted(map(str, order(steps))) == sorted(map(str, steps))
+    made.run(order, proposals)
+    assert made.found[0]["steps"] == [steps[right]] and made.found[0]["tried"] == 1
+
+
+def test_distance():
+    grid = np.array([[1, 2], [3, 4]])
+    assert distance_of(grid, grid) == 0
+    assert distance_of(grid, np.array([[1, 2], [3, 5]])) == 0.25
+    assert distance_of(grid, grid[::-1]) == 0.1  # all cells moved
+    assert distance_of(grid, np.array([[1, 2]])) > 1 == distance_of(grid, np.full((2, 2), 7))
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+def options(**more):
+    return Options(search=2000, search_order="blind", tests=4, seconds=0.5, **more)
+
+
+@runs_programs
+def test_search_answers_where_no_reply_does():
+    task = Arc(options())
+    example = {"id": "a", "split": "", **TASK}
+    record = attempt(task, example, Says("return gird"), 2)
+    truth = TASK["test"][0]["output"]
+    assert [reply["answers"] for reply in record["replies"]] == [None, None]
+    assert searched(record, 0)[0] == truth and submission([record])["a"][0]["attempt_1"] == truth
+    assert record["search"]["order"] == "blind" and record["search"]["tried"] >= 2
+    report = summarise(task, [json.loads(json.dumps(record))], 2)
+    metrics = report["metrics"]
+    assert metrics["top_1"] == metrics["top_2"] == metrics["top_precision"] == 1.0
+    assert metrics["solved@2"] == 0 and list(report["search_curve"].values())[-1] == 1.0
+    first = record["search"]["found"][0]["tried"]
+    assert all(share == (size >= first) for size, share in report["search_curve"].items())
+
+
+@runs_programs
+def test_answers_of_search_come_before_those_of_replies():
+    task = Arc(options())
+    record = attempt(task, {"id": "a", "split": "", **TASK}, Says(FLIP.split("\n    ")[1]), 2)
+    other = {"steps": [("transpose", {})] * 2, "answers": [[[5]]], "tried": 1, "source": ""}
+    record["search"]["found"].insert(0, other)
+    assert ranked(record, 0) == [TASK["test"][0]["output"], [[5]]]
+    record["search"]["found"][:] = [other]
+    assert ranked(record, 0) == [[[5]], TASK["test"][0]["output"]]
+
+
+@runs_programs
+def test_a_task_that_is_too_long_is_searched_without_the_model():
+    task = Arc(Options(search=500, cells=8, seconds=0.5))
+    agent = Says("return grid")
+    record = attempt(task, {"id": "a", "split": "", **TASK}, agent, 2)
+    assert record["replies"] == [] == agent.seen and record["search"]["order"] == "blind"
+    report = summarise(task, [record], 2)
+    assert report["metrics"]["top_1"] == 1.0 and report["curve"] == {}
+    assert "1 tasks do not fit" in report["notes"][0]
+
+
+def test_flags_that_do_not_go_together_are_refused():
+    with pytest.raises(UsageError, match="search-order"):
+        Arc(Options(search=10, prompt_version="output"))
+    with pytest.raises(UsageError, match="only families"):
+        Arc(Options(only="families"))
+    Arc(Options(search=10, search_order="uniform", prompt_version="output"))
+
+
+@runs_programs
+def test_play_shows_the_steps():
+    task = Arc(options())
+    lines = []
+    task.interact(Players(Says("return gird"), n=1), None, lines.append, "", 0)
+    record = attempt(task, task.examples("test")[0], Says("return gird"), 1)
+    (name, _), *_ = record["search"]["found"][0]["steps"]
+    assert any("of the search, 1 steps" in line for line in lines)
+    assert any(line.startswith(name) for line in lines)
