@@ -108,7 +108,8 @@ class Client:
         seat = observation["turnType"]
         questions = observation["questions"]
         if seat == "answer":
-            reply = agent.reply([answer_prompt(observation["keyword"], questions[-1])])[0][0]
+            keyword = self.game.world.spelling(observation["keyword"])
+            reply = agent.reply([answer_prompt(keyword, questions[-1])])[0][0]
             answer = yes_or_no(reply.text)
             if not answer:
                 raise ValueError(f"neither yes nor no: {reply.text!r}")

@@ -117,7 +117,7 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         order = np.random.default_rng([self.seed, 20]).permutation(self.world.keywords)
         words = [{"keyword": word} for word in order.tolist()]
         if split == "test":
-            return self.drop_unknown(read_keywords(self.options.keywords)) if self.options.keywords else words
+            return self.listed() if self.options.keywords else words
         if self.options.data:
             step = round(1 / max(self.options.held, 0.05))
             held = set(sorted({row["keyword"] for row in self.games})[::step])
@@ -128,8 +128,12 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
         held = round(self.options.held * len(words))
         return words[held:] if split == "train" else words[:held] or words
 
-    def drop_unknown(self, examples):
-        """The examples whose keyword the answerer knows: all of them, unless the table answers."""
+    def listed(self):
+        """The examples of --keywords whose keyword the answerer knows: all of them, unless the table
+        answers."""
+        examples = read_keywords(self.options.keywords)
+        for example in examples:
+            example["keyword"] = self.world.spelling(example["keyword"])
         if self.options.answerer != "table":
             return examples
         known = [example for example in examples if plain(example["keyword"]) in self.world.keyword_index]

@@ -97,6 +97,12 @@ class World:
         q = self.question_index.get(plain(question))
         return None if k is None or q is None else bool(self.table[k, q])
 
+    def spelling(self, keyword):
+        """The world's own spelling of a keyword ("Bike path" -> "bike path"), which a model was trained on.
+        A keyword that the world does not know stays as it is."""
+        k = self.keyword_index.get(plain(keyword))
+        return keyword if k is None else self.keywords[k]
+
     @lru_cache(maxsize=8)  # noqa: B019  (one world a process)
     def separating(self, n):
         """The n questions that together separate the keywords best, most useful first, as indices.

@@ -112,6 +112,15 @@ def test_what_the_model_says_is_said(client):
     assert client(Ranked("Perhaps.")).act(ANSWER | {"keyword": "a cloud"}) == "no"
 
 
+def test_the_model_reads_a_keyword_as_its_world_spells_it(client):
+    """The environment has "Bike path", and a small model has learned no other spelling than its own."""
+    model = Ranked("yes")
+    play = client(model)
+    for given, read in (("Eagle", "eagle"), ("EAGLE!", "eagle"), ("Unheard-of", "Unheard-of")):
+        play.act(ANSWER | {"keyword": given})
+        assert model.heard[-1] == answer_prompt(read, "Is it alive?")
+
+
 def fails(*given, **named):
     raise RuntimeError("out of memory")
 

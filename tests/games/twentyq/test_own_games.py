@@ -105,7 +105,7 @@ def test_keyword_files_are_read_in_every_form(tmp_path):
 
 
 def test_keywords_that_the_table_lacks_are_counted_or_refused(tmp_path, capsys):
-    (tmp_path / "words.txt").write_text("tree\nflux capacitor\n")
+    (tmp_path / "words.txt").write_text("Tree\nflux capacitor\n")
     known = TwentyQuestions(Options(keywords=str(tmp_path / "words.txt")))
     assert [example["keyword"] for example in known.examples("test")] == ["tree"]
     assert "1 of 2 count as lost" in capsys.readouterr().out
