@@ -412,7 +412,7 @@ def test_a_contrastive_run_opens_in_both_forms_and_its_vectors_learned(flags, fa
     facts("contrastive")
     alone = [flag for i, flag in enumerate(flags) if "--model" not in (flag, flags[i - 1])]
     for name, given in (("new", alone), ("lora", [*flags, "--lora-rank", "4"])):
-        more = ["--recipe", "20q-model", "--steps", "20", "--bank", "--warmup", "0", "--name", name]
+        more = ["--recipe", "20q-model", "--steps", "40", "--bank", "--warmup", "0", "--name", name]
         assert train.main([*given, *more]) == 0
         embedder = checkpoint.open(tmp_path / name, "none").embedder
         task = task_class("20q")(parse(Train, flags).options)
