@@ -205,8 +205,9 @@ def rotary(rope: dict, head_dim: int, positions: torch.Tensor, dtype) -> list:
     cos = angles.cos()
     sin = angles.sin()
     if kind in ("yarn", "longrope"):
-        cos = cos * amplitude(rope)
-        sin = sin * amplitude(rope)
+        factor = amplitude(rope)
+        cos = cos * factor
+        sin = sin * factor
     cos = torch.cat((cos, cos), dim=-1)
     sin = torch.cat((-sin, sin), dim=-1)
     if QUERY_GROWTH not in rope:

@@ -26,13 +26,12 @@ from agents import Model
 from games.stats import wilson
 from games.twentyq.match import Request, best_new_replies
 from games.twentyq.prompts import ROUNDS, ask_prompt, guess_prompt
+from games.twentyq.task import Options
 from games.twentyq.world import TablePlayer, world_of
-
-TRIES = 24  # as infer.py eval
 
 
 def reply(agent, seat, prompt, before=()):
-    (best, _), *_ = best_new_replies(agent, [Request(seat, prompt, before)], TRIES)
+    (best, _), *_ = best_new_replies(agent, [Request(seat, prompt, before)], Options.tries)
     return best.text
 
 

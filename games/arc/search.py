@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from games.arc.prompts import source
-from games.arc.world import REVERSAL, is_grid, permuted
+from games.arc.world import REVERSAL, is_grid, key_of, permuted
 
 DEPTH = 3  # most steps of a program
 BREADTH = 1000  # steps that are tried after a first one: there are up to 20,000, and many nodes wait
@@ -71,9 +71,12 @@ class Search:
             grids = node.grids
             if node.steps:
                 grids = [self.step(*node.steps[-1], grid) for grid in grids]
-            if any(grid is None for grid in grids) or key_of(grids) in seen:
+            if any(grid is None for grid in grids):
                 continue
-            seen.add(key_of(grids))
+            key = tuple(map(key_of, grids))
+            if key in seen:
+                continue
+            seen.add(key)
             for distance, steps in self.expand(node.steps, grids, order):
                 heapq.heappush(queue, Node(distance, self.tried, steps, grids))
 
@@ -161,10 +164,6 @@ def read_only(grid):
 
 def same(grid, other):
     return grid.shape == other.shape and bool((grid == other).all())
-
-
-def key_of(grids):
-    return tuple([(grid.shape, grid.tobytes()) for grid in grids])
 
 
 # ------------------------------------------------------------------------------------------------ steps

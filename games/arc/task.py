@@ -236,8 +236,9 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         return {**task, "train": pairs}
 
     def is_short(self, task):
-        """Whether a prompt of at most --cells can show any pair of the task."""
-        return not self.options.cells or max(map(cells_of, task["train"])) <= self.options.cells
+        """Whether the model is asked about a task: with --search not if a pair alone exceeds --cells."""
+        limit = self.options.cells
+        return not (self.options.search and limit) or max(map(cells_of, task["train"])) <= limit
 
     def frames(self, example, count):
         """The frames of an example's prompts. The first shows it as it is; frame j is seeded by (seed,

@@ -187,7 +187,10 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         reward model are fitted."""
         if player.classes < 3:
             # two scores of each side: its worth and its pull towards a tie; the order has no effect
-            make_sides = self.chats if player.classes == 1 else self.sides
+            make_sides = self.chats
+            if player.classes == 2:
+                make_sides = self.sides
+                labelled = ()  # it knows of ties
             sides = []
             for example in [*examples, *labelled]:
                 sides += make_sides(example)

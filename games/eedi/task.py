@@ -297,9 +297,8 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
 
         groups = {"": counts, "/seen": counts & seen, "/unseen": counts & ~seen}
         for name, group in groups.items():
-            if group.any() and not (
-                name and group.sum() == counts.sum()
-            ):  # a group of all queries would repeat the first
+            repeats = name and group.sum() == counts.sum()  # of all queries, as the first group
+            if group.any() and not repeats:
                 chosen = precision[group]
                 mean = chosen.mean()
                 error = 1.96 * chosen.std() / math.sqrt(len(chosen))

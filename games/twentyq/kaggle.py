@@ -165,7 +165,7 @@ def agent(observation, configuration=None):
 '''
 ROOT = Path(__file__).parents[2]
 SOURCES = "*.py", "games/*.py", "games/twentyq/**/*.py", "games/twentyq/world.txt"
-PLAY_FLAGS = "tries", "candidates", "guesses", "think", "protocol", "alpha_control"
+PLAY_FLAGS = "tries", "candidates", "pool", "guesses", "think", "protocol", "alpha_control"
 FILE_FLAGS = "world", "belief", "alpha_words"  # their values are paths of files to pack
 # the files beside the weights that checkpoint.open reads
 MODEL_FILES = (

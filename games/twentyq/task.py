@@ -143,7 +143,8 @@ class TwentyQuestions(Rollouts, CollectsGames, TracksTraining, HasAgents, Intera
                 "keywords; use --answerer self or another agent, or a --world that has answers about them"
             )
         if missing := len(examples) - len(known):
-            print(f"--keywords: {missing} of {len(examples)} count as lost: the table does not know them")
+            fate = "are left out" if self.options.against else "count as lost"
+            print(f"--keywords: {missing} of {len(examples)} {fate}: the table does not know them")
         self.known = len(known), len(examples)
         return known
 

@@ -185,6 +185,13 @@ def test_a_task_that_is_too_long_is_searched_without_the_model():
     assert "1 tasks do not fit" in report["notes"][0]
 
 
+@runs_programs
+def test_without_search_a_task_that_is_too_long_is_asked_with_one_pair():
+    agent = Says("return grid")
+    record = attempt(Arc(Options(cells=8, seconds=0.5)), {"id": "a", "split": "", **TASK}, agent, 2)
+    assert len(record["replies"]) == 2 and agent.seen
+
+
 def test_flags_that_do_not_go_together_are_refused():
     with pytest.raises(UsageError, match="search-order"):
         Arc(Options(search=10, prompt_version="output"))

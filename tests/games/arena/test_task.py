@@ -102,6 +102,11 @@ def test_a_reader_of_sides_cannot_be_swayed_by_the_order(battles):
     assert np.array_equal(probs, back)
     whole, _ = task.chances(examples, Reader())
     assert np.allclose(probs, whole, atol=1e-6)
+    read = []
+    sides = Sides()
+    sides.scores = lambda talks: read.extend(talks) or Sides().scores(talks)
+    task.chances(examples, sides, task.examples("train"))
+    assert len(read) == 2 * len(examples)  # it knows of ties and reads no labelled battles
 
 
 def test_a_reward_model_judges_chats_by_the_difference_of_its_scores(battles):

@@ -328,14 +328,14 @@ def test_its_main_says_how_it_plays_and_from_which_files(flags, folder, tmp_path
     world, out = tmp_path / "world.answers.jsonl", tmp_path / "submission.tar.gz"
     world.write_text('{"keyword": "oak", "answers": {"Is it alive?": [3, 0]}}\n')
     more = f"--temperature 0.5 --top-p 0.75 --seed 3 --tries 5 --guesses both --format plain --belief {world}"
-    more += " --alpha-control"
+    more += " --alpha-control --pool 7"
     assert infer.main([*flags, *more.split(), "--model", str(folder), "--out", str(out)]) == 0
     with tarfile.open(out) as tar:
         main = tar.extractfile("main.py").read().decode()
         assert tar.extractfile("given/belief.answers.jsonl").read() == world.read_bytes()
     said = ["'temperature': 0.5", "'top_p': 0.75", "'seed': [3]", "'max_new': 6", "'tries': 5", "'plain'"]
     said += ["'candidates': 3", "'guesses': 'both'", "'belief': 'given/belief.answers.jsonl'"]
-    said += ["'alpha_control': True"]
+    said += ["'alpha_control': True", "'pool': 7"]
     assert [text for text in said if text not in main] == []
 
 

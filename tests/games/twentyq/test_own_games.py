@@ -115,6 +115,9 @@ def test_keywords_that_the_table_lacks_are_counted_or_refused(tmp_path, capsys):
     assert report["metrics"]["win_rate@0"] == 1
     assert report["metrics"]["win_rate_of_list@0"] == 0.5
     assert report["intervals"]["win_rate_of_list@0"] == wilson(1, 2)
+    # a tournament has no rate of the list
+    TwentyQuestions(Options(keywords=str(tmp_path / "words.txt"), against=["table"])).examples("test")
+    assert "1 of 2 are left out" in capsys.readouterr().out
     everyone = TwentyQuestions(Options(keywords=str(tmp_path / "words.txt"), answerer="self"))
     assert len(everyone.examples("test")) == 2
     (tmp_path / "words.txt").write_text("flux capacitor\n")
