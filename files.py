@@ -92,18 +92,18 @@ def append(path: Path | str, text: str, to_disk=False):
 def link(name: Path | str, target: str):
     """Make a symbolic link, or point an existing one elsewhere, in one atomic step."""
     partial = Path(f"{name}.partial")
-    for tries_left in range(99, -1, -1):
-        try:
-            partial.unlink(missing_ok=True)  # left behind by a kill
-            partial.symlink_to(target)
-            os.replace(partial, name)
-            break
-        except (FileExistsError, FileNotFoundError):  # another run moved `latest` at the same moment
-            if not tries_left:
-                raise
-    folder = os.open(Path(name).parent, os.O_RDONLY)  # the folder is what has changed, so flush that
-    os.fsync(folder)
-    os.close(folder)
+    folder = os.open(Path(name).parent, os.O_RDONLY)
+    try:
+        with suppress(ImportError, OSError):  # where the system has no such locks, nothing is waited for
+            import fcntl
+
+            fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed: other runs move `latest` as well
+        partial.unlink(missing_ok=True)  # left behind by a kill
+        partial.symlink_to(target)
+        os.replace(partial, name)
+        os.fsync(folder)  # the folder is what has changed
+    finally:
+        os.close(folder)
 
 
 # ------------------------------------------------------------------------------------------------ locks
