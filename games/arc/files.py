@@ -6,6 +6,7 @@ ARC repository; a folder with such a file for each task, or with one of the file
 [{"input", "output"}], "test": [{"input"}]}, with "output" in the tests where it is known and not null. A cell
 may be written 1.0 for 1, as data sets that were made with numpy have it."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -142,18 +143,26 @@ def answers(record, test):
 
 
 def searched(record, test, tried=math.inf):
-    """The different answers of the programs that search found among the first `tried`, shortest first."""
-    found = [program for program in record.get("search", {}).get("found", ()) if program["tried"] <= tried]
-    found.sort(key=lambda program: len(program["steps"]))
-    return distinct([program["answers"][test] for program in found])
+    """The different answers of the programs that search found among the first `tried`: those of the shortest
+    programs first, which vote."""
+    lengths = {}
+    for program in record.get("search", {}).get("found", ()):
+        if program["tried"] <= tried:
+            lengths.setdefault(len(program["steps"]), []).append(program["answers"][test])
+    return distinct(itertools.chain(*[vote(lengths[length]) for length in sorted(lengths)]))
 
 
 def ranked(record, test, order=()):
     """The two best answers to a test. Those of search come first, shorter programs before longer ones: their
-    steps were made for such tasks. The rest goes by the votes of the replies; `order` breaks ties."""
+    steps were made for such tasks. The rest goes by the votes of the replies."""
+    return distinct([*searched(record, test), *voted(record, test, order)])[:2]
+
+
+def voted(record, test, order=()):
+    """The different answers of the replies to a test by their votes; `order` breaks ties."""
     # By token, because the log-probability of a reply falls with its length.
     logps = [reply["logp"] / max(1, reply["tokens"]) for reply in replies_to(record, test)]
-    return distinct([*searched(record, test), *vote(answers(record, test), logps, order)])[:2]
+    return vote(answers(record, test), logps, order)
 
 
 def best_answer(record, test):
@@ -166,16 +175,27 @@ def tests_of(task):
 
 
 def predictions(records):
-    """{id: [{"attempt_1": grid, ...} for each test]}; an empty list is no answer."""
+    """{id: [{"search_1": grid, ..., "attempt_1": grid, ...} for each test]}; an empty list is no answer.
+
+    The answers of search come before all votes. The attempts stand in the order of the vote, so that a later
+    vote breaks its ties in the same way."""
     tests = {}
     for record in records:
-        grids = [[*searched(record, test), *answers(record, test)] for test in tests_of(record)]
-        tests[record["id"]] = list(map(attempts, grids))
+        tests[record["id"]] = []
+        for test, order in enumerate(orders_of(record)):
+            best = [*voted(record, test, order), []]
+            grids = sorted(answers(record, test), key=best.index)
+            tests[record["id"]].append(named(searched(record, test), "search") | named(grids))
     return tests
 
 
-def attempts(grids):
-    return {f"attempt_{k}": grid for k, grid in enumerate(grids, 1)}
+def named(grids, name="attempt"):
+    return {f"{name}_{k}": grid for k, grid in enumerate(grids, 1)}
+
+
+def orders_of(record):
+    """For each test the answers in the order of a judge, which is there with --ties only."""
+    return record.get("order") or [()] * len(record["test"])
 
 
 def task_results(records):
@@ -205,31 +225,32 @@ def submission(records):
     """{id: [{"attempt_1", "attempt_2"} for each test]}: the two best of the vote, [] where there is none."""
     tests = {}
     for record in records:
-        # A judge's order of the answers is there with --ties only.
-        orders = record.get("order") or [()] * len(record["test"])
-        tests[record["id"]] = [two(ranked(record, test, order)) for test, order in enumerate(orders)]
+        orders = enumerate(orders_of(record))
+        tests[record["id"]] = [two(ranked(record, test, order)) for test, order in orders]
     return tests
 
 
 def combine(groups, tasks):
-    """The submission made from groups of predictions or submissions: the attempts of one group vote together,
-    and the next group fills what the vote leaves open."""
+    """The submission made from groups of predictions or submissions. In a group the answers of search come
+    first, then the attempts by their common vote; the next group fills what is left open."""
     combined = {}
     for key, task in tasks.items():
         combined[key] = []
         for test in tests_of(task):
             best = []
             for group in groups:
+                found = []
                 grids = []
                 for prediction in group:
-                    grids += prediction[key][test].values()
-                best += vote(grids)
+                    for name, grid in prediction[key][test].items():
+                        (found if name.startswith("search_") else grids).append(grid)
+                best += [*found, *vote(grids)]
             combined[key].append(two(distinct(best)))
     return combined
 
 
 def two(grids):
-    return attempts([*grids, [], []][:2])
+    return named([*grids, [], []][:2])
 
 
 def read_predictions(path, tasks):

@@ -139,6 +139,23 @@ def test_submissions(tmp_path):
     assert both["b"] == [{"attempt_1": [[5]], "attempt_2": []}, {"attempt_1": [[3], [4]], "attempt_2": [[6]]}]
 
 
+def test_a_submission_from_predictions_holds_the_answers_that_eval_counted(tmp_path):
+    """Answers of search come first, by length; the vote breaks ties by log-probability or by a judge."""
+    name = write(tmp_path / "tasks.json", {"x": TWO})
+    C = [[7]]
+    long = {"steps": [1, 2], "answers": [A, None], "tried": 1}
+    short = {"steps": [1], "answers": [C, None], "tried": 9}
+    for found in ([], [long], [long, short]):
+        for order in (None, [[B, A, C], [C, B, A]]):
+            run = record([A, B], [B, A], [None, C], None, [A, B], [B, C], truth=TWO["test"])
+            run["replies"][1]["logp"] = run["replies"][5]["logp"] = -0.1
+            run["search"] = {"found": found}
+            if order:
+                run["order"] = order
+            predictions = write(tmp_path / "p.json", arc_files.predictions([run]))
+            assert Arc(Options(data=name)).submit(predictions) == arc_files.submission([run])
+
+
 def test_predictions_of_several_runs_vote_together(tmp_path):
     """An answer from two runs beats an answer from one; --ensemble only fills what is missing."""
     name = write(tmp_path / "tasks.json", {"a": TASK})
