@@ -4,7 +4,7 @@
 
 A grid is a 2-D integer array (H, W) of colours 0..9. A cell is (i, j): row from the top, column from the
 left. Every function returns a new array and leaves its arguments unchanged. Drawing beyond the border is cut
-off. Read in any order: colour, size, turn, draw (all on draw_cells), objects (on components and Object)."""
+off. What numpy does in a call, such as turning, padding or tiling, has no function here."""
 
 from dataclasses import dataclass
 
@@ -25,17 +25,19 @@ def least(grid):
     return int(colours[counts.argmin()])
 
 
-def replace(grid, old, new):
-    """The grid with colour new in place of old."""
-    return map_colours(grid, {old: new})
-
-
 def map_colours(grid, colours):
     """The grid with its colours changed by {old: new}, all at once: {1: 2, 2: 1} swaps the two."""
     out = grid.copy()
     for old, new in colours.items():
         out[grid == old] = new  # by the old grid: a colour changes once
     return out
+
+
+def look_up(table, *grids):
+    """The grid whose cells are what a table {(colour in each grid, ...): colour} gives for the cells at their
+    place; KeyError where it has no entry, ValueError unless all grids have one shape."""
+    cells = [table[key] for key in zip(*(grid.ravel().tolist() for grid in grids), strict=True)]
+    return np.array(cells).reshape(grids[0].shape)
 
 
 def crop(grid, i, j, height, width):
@@ -53,39 +55,9 @@ def trim(grid, background=0):
     return grid[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].copy()
 
 
-def pad(grid, n, colour=0):
-    """The grid with a frame of n cells around it: (H + 2n, W + 2n); ValueError if n < 0."""
-    return np.pad(grid, n, constant_values=colour)
-
-
 def upscale(grid, k):
     """The grid with each cell as a block of k x k cells, k >= 1: (kH, kW)."""
     return grid.repeat(k, axis=0).repeat(k, axis=1)
-
-
-def downscale(grid, k):
-    """Every k-th row and column from the first on, k >= 1: (ceil(H / k), ceil(W / k)). Undoes upscale."""
-    return grid[::k, ::k].copy()
-
-
-def tile(grid, rows, columns):
-    """The grid repeated, rows times downwards and columns times to the right: (rows H, columns W)."""
-    return np.tile(grid, (rows, columns))
-
-
-def rotate(grid, turns=1):
-    """The grid after so many quarter turns clockwise; negative turns go anticlockwise."""
-    return np.rot90(grid, -turns).copy()
-
-
-def flip(grid, axis):
-    """The mirror image: upside down for axis 0, left to right for axis 1."""
-    return np.flip(grid, axis).copy()
-
-
-def transpose(grid):
-    """Row i as column i: (W, H)."""
-    return grid.T.copy()
 
 
 # -- patterns, lines
@@ -299,14 +271,6 @@ def paste(grid, part, i, j, transparent=None):
     return draw_cells(grid, np.argwhere(shown) + (i, j), part[shown])
 
 
-def flood_fill(grid, i, j, colour):
-    """The grid with the area around cell (i, j) recoloured: the connected cells of its colour, where corners
-    do not connect; ValueError if the cell is outside."""
-    same = grid == crop(grid, i, j, 1, 1)  # grid[i, j] would take -1 for the last row or column
-    area = next(part for part in components(same, diagonal=False) if [i, j] in part.tolist())
-    return draw_cells(grid, area, colour)
-
-
 def components(mask, diagonal):
     """The connected parts of a mask (H, W), in any order. A part is its cells, (n, 2), in reading order."""
     steps = [(-1, 0), (0, -1), (0, 1), (1, 0)]
@@ -353,12 +317,15 @@ class Object:
 
     def mask(self):
         """A mask of the whole grid, True at the object's cells: (H, W) bool."""
-        return draw_cells(np.zeros(self.shape, bool), self.cells, True)
+        mask = np.zeros(self.shape, bool)
+        mask[tuple(self.cells.T)] = True
+        return mask
 
     def image(self, background=0):
         """The object alone, in its bounding box: (height, width)."""
-        empty = np.full((self.height, self.width), background, self.colours.dtype)
-        return draw_cells(empty, self.cells - (self.top, self.left), self.colours)
+        image = np.full((self.height, self.width), background, self.colours.dtype)
+        image[self.cells[:, 0] - self.top, self.cells[:, 1] - self.left] = self.colours
+        return image
 
 
 def objects(grid, diagonal=True, one_colour=True, background=0):

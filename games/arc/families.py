@@ -11,6 +11,7 @@ program, which ends in its only `return`. Keep to the idioms of the other famili
 learn the programs because the same idea is written in the same words everywhere."""
 
 import itertools
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from string import Formatter
@@ -28,14 +29,21 @@ class Rejected(ValueError):
     """The drawn task breaks a rule: draw another."""
 
 
-def objects(grid, *choice, **named):
-    """dsl.objects, computed once for each grid: many programs ask for the same, and none changes them."""
-    return list(remembered(grid.shape, grid.dtype, grid.tobytes(), choice, *named.items()))
+def remembering(function):
+    """The function, of a grid and plain values, computed once for each of them: programs ask for the same."""
+
+    @lru_cache(4096)
+    def computed(shape, dtype, cells, *values, **named):
+        return function(np.frombuffer(cells, dtype).reshape(shape), *values, **named)
+
+    # a copy, because programs may change what they get, but never an Object
+    return lambda grid, *values, **named: copy(
+        computed(grid.shape, grid.dtype, grid.tobytes(), *values, **named)
+    )
 
 
-@lru_cache(4096)
-def remembered(shape, dtype, cells, choice, *named):
-    return dsl.objects(np.frombuffer(cells, dtype).reshape(shape), *choice, **dict(named))
+SLOW = "objects", "form", "holes", "symmetric", "retile", "enclosed"
+DSL = SimpleNamespace(**{**vars(dsl), **{name: remembering(getattr(dsl, name)) for name in SLOW}})
 
 
 @dataclass
@@ -98,7 +106,7 @@ class Family:
 
         Only code of this folder runs here without a sandbox; what a model writes goes to games/sandbox."""
         names = {x: f"{x}_" for x in self.fields}
-        scope = {"np": np, "dsl": SimpleNamespace(**{**vars(dsl), "objects": objects})}
+        scope = {"np": np, "dsl": DSL}
         exec(source(self.body.format(**names), ", ".join(["grid", *names.values()])), scope)
         return scope["task"]
 

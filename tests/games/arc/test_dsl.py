@@ -34,17 +34,10 @@ OBJECT = dsl.objects(GRID)[0]
 CALLS = {  # name -> arguments behind the grid, among them those that change nothing and could give it back
     "mode": [()],
     "least": [()],
-    "replace": [(1, 2), (11, 2)],
     "map_colours": [({0: 1, 1: 0},), ({},)],
     "crop": [(0, 0, 3, 4), (1, 1, 2, 1)],
     "trim": [(), (11,)],
-    "pad": [(0,), (2, 3)],
     "upscale": [(1,), (2,)],
-    "downscale": [(1,), (2,)],
-    "tile": [(1, 1), (2, 3)],
-    "rotate": [(), (4,)],
-    "flip": [(0,), (1,)],
-    "transpose": [()],
     "shift": [(0, 0), (1, -1), (9, 0)],
     "rays": [(GRID == 2, dsl.STEPS), (GRID == 2, dsl.STEPS, 7, 1, 0, 1), (GRID > 9, dsl.STEPS)],
     "symmetric": [(1, 0), (0, 1)],
@@ -56,7 +49,6 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
     "draw_line": [((0, 0), (2, 2), 5)],
     "draw_rectangle": [((0, 0), (2, 2), 5)],
     "paste": [(GRID, 1, 1), (GRID, 9, 9)],
-    "flood_fill": [(1, 1, 5)],
     "move": [(OBJECT, 1, 0)],
     "recolour": [(OBJECT, 5)],
     "components": [(True,)],
@@ -70,7 +62,7 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
     "panels": [(False,)],
 }
 ON_OTHERS = {"ranked", "only", "form", "towards", "panel_rows"}  # the first argument or the result is no grid
-ON_OTHERS |= {"retile", "lattice", "gaps", "each_part", "paint_parts"}  # or not every grid will do
+ON_OTHERS |= {"retile", "lattice", "gaps", "each_part", "paint_parts", "look_up"}  # or not every grid will do
 NUMBERS = ("mode", "least", "components", "holes", "is_mirrored", "neighbours", "spread", "enclosed")
 
 
@@ -105,24 +97,12 @@ def test_mode_and_least_by_counting(grid):
 
 # ---------------------------------------------------------------------------------- colour, size, turn, draw
 EXAMPLES = [  # a call, and the picture of what it gives
-    (lambda: dsl.replace(draw("012 110"), 1, 5), "052 550"),
     (lambda: dsl.map_colours(draw("012 110"), {0: 1, 1: 2, 2: 0}), "120 221"),  # all at once
     (lambda: dsl.crop(draw("123 456 789"), 1, 0, 2, 1), "4 7"),
     (lambda: dsl.crop(draw("123 456 789"), 0, 1, 1, 2), "23"),
     (lambda: dsl.trim(draw("..... ..1.. .2... .....")), ".1 2."),
     (lambda: dsl.trim(draw("333 3.3 333 333"), background=3), "."),
-    (lambda: dsl.pad(draw("12"), 1), ".... .12. ...."),
-    (lambda: dsl.pad(draw("1"), 2, 3), "33333 33333 33133 33333 33333"),
     (lambda: dsl.upscale(draw("12 .3"), 2), "1122 1122 ..33 ..33"),
-    (lambda: dsl.downscale(draw("12345 67890 12345"), 2), "135 135"),
-    (lambda: dsl.downscale(draw("12345 67890 12345"), 3), "14"),
-    (lambda: dsl.tile(draw("12 3."), 2, 3), "121212 3.3.3. 121212 3.3.3."),
-    (lambda: dsl.rotate(draw("123 456")), "41 52 63"),
-    (lambda: dsl.rotate(draw("123 456"), 2), "654 321"),
-    (lambda: dsl.rotate(draw("123 456"), -1), "36 25 14"),
-    (lambda: dsl.flip(draw("123 456"), 0), "456 123"),
-    (lambda: dsl.flip(draw("123 456"), 1), "321 654"),
-    (lambda: dsl.transpose(draw("123 456")), "14 25 36"),
     (lambda: dsl.draw_cells(draw("... ..."), [(0, 0), (-1, 0), (1, 2), (2, 0)], [1, 2, 3, 4]), "1.. ..3"),
     (lambda: dsl.draw_line(draw("... ... ..."), (0, 0), (2, 2), 8), "8.. .8. ..8"),
     (lambda: dsl.draw_line(draw("... ... ..."), (2, 0), (0, 2), 8), "..8 .8. 8.."),
@@ -131,7 +111,6 @@ EXAMPLES = [  # a call, and the picture of what it gives
     (lambda: dsl.draw_line(draw("... ... ..."), (1, 1), (1, 1), 8), "... .8. ..."),
     (lambda: dsl.draw_rectangle(draw(".... .... .... ...."), (3, 0), (1, 2), 8), ".... 888. 8.8. 888."),
     (lambda: dsl.draw_rectangle(draw(".... .... .... ...."), (1, 2), (3, 0), 8, True), ".... 888. 888. 888."),
-    (lambda: dsl.flood_fill(draw("..1. .1.. 1..."), 0, 0, 2), "221. 21.. 1..."),  # corners do not connect
     (lambda: dsl.paste(draw("1111 1111"), PART, 1, 1), "1111 1.67"),  # a part covers with all its cells
     (lambda: dsl.paste(draw("1111 1111"), PART, -1, 2, transparent=0), "1171 1111"),
     (lambda: dsl.paste(draw("1111 1111"), PART, 0, -1, transparent=7), "6111 .611"),
@@ -202,10 +181,11 @@ def test_directions_are_reached_by_rays_of_any_length(grid):
 
 
 @each_grid
-def test_enclosed_by_flooding_from_outside(grid):
-    outside = dsl.pad(grid, 1, 0)
-    flooded = dsl.crop(dsl.flood_fill(outside, 0, 0, 11), 1, 1, *grid.shape)
-    assert dsl.enclosed(grid, 0).tolist() == (flooded == 0).tolist()
+def test_enclosed_areas_do_not_reach_the_border(grid):
+    inside = np.zeros(grid.shape, bool)
+    for part in dsl.components(grid == 0, diagonal=False):
+        inside[tuple(part.T)] = (dsl.layers(grid.shape)[tuple(part.T)] > 0).all()
+    assert dsl.enclosed(grid, 0).tolist() == inside.tolist()
 
 
 def test_tiles_and_lattices_leave_their_grid_alone_and_keep_its_type():
@@ -226,12 +206,11 @@ def test_the_lines_of_a_lattice():
 
 OUTSIDE = [(-1, 0, 2, 2), (0, -1, 2, 2), (-2, 0, 1, 1), (3, 0, 2, 2), (0, 2, 2, 2), (0, 0, 0, 1)]
 REFUSED = [("crop", window, "no window") for window in OUTSIDE]
-REFUSED += [("flood_fill", (i, j, 2), "no window") for i, j in [(-1, 0), (0, -1), (4, 0), (0, 3)]]
 REFUSED += [("symmetric", (0, 0), "no mirror"), ("lattice", (), "no one colour"), ("lattice", (5,), "no one")]
 REFUSED += [("draw_line", ((0, 0), end, 1), "not horizontal") for end in [(1, 2), (-1, 3), (3, -2)]]
 
 
-@pytest.mark.parametrize("name, arguments, message", [*REFUSED, ("trim", (), "."), ("pad", (-1,), ".")])
+@pytest.mark.parametrize("name, arguments, message", [*REFUSED, ("trim", (), ".")])
 def test_what_cannot_be_done_is_refused(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(dsl, name)(np.zeros((4, 3), int), *arguments)
@@ -247,19 +226,11 @@ DRAWINGS = [  # drawn on a grid with a frame of f cells; a, b, c, d say where
 @each_grid
 def test_what_leaves_the_grid_is_cut_off(grid):
     """As if it were drawn on a grid with a frame so wide that nothing leaves it, and the frame taken off."""
-    wide = dsl.pad(grid, 16, 11)
+    wide = np.pad(grid, 16, constant_values=11)
     places = np.random.default_rng(2).integers(-6, 9, (8, 4)).tolist()
     for drawing, place in itertools.product(DRAWINGS, places):
         expected = dsl.crop(drawing(wide, 16, *place), 16, 16, *grid.shape)
         assert drawing(grid, 0, *place).tolist() == expected.tolist()
-
-
-@each_grid
-def test_flood_fill_recolours_the_object_of_its_cell(grid):
-    parts = dsl.objects(grid, diagonal=False, background=None)
-    for cell in np.ndindex(grid.shape):
-        (around,) = [obj for obj in parts if cell in cells_of(obj)]
-        assert dsl.flood_fill(grid, *cell, 11).tolist() == dsl.recolour(grid, around, 11).tolist()
 
 
 # ------------------------------------------------------------------------------------------------ objects
@@ -387,7 +358,7 @@ HOLES = {"...": 0, "111 1.1 111": 1, ".1. 1.1 .1.": 1, "11111 1.1.1 11111": 2, "
 @pytest.mark.parametrize("picture", HOLES)
 def test_holes_are_closed(picture):
     grid = draw(picture)
-    assert dsl.holes(grid) == dsl.holes(dsl.replace(grid, 0, 7), 7) == HOLES[picture]
+    assert dsl.holes(grid) == dsl.holes(dsl.map_colours(grid, {0: 7}), 7) == HOLES[picture]
 
 
 def test_form_is_the_same_for_turns_mirror_images_and_colours_only():
@@ -396,7 +367,7 @@ def test_form_is_the_same_for_turns_mirror_images_and_colours_only():
         for turns in range(4):
             assert dsl.form(np.rot90(view, turns)) == dsl.form(draw("55. .5. .55"))
     assert dsl.form(grid) != dsl.form(draw("12. .3. 33."))
-    assert dsl.form(grid) == dsl.form(dsl.replace(grid, 0, 7), 7)
+    assert dsl.form(grid) == dsl.form(dsl.map_colours(grid, {0: 7}), 7)
 
 
 def test_mirrored_is_upside_down_or_left_to_right():
@@ -446,3 +417,15 @@ def test_panels(picture, lines, expected):
 def test_a_grid_that_cannot_be_cut_is_refused(picture, lines):
     with pytest.raises(ValueError):
         dsl.panels(draw(picture), lines)
+
+
+def test_look_up():
+    """A cell of the output by the cells at its place."""
+    first, second = draw("01 10"), draw("55 66")
+    table = {(0, 5): 3, (1, 5): 4, (1, 6): 0, (0, 6): 9}
+    assert dsl.look_up(table, first, second).tolist() == [[3, 4], [0, 9]]
+    assert dsl.look_up({(0,): 1, (1,): 0}, first).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(KeyError):
+        dsl.look_up({(0, 5): 3}, first, second)
+    with pytest.raises(ValueError):
+        dsl.look_up(table, first, second[:1])

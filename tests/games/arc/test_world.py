@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from games.arc import dsl
-from games.arc.families import COLOURS, FAMILIES, objects
+from games.arc.families import COLOURS, DSL, FAMILIES, SLOW
 from games.arc.prompts import source
 from games.arc.world import Rejected, open_world, parts_of, permuted
 from tests.games.arc.help_arc import SMALL, draw_tasks
@@ -214,7 +214,26 @@ def test_objects_are_found_once_and_a_program_may_change_the_list():
     for choice, named in (((), {}), ((True, False), {}), ((), {"background": 2})):
         expected = [obj.cells.tolist() for obj in dsl.objects(grid, *choice, **named)]
         for _ in range(2):
-            found = objects(grid, *choice, **named)
+            found = DSL.objects(grid, *choice, **named)
             assert [obj.cells.tolist() for obj in found] == expected
             found.clear()
-    assert objects(grid)[0] is objects(grid.copy())[0] is not objects(grid.astype(np.int8))[0]
+    first, again, other = grid, grid.copy(), grid.astype(np.int8)
+    assert DSL.objects(first)[0] is DSL.objects(again)[0] is not DSL.objects(other)[0]
+
+
+@pytest.mark.parametrize("name", sorted({*SLOW} - {"objects"}))
+def test_what_is_computed_once_is_the_same_and_may_be_changed(name):
+    arguments = {"form": (0,), "holes": (0,), "symmetric": (9, 1), "retile": (9,), "enclosed": (0,)}[name]
+    for rows in ([[1, 0, 1], [9, 0, 1]], [[1, 9, 1], [1, 0, 1], [1, 1, 1]]):
+        grid = np.array(rows)
+        for _ in range(2):
+            try:
+                expected = getattr(dsl, name)(grid, *arguments)
+            except ValueError:
+                with pytest.raises(ValueError):
+                    getattr(DSL, name)(grid, *arguments)
+                continue
+            found = getattr(DSL, name)(grid, *arguments)
+            assert np.array_equal(found, expected) if isinstance(found, np.ndarray) else found == expected
+            if isinstance(found, np.ndarray):
+                found[:] = 7
