@@ -5,13 +5,16 @@ shown inputs. Expanding a node tries each step on it: one that gives all outputs
 that brings them nearer makes a node of its own. The nearest node is expanded next. Before that, a model may
 propose programs, the likeliest first, and say in which order steps are tried (`guided`).
 
+Where no single step is a program, a table may make one of several steps (`learn`): it says which colour a
+cell of the output has, given the cells at its place in what each step makes of the input.
+
 These programs are our own code, so they run in this process without the sandbox, thousands a second. What a
 model writes freely goes through judging.py."""
 
 import heapq
+import itertools
 import math
 import time
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,15 +23,8 @@ from games.arc.world import REVERSAL, is_grid, key_of, permuted
 
 DEPTH = 3  # most steps of a program
 BREADTH = 1000  # steps that are tried after a first one: there are up to 20,000, and many nodes wait
+COMBINED = 50  # steps that tables combine in twos: those which leave fewest cells wrong
 EXPLORED = 2048  # tokens of programs that the model reads for a task
-
-
-@dataclass(order=True)
-class Node:
-    distance: float  # of what the steps make of the first input from the first output
-    number: int  # of equally near nodes the first comes first
-    steps: list = field(compare=False)  # [(family name, parameters), ...]
-    grids: list = field(compare=False)  # what all steps but the last make of the shown inputs
 
 
 class Search:
@@ -48,6 +44,7 @@ class Search:
         self.end = time.monotonic() + seconds
         self.tried = 0
         self.found = []
+        self.columns = {}  # of single steps: (step, what it makes of the first input), in its output's shape
 
     @np.errstate(all="ignore")  # such as a division by zero
     def run(self, order, proposals=()):
@@ -61,24 +58,27 @@ class Search:
             self.tried += 1
             if self.fits(steps) and self.accept(steps):
                 break
-        queue = [Node(0.0, 0, [], self.inputs)]
+        # nodes: (distance of what the steps make of the first input from its output, number, which decides
+        # between equal distances, steps, what all steps but the last make of the shown inputs)
+        queue = [(0.0, 0, [], self.inputs)]
         seen = set()
         while queue:
-            node = heapq.heappop(queue)
-            if node.steps and self.is_over():
+            _, _, steps, grids = heapq.heappop(queue)
+            if steps and self.is_over():
                 return
             # Only now is the last step done on all inputs: of most nodes the first is all that is looked at.
-            grids = node.grids
-            if node.steps:
-                grids = [self.step(*node.steps[-1], grid) for grid in grids]
+            if steps:
+                grids = [self.step(*steps[-1], grid) for grid in grids]
             if any(grid is None for grid in grids):
                 continue
             key = tuple(map(key_of, grids))
             if key in seen:
                 continue
             seen.add(key)
-            for distance, steps in self.expand(node.steps, grids, order):
-                heapq.heappush(queue, Node(distance, self.tried, steps, grids))
+            for distance, longer in self.expand(steps, grids, order):
+                heapq.heappush(queue, (distance, self.tried, longer, grids))
+            if not steps and not self.found:
+                self.learn()
 
     def is_spent(self):
         return self.tried >= self.programs or time.monotonic() > self.end
@@ -94,8 +94,9 @@ class Search:
         output = self.outputs[0]
         is_last = len(before) + 1 == DEPTH
         nearest = distance_of(grids[0], output) if before else math.inf
-        choices = order(list(steps_for(self.world, grids, self.outputs)))
-        for name, p in choices[:BREADTH] if before else choices:
+        choices = order(list(steps_for(self.world.families, grids, self.outputs)))
+        features = list(steps_for(self.world.features, grids, self.outputs))
+        for name, p in choices[:BREADTH] if before else choices + features:
             if self.is_over() if before else self.is_spent():
                 return
             self.tried += 1
@@ -103,16 +104,72 @@ class Search:
             if grid is None:
                 continue
             steps = [*before, (name, p)]
+            if not before and grid.shape == output.shape:
+                self.columns.setdefault(key_of(grid), ((name, p), grid))
             if same(grid, output):
                 if self.fits(steps):
                     self.accept(steps)
-            elif not is_last and (distance := distance_of(grid, output)) < nearest:
+            elif is_last or name in self.world.features:
+                continue
+            elif (distance := distance_of(grid, output)) < nearest:
                 yield distance, steps
+
+    def learn(self):
+        """Try tables over what single steps and features make of the input: over one of them, then over two,
+        each with the input beside them or without it."""
+        output = self.outputs[0]
+        given = [(("input", {}), self.inputs[0])] * (self.inputs[0].shape == output.shape)
+        columns = list(self.columns.values())
+        for size in (1, 2):
+            scored = []
+            for group in itertools.combinations(columns, size):
+                if self.is_over():
+                    return
+                self.tried += 1
+                steps, grids = zip(*group, *given)
+                _, wrong = table_of([code_of(grids)], [output])
+                if not wrong:
+                    self.tabulate(steps[:size]) or self.tabulate(steps)
+                scored.append((wrong, len(scored), group[0]))
+            if self.found:
+                return
+            columns = [column for wrong, _, column in sorted(scored)[:COMBINED] if wrong]
+
+    def tabulate(self, steps):
+        """Keep a program of a table over the results of some steps, if all pairs agree on one and it covers
+        the tests. Returns whether it does."""
+        codes = [self.code(steps, grid) for grid in self.inputs + self.tests]
+        shapes = [np.shape(code) for code in codes]  # () for None
+        if () in shapes or shapes[: len(self.inputs)] != [output.shape for output in self.outputs]:
+            return False
+        table, wrong = table_of(codes, self.outputs)
+        answers = [table[code] for code in codes[len(self.inputs) :]]
+        changed = [(answer >= 0).all() and not same(answer, x) for answer, x in zip(answers, self.tests)]
+        if wrong or not all(changed):
+            return False
+        found = {"steps": list(steps), "table": True, "source": tabular(self.world, steps, table)}
+        answers = [answer.tolist() for answer in answers]
+        self.found.append({**found, "answers": answers, "tried": self.tried})
+        return True
+
+    def code(self, steps, grid):
+        """For each cell the number whose digits are what the steps make of it, or None where a step fails.
+        With all colours reversed a step must give the reversed colours, or the same numbers."""
+        grids = []
+        for step, other in zip(steps, permuted(steps, REVERSAL)):
+            out = self.step(*step, grid)
+            reverse = self.step(*other, read_only(REVERSAL[grid]))
+            if out is None or reverse is None or grids and out.shape != grids[0].shape:
+                return None
+            if not same(reverse, REVERSAL[out]) and not same(reverse, out):
+                return None
+            grids.append(out)
+        return code_of(grids)
 
     def step(self, name, p, grid):
         """The output of a step, or None where it fails or gives no grid."""
         try:
-            out = self.world.families[name].program(p)(grid)
+            out = self.world.every[name].program(p)(grid)
         except Exception:  # on grids that are not its own a family may raise anything
             return None
         fine = is_grid(out) and out.dtype.kind == "i" and 0 <= out.min() and out.max() <= 9
@@ -167,8 +224,8 @@ def same(grid, other):
 
 
 # ------------------------------------------------------------------------------------------------ steps
-def steps_for(world, grids, outputs):
-    """Every step whose parameters fit the grids and the outputs, in the order of the families.
+def steps_for(families, grids, outputs):
+    """Every step of families whose parameters fit the grids and the outputs, in the order of the families.
 
     As in the families' own tasks, a and b are colours that every grid contains. A program that names a colour
     for each pair fits many tasks and solves none."""
@@ -177,9 +234,32 @@ def steps_for(world, grids, outputs):
     backgrounds = [common] + [0] * bool(common and counts[0])
     inside = [c for c in range(10) if c != common and all(c in grid for grid in grids)]
     painted = [c for c in range(10) if c != common and all(c in grid for grid in outputs)]
-    for name, family in world.families.items():
+    painted = [c for c in painted if c not in inside] or painted  # a new colour was painted
+    grows = outputs[0].size > grids[0].size
+    for name, family in families.items():
+        if family.kind == "enlarge" and not grows:
+            continue  # a grid of many objects would become as many times larger
         for p in family.fillings(inside, painted, backgrounds):
             yield name, p
+
+
+def code_of(grids):
+    """For each cell the number whose digits are its values in up to three grids."""
+    code = 0
+    for grid in grids:
+        code = 10 * code + grid
+    return code
+
+
+def table_of(codes, outputs):
+    """(the usual colour of outputs for each code, -1 where there is none; number of cells that it gets
+    wrong)."""
+    counts = np.zeros(10_000, int)
+    for code, output in zip(codes, outputs):
+        counts += np.bincount((10 * code + output).ravel(), minlength=10_000)
+    counts = counts.reshape(-1, 10)
+    most = counts.max(1)
+    return np.where(most, counts.argmax(1), -1), counts.sum() - most.sum()
 
 
 def count(grid):
@@ -201,6 +281,19 @@ def distance_of(grid, output):
     return 1 + colours + 0.2 * min(sizes, 5.0)
 
 
+def tabular(world, steps, table):
+    """The source of a program that looks cells up in a table."""
+    parts = []
+    for i, step in enumerate(steps):
+        parts.append(source(world.render([step])).replace("def task", f"def part_{i}"))
+    grids = ", ".join(f"part_{i}(grid)" for i in range(len(steps)))
+    entries = {}
+    for code in np.flatnonzero(table >= 0).tolist():
+        entries[tuple(map(int, f"{code:0{len(steps)}}"))] = int(table[code])
+    parts.append(f"table = {entries}\nreturn dsl.look_up(table, {grids})")
+    return source("\n".join(parts))
+
+
 # ------------------------------------------------------------------------------------------------ orders
 def uniform(rng):
     """The order of chance."""
@@ -210,7 +303,7 @@ def uniform(rng):
 def guided(search, conversation, player):
     """(order, proposals) of a model: programs of one or two steps, the likeliest first, and the order of
     steps by the probability that a program begins with them."""
-    steps = list(steps_for(search.world, search.inputs, search.outputs))
+    steps = list(steps_for(search.world.families, search.inputs, search.outputs))
     parts = []
     for name, p in steps:
         family = search.world.families[name]

@@ -87,9 +87,9 @@ def show_steps(task, record, test, best, show):
     for found in record.get("search", {}).get("found", ()):
         if found["answers"][test] == best:
             show(f"program {found['tried']} of the search, {len(found['steps'])} steps:")
-            grid = np.array(record["test"][test]["input"])
-            for step in found["steps"]:
-                grid = task.world.apply([step], grid)
+            start = grid = np.array(record["test"][test]["input"])
+            for step in found["steps"]:  # a table has them side by side
+                grid = task.world.apply([step], start if "table" in found else grid)
                 show(step_text(step))
                 show_grids([grid.tolist()], show)
             return

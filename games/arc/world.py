@@ -28,14 +28,16 @@ FAILS = IndexError, ValueError  # what a program raises where it cannot take a g
 
 
 class World:
-    """Families by name, and the tasks that are drawn from them.
+    """Families by name, and the tasks drawn from them. Features, which have no inputs, are for search.
 
     couples: kinds of families that compose, in order; prompt: most cells and row ends in the shown pairs;
     larger: share of tasks with sides two or three times as long; unseen: families that are never drawn for
     training; tries: rejected draws in a row after which other families are drawn."""
 
     def __init__(self, families, couples, prompt, larger=0.0, unseen=frozenset(), tries=1000):
-        self.families = families
+        self.every = families
+        self.features = {name: family for name, family in families.items() if not family.inputs}
+        self.families = families = {name: family for name, family in families.items() if family.inputs}
         self.prompt = prompt
         self.larger = larger
         self.unseen = unseen
@@ -59,13 +61,13 @@ class World:
     # ------------------------------------------------------------------------------------------ programs
     def render(self, steps):
         """The program of the steps in one body: what one would return becomes the grid of the next."""
-        *first, last = [self.families[name].body.format(**p) for name, p in steps]
+        *first, last = [self.every[name].body.format(**p) for name, p in steps]
         return "\n".join([body.replace("return ", "grid = ") for body in first] + [last])
 
     def apply(self, steps, grid):
         """The output of the steps, the same as that of the program rendered from them."""
         for name, p in steps:
-            grid = self.families[name].program(p)(grid)
+            grid = self.every[name].program(p)(grid)
         return grid
 
     def fits(self, steps, pairs):

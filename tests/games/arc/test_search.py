@@ -8,9 +8,9 @@ import pytest
 
 from games.arc import dsl
 from games.arc.files import ranked, searched, submission
-from games.arc.search import Search, distance_of, guided, steps_for, uniform
+from games.arc.search import Search, distance_of, guided, same, steps_for, uniform
 from games.arc.task import Arc, Options
-from games.arc.world import open_world
+from games.arc.world import World, open_world, permuted
 from games.task import Players
 from terminal import UsageError
 from tests.games.arc.help_arc import FLIP, SMALL, TASK, Says, attempt, draw_tasks, runs_programs, summarise
@@ -85,6 +85,67 @@ def test_every_step_changes_the_test():
     assert made.fits(steps) and not made.accept(steps) and made.accept(steps[:1])
 
 
+# ------------------------------------------------------------------------------------------------ tables
+WIDE = open_world("wide")
+FEW = World({"flip_left_right": SMALL.families["flip_left_right"], **WIDE.features}, (), 420)
+
+
+def coloured(rule, n=4):
+    """A task of n random grids whose outputs a rule makes from them; the last is the test."""
+    pairs = []
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        grid = rng.integers(1, 4, (6, 7)) * (rng.random((6, 7)) < 0.5)
+        pairs.append({"input": grid.tolist(), "output": rule(grid).tolist()})
+    return {"train": pairs[:-1], "test": pairs[-1:]}
+
+
+def test_a_table_makes_a_program_of_two_steps():
+    """Cells of even rows are recoloured, each colour in its way; the others mirrored left to right."""
+
+    def rule(grid):
+        even = (np.indices(grid.shape)[0] % 2 == 0) & (grid > 0)
+        return np.where(even, np.array([0, 5, 6, 5])[grid], grid[:, ::-1])
+
+    task = coloured(rule, 9)
+    made = Search(FEW, task, MANY, 60)
+    made.run(list)
+    (found, *_) = made.found
+    assert "table" in found and len(found["steps"]) == 3 and found["answers"] == [task["test"][0]["output"]]
+    assert all(reproduces(program, task["train"] + task["test"]) for program in made.found[:5])
+
+
+def test_a_table_without_an_entry_for_the_test_gives_no_answer():
+    task = coloured(lambda grid: np.array([0, 3, 1, 2])[grid])
+    assert [found["answers"] for found in search(task, 200).found] == []  # no single step does it
+    made = Search(WIDE, task, MANY, 60)
+    steps = [("input", {})]
+    assert made.tabulate(steps) and made.found[0]["answers"] == [task["test"][0]["output"]]
+    task["test"][0]["input"][0][0] = 9
+    made = Search(WIDE, task, MANY, 60)
+    assert not made.tabulate(steps) and made.found == []
+
+
+@pytest.mark.parametrize("name", WIDE.features)
+def test_a_feature_is_of_the_colours_or_of_numbers(name):
+    """It gives a grid of the input's shape, for any order of colours the same numbers or the same colours."""
+    family = WIDE.features[name]
+    shown = 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        grid = rng.integers(1, 4, (7, 7)) * (rng.random((7, 7)) < 0.4)
+        made = Search(WIDE, {"train": [], "test": []}, 0, 0)
+        order = rng.permutation(10)
+        for p in family.fillings([1, 2, 3], [4], [0]):
+            out = made.step(name, p, grid)
+            ((_, q),) = permuted([(name, p)], order)
+            other = made.step(name, q, order[grid])
+            if out is not None and other is not None:
+                assert out.shape == grid.shape
+                shown += same(other, out) or same(other, order[out])
+    assert shown
+
+
 # ------------------------------------------------------------------------------------------------ order
 def test_the_budget_holds():
     (task,) = draw_tasks(22, 1)
@@ -100,7 +161,7 @@ def test_blind_search_repeats_itself_and_another_order_tries_the_same_steps():
     for task in draw_tasks(23, 5):
         one, two = search(task, 400), search(task, 400)
         assert (one.found, one.tried) == (two.found, two.tried)
-        steps = list(steps_for(SMALL, one.inputs, one.outputs))
+        steps = list(steps_for(SMALL.families, one.inputs, one.outputs))
         mixed = uniform(np.random.default_rng(0))(steps)
         assert mixed != steps and sorted(mixed, key=str) == sorted(steps, key=str)
 
@@ -117,7 +178,7 @@ def test_likely_programs_come_first():
     """A model that is sure of a program: it is tried first, and steps go by what it thinks of them."""
     (task,) = draw_tasks(24, 1, ["tile"])
     made = Search(SMALL, task, MANY, 60)
-    steps = list(steps_for(SMALL, made.inputs, made.outputs))
+    steps = list(steps_for(SMALL.families, made.inputs, made.outputs))
     right = steps.index(("tile", task["parameters"]))
 
     def explore(conversation, parts, depth, limit):
