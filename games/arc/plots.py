@@ -20,26 +20,23 @@ def draw(reports, out):
 
 
 def draw_curves(reports, out):
-    """Draw the scaling curves of evaluations, and the lengths of replies and of grids of the last one."""
-    figure, axes = pyplot().subplots(1, 2, figsize=(11, 4))
+    """Draw the scaling curves of evaluations."""
+    figure, axis = pyplot().subplots(figsize=(7, 4))
     sizes = set()
     for i, (name, report) in enumerate(reports.items()):
         sizes.update(map(int, report["curve"]))
-        draw_curve(axes[0], name, report, f"C{i}", 1.02**i)
+        draw_curve(axis, name, report, f"C{i}", 1.02**i)
         if "search_curve" in report:
             sizes.update(map(int, report["search_curve"]))
             searched = {**report, "curve": report["search_curve"]}
-            draw_curve(axes[0], f"{name}, search", searched, f"C{i + len(reports)}", 1.02**i)
+            draw_curve(axis, f"{name}, search", searched, f"C{i + len(reports)}", 1.02**i)
     sizes = sorted(sizes)
-    axes[0].set(xscale="log", xlabel="programs a task", ylim=(0, None))
-    axes[0].set_ylabel("share of tasks solved, 95 % intervals")
-    axes[0].set_xticks(sizes, sizes)
-    axes[0].minorticks_off()  # they would be powers of ten between the sizes
-
-    draw_lengths(axes[1], name, report["records"])
-    for axis in axes:
-        axis.legend(fontsize=8)
-        axis.grid(alpha=0.3)
+    axis.set(xscale="log", xlabel="programs a task", ylim=(0, None))
+    axis.set_ylabel("share of tasks solved, 95 % intervals")
+    axis.set_xticks(sizes, sizes)
+    axis.minorticks_off()  # they would be powers of ten between the sizes
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
     return finish(figure, out)
 
 
@@ -52,27 +49,6 @@ def draw_curve(axis, name, report, colour, shift):
     lows, highs = zip(*[wilson(share * n, n) for share in shares])
     axis.plot(x, shares, "o-", markersize=4, color=colour, label=f"{name} ({n} tasks)")
     axis.vlines(x, lows, highs, color=colour, linewidth=1, alpha=0.6)
-
-
-def draw_lengths(axis, name, records):
-    """Draw histograms of the tokens of replies, and of the true answers if they were written as grids."""
-    replies = []
-    grids = []
-    for record in records:
-        replies += [reply["tokens"] for reply in record["replies"]]
-        for pair in record["test"]:
-            grid = pair.get("output")
-            if grid:
-                grids.append(len(grid) * (len(grid[0]) + 1))  # a row end costs as much as a cell
-
-    # The same bins for both; weights turn counts into shares, as there are many replies to an answer.
-    longest = max(replies + grids)
-    bins = [longest * i / 40 for i in range(41)]
-    for label, values in (("replies", replies), ("true answers as grids", grids)):
-        weights = [1 / len(values)] * len(values)
-        axis.hist(values, bins, weights=weights, alpha=0.6, label=label)
-    axis.set(xlabel="tokens (of grids: cells and row ends)", ylabel="share of replies, of answers")
-    axis.set_title(f"lengths in {name}", fontsize=10)
 
 
 def draw_tasks(records, out):
