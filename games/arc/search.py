@@ -1,8 +1,7 @@
 """Search for programs made of a world's own steps that give every shown output of a task.
 
-A step is a family with parameters that fit the task (`steps_for`). A node holds what some steps make of the
-shown inputs. Expanding a node tries each step on it: one that gives all outputs completes a program, and one
-that brings them nearer makes a node of its own. The nearest node is expanded next. Before that, a model may
+A step is a family with parameters that fit the task (`steps_for`). Each is tried alone, then each behind a
+first one: first steps that bring an input nearest to its output are taken first. Before that, a model may
 propose programs, the likeliest first, and say in which order steps are tried (`guided`).
 
 Where no single step is a program, a table may make one of several steps (`learn`): it says which colour a
@@ -11,9 +10,7 @@ cell of the output has, given the cells at its place in what each step makes of 
 These programs are our own code, so they run in this process without the sandbox, thousands a second. What a
 model writes freely goes through judging.py."""
 
-import heapq
 import itertools
-import math
 import time
 
 import numpy as np
@@ -21,9 +18,8 @@ import numpy as np
 from games.arc.prompts import source
 from games.arc.world import REVERSAL, is_grid, key_of, permuted
 
-DEPTH = 3  # most steps of a program
-BREADTH = 1000  # steps that are tried after a first one: there are up to 20,000, and many nodes wait
-COMBINED = 50  # steps that tables combine in twos: those which leave fewest cells wrong
+BREADTH = 1000  # steps tried after a first one: there are up to 20,000, and many first steps wait
+COMBINED = 80  # steps that tables combine in twos: those which leave fewest cells wrong
 EXPLORED = 2048  # tokens of programs that the model reads for a task
 
 
@@ -48,7 +44,8 @@ class Search:
 
     @np.errstate(all="ignore")  # such as a division by zero
     def run(self, order, proposals=()):
-        """Search until the budget is used up; once a program is found, only for as many programs again.
+        """Search until the budget is used up; once a program is found, only for as many programs again. All
+        single steps are tried, even if there is a program among them.
 
         order: a function of a list of steps that puts them into the order in which they are tried; proposals:
         programs to try first."""
@@ -58,27 +55,21 @@ class Search:
             self.tried += 1
             if self.fits(steps) and self.accept(steps):
                 break
-        # nodes: (distance of what the steps make of the first input from its output, number, which decides
-        # between equal distances, steps, what all steps but the last make of the shown inputs)
-        queue = [(0.0, 0, [], self.inputs)]
-        seen = set()
-        while queue:
-            _, _, steps, grids = heapq.heappop(queue)
-            if steps and self.is_over():
-                return
-            # Only now is the last step done on all inputs: of most nodes the first is all that is looked at.
-            if steps:
-                grids = [self.step(*steps[-1], grid) for grid in grids]
-            if any(grid is None for grid in grids):
-                continue
-            key = tuple(map(key_of, grids))
-            if key in seen:
+        nodes = self.single_steps(order)
+        if not self.found:
+            self.learn()
+        seen = {tuple(map(key_of, self.inputs))}
+        for _, _, first in sorted(nodes):
+            # Only now is the step done on all inputs: of most the first is all that is looked at.
+            grids = [self.step(*first, grid) for grid in self.inputs]
+            if any(grid is None for grid in grids) or (key := tuple(map(key_of, grids))) in seen:
                 continue
             seen.add(key)
-            for distance, longer in self.expand(steps, grids, order):
-                heapq.heappush(queue, (distance, self.tried, longer, grids))
-            if not steps and not self.found:
-                self.learn()
+            choices = order(list(steps_for(self.world.families, grids, self.outputs)))
+            for second in choices[:BREADTH]:
+                if self.is_over():
+                    return
+                self.attempt([first, second], grids[0])
 
     def is_spent(self):
         return self.tried >= self.programs or time.monotonic() > self.end
@@ -86,33 +77,32 @@ class Search:
     def is_over(self):
         return self.is_spent() or bool(self.found) and self.tried >= 2 * self.found[0]["tried"]
 
-    def expand(self, before, grids, order):
-        """Try steps on what the steps before them make of the inputs: on the first input at first.
-
-        Yields (distance, steps) that may go on: any single step, of longer ones those that bring the first
-        output nearer. Single steps are all tried, even if there is a program among them."""
+    def single_steps(self, order):
+        """Try each step alone. Returns those that may go on: (distance of what the step makes of the first
+        input from its output, number, which decides between equal distances, step)."""
         output = self.outputs[0]
-        is_last = len(before) + 1 == DEPTH
-        nearest = distance_of(grids[0], output) if before else math.inf
-        choices = order(list(steps_for(self.world.families, grids, self.outputs)))
-        features = list(steps_for(self.world.features, grids, self.outputs))
-        for name, p in choices[:BREADTH] if before else choices + features:
-            if self.is_over() if before else self.is_spent():
-                return
-            self.tried += 1
-            grid = self.step(name, p, grids[0])
+        steps = order(list(steps_for(self.world.families, self.inputs, self.outputs)))
+        features = list(steps_for(self.world.features, self.inputs, self.outputs))
+        nodes = []
+        for step in steps + features:
+            if self.is_spent():
+                return []
+            grid = self.attempt([step], self.inputs[0])
             if grid is None:
                 continue
-            steps = [*before, (name, p)]
-            if not before and grid.shape == output.shape:
-                self.columns.setdefault(key_of(grid), ((name, p), grid))
-            if same(grid, output):
-                if self.fits(steps):
-                    self.accept(steps)
-            elif is_last or name in self.world.features:
-                continue
-            elif (distance := distance_of(grid, output)) < nearest:
-                yield distance, steps
+            if grid.shape == output.shape:
+                self.columns.setdefault(key_of(grid), (step, grid))
+            if step[0] in self.world.families and not same(grid, output):
+                nodes.append((distance_of(grid, output), self.tried, step))
+        return nodes
+
+    def attempt(self, steps, grid):
+        """Try a program on what all its steps but the last make of the first input. Returns what it gives."""
+        self.tried += 1
+        out = self.step(*steps[-1], grid)
+        if out is not None and same(out, self.outputs[0]) and self.fits(steps):
+            self.accept(steps)
+        return out
 
     def learn(self):
         """Try tables over what single steps and features make of the input: over one of them, then over two,
@@ -127,7 +117,7 @@ class Search:
                     return
                 self.tried += 1
                 steps, grids = zip(*group, *given)
-                _, wrong = table_of([code_of(grids)], [output])
+                _, wrong = table_of([code_of(grids)], [output], 10 ** len(grids))
                 if not wrong:
                     self.tabulate(steps[:size]) or self.tabulate(steps)
                 scored.append((wrong, len(scored), group[0]))
@@ -251,13 +241,11 @@ def code_of(grids):
     return code
 
 
-def table_of(codes, outputs):
-    """(the usual colour of outputs for each code, -1 where there is none; number of cells that it gets
+def table_of(codes, outputs, n=1000):
+    """(the usual colour of outputs for each of n codes, -1 where there is none; number of cells that it gets
     wrong)."""
-    counts = np.zeros(10_000, int)
-    for code, output in zip(codes, outputs):
-        counts += np.bincount((10 * code + output).ravel(), minlength=10_000)
-    counts = counts.reshape(-1, 10)
+    cells = [(10 * code + output).ravel() for code, output in zip(codes, outputs)]
+    counts = np.bincount(np.concatenate(cells), minlength=10 * n).reshape(n, 10)
     most = counts.max(1)
     return np.where(most, counts.argmax(1), -1), counts.sum() - most.sum()
 
