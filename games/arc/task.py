@@ -414,7 +414,8 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         for (source, verdict, message, right), count in counts.most_common():
             texts.append(f"{count} times {verdict}, {right} shown pairs right {message}\n{source}")
         for found in record.get("search", {}).get("found", ()):
-            steps = ", then ".join(map(terminal.step_text, found["steps"]))
+            joint = ", beside " if "table" in found else ", then "
+            steps = joint.join(map(terminal.step_text, found["steps"]))
             texts.append(f"program {found['tried']} of the search: {steps}\n{found['source']}")
         return texts
 

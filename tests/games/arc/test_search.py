@@ -10,6 +10,7 @@ from games.arc import dsl
 from games.arc.files import ranked, searched, submission
 from games.arc.search import Search, distance_of, guided, same, steps_for, uniform
 from games.arc.task import Arc, Options
+from games.arc.terminal import show_steps, side_by_side
 from games.arc.world import World, open_world, permuted
 from games.task import Players
 from terminal import UsageError
@@ -113,6 +114,21 @@ def test_a_table_makes_a_program_of_two_steps():
     (found, *_) = made.found
     assert "table" in found and len(found["steps"]) == 3 and found["answers"] == [task["test"][0]["output"]]
     assert all(reproduces(program, task["train"] + task["test"]) for program in made.found[:5])
+
+
+def test_play_shows_the_grids_that_a_table_reads():
+    table = {
+        "steps": [("transpose", {}), ("flip_up_down", {})],
+        "table": True,
+        "answers": [[[7]]],
+        "tried": 5,
+    }
+    record = {"replies": [], "test": [{"input": [[1, 2], [3, 4]]}], "search": {"found": [table]}}
+    lines = []
+    show_steps(SimpleNamespace(world=WIDE), record, 0, [[7]], lines.append)
+    shown = "\n".join(lines)
+    assert "\n".join(side_by_side([[[1, 3], [2, 4]]])) in shown
+    assert "\n".join(side_by_side([[[3, 4], [1, 2]]])) in shown  # made of the input, not of its transpose
 
 
 def test_a_table_without_an_entry_for_the_test_gives_no_answer():
