@@ -26,10 +26,6 @@ def draw_curves(reports, out):
     for i, (name, report) in enumerate(reports.items()):
         sizes.update(map(int, report["curve"]))
         draw_curve(axis, name, report, f"C{i}", 1.02**i)
-        if "search_curve" in report:
-            sizes.update(map(int, report["search_curve"]))
-            searched = {**report, "curve": report["search_curve"]}
-            draw_curve(axis, f"{name}, search", searched, f"C{i + len(reports)}", 1.02**i)
     sizes = sorted(sizes)
     axis.set(xscale="log", xlabel="programs a task", ylim=(0, None))
     axis.set_ylabel("share of tasks solved, 95 % intervals")
