@@ -27,7 +27,8 @@ class Search:
     """The search for one task: {"train", "test"}, of which no output of a test is looked at.
 
     programs, seconds: the budget. `tried` counts programs, `found` holds those that give every shown output:
-    {"steps", "source", "answers": for each test a grid or None, "tried": programs tried until then}."""
+    {"steps", "source", "answers": for each test a grid or None, "tried": programs tried until then}, and
+    "table" where a table reads what the steps make."""
 
     def __init__(self, world, task, programs, seconds):
         self.world = world
@@ -56,7 +57,7 @@ class Search:
             if self.fits(steps) and self.accept(steps):
                 break
         nodes = self.single_steps(order)
-        if not self.found:
+        if self.world.features and not self.found:
             self.learn()
         seen = {tuple(map(key_of, self.inputs))}
         for _, _, first in sorted(nodes):
@@ -137,9 +138,8 @@ class Search:
         changed = [(answer >= 0).all() and not same(answer, x) for answer, x in zip(answers, self.tests)]
         if wrong or not all(changed):
             return False
-        found = {"steps": list(steps), "table": True, "source": tabular(self.world, steps, table)}
         answers = [answer.tolist() for answer in answers]
-        self.found.append({**found, "answers": answers, "tried": self.tried})
+        self.keep(list(steps), tabular(self.world, steps, table), answers, table=True)
         return True
 
     def code(self, steps, grid):
@@ -182,10 +182,12 @@ class Search:
             return True
         answers = [self.answer(steps, grid) for grid in self.tests]
         if any(answers):
-            body = self.world.render(steps)
-            found = {"steps": steps, "source": source(body), "answers": answers, "tried": self.tried}
-            self.found.append(found)
+            self.keep(steps, source(self.world.render(steps)), answers)
         return any(answers)
+
+    def keep(self, steps, text, answers, **more):
+        found = {"steps": steps, "source": text, "answers": answers, "tried": self.tried}
+        self.found.append(found | more)
 
     def answer(self, steps, grid):
         """The output for a test input, or None. With all colours reversed it must be the reversed output: no
