@@ -33,13 +33,6 @@ def map_colours(grid, colours):
     return out
 
 
-def look_up(table, *grids):
-    """The grid whose cells are what a table {(colour in each grid, ...): colour} gives for the cells at their
-    place; KeyError where it has no entry, ValueError unless all grids have one shape."""
-    cells = [table[key] for key in zip(*(grid.ravel().tolist() for grid in grids), strict=True)]
-    return np.array(cells).reshape(grids[0].shape)
-
-
 def crop(grid, i, j, height, width):
     """The window (height, width) whose first cell is (i, j); ValueError if it is empty or partly outside."""
     # A slice of numpy would be cut short at the border, and -1 would be the last row.

@@ -272,16 +272,15 @@ def distance_of(grid, output):
 
 
 def tabular(world, steps, table):
-    """The source of a program that looks cells up in a table."""
+    """The source of a program that looks cells up in a table: their codes are numbers as in code_of."""
     parts = []
+    terms = []
     for i, step in enumerate(steps):
         parts.append(source(world.render([step])).replace("def task", f"def part_{i}"))
-    grids = ", ".join(f"part_{i}(grid)" for i in range(len(steps)))
-    entries = {}
-    for code in np.flatnonzero(table >= 0).tolist():
-        entries[tuple(map(int, f"{code:0{len(steps)}}"))] = int(table[code])
-    parts.append(f"table = {entries}\nreturn dsl.look_up(table, {grids})")
-    return source("\n".join(parts))
+        terms.append(f"{10 ** (len(steps) - 1 - i)} * part_{i}(grid)")
+    codes = np.flatnonzero(table >= 0)
+    parts += [f"codes = {codes.tolist()}", f"colours = np.array({table[codes].tolist()})"]
+    return source("\n".join([*parts, f"return colours[np.searchsorted(codes, {' + '.join(terms)})]"]))
 
 
 # ------------------------------------------------------------------------------------------------ orders

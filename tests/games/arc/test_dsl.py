@@ -62,7 +62,7 @@ CALLS = {  # name -> arguments behind the grid, among them those that change not
     "panels": [(False,)],
 }
 ON_OTHERS = {"ranked", "only", "form", "towards", "panel_rows"}  # the first argument or the result is no grid
-ON_OTHERS |= {"retile", "lattice", "gaps", "each_part", "paint_parts", "look_up"}  # or not every grid will do
+ON_OTHERS |= {"retile", "lattice", "gaps", "each_part", "paint_parts"}  # or not every grid will do
 NUMBERS = ("mode", "least", "components", "holes", "is_mirrored", "neighbours", "spread", "enclosed")
 
 
@@ -417,15 +417,3 @@ def test_panels(picture, lines, expected):
 def test_a_grid_that_cannot_be_cut_is_refused(picture, lines):
     with pytest.raises(ValueError):
         dsl.panels(draw(picture), lines)
-
-
-def test_look_up():
-    """A cell of the output by the cells at its place."""
-    first, second = draw("01 10"), draw("55 66")
-    table = {(0, 5): 3, (1, 5): 4, (1, 6): 0, (0, 6): 9}
-    assert dsl.look_up(table, first, second).tolist() == [[3, 4], [0, 9]]
-    assert dsl.look_up({(0,): 1, (1,): 0}, first).tolist() == [[1, 0], [0, 1]]
-    with pytest.raises(KeyError):
-        dsl.look_up({(0, 5): 3}, first, second)
-    with pytest.raises(ValueError):
-        dsl.look_up(table, first, second[:1])
