@@ -63,6 +63,7 @@ from model import save
 from ranks import device_of, dtype_of
 from recipes import VERBS, Infer, agent_flags, cosmetic, nearest, parse, take_from_run
 from reports import dropped_line, table
+from rerankers import reranker_of
 from runs import read_values, resolve
 from terminal import UsageError, duration, exit_code, person
 
@@ -212,12 +213,12 @@ class Opener:
         if name not in self.opened:
             kind = "classify" if marks["agent"] == "classify" else "sft"
             point = open_model(self.cfg, name, kind)
-            if point.model.config.labels:
+            if kind == "classify":
+                self.opened[name] = reranker_of(point, self.cfg.max_tokens, marks["instruct"])
+            elif point.model.config.labels:
                 self.opened[name] = Classifier(point.model, point.tokenizer, self.cfg.max_tokens)
-            elif kind == "sft":
-                self.opened[name] = Model(point.model, point.tokenizer, self.max_new(marks))
             else:
-                raise ValueError(f"{name}: has no classifier; train a reranker with --loss classify")
+                self.opened[name] = Model(point.model, point.tokenizer, self.max_new(marks))
         return self.opened[name]
 
     def named(self) -> dict:

@@ -148,6 +148,7 @@ def flag(default, **marks):
         words=(...), values that name no agent; max_new=16; endpoint={"model" | "workers" | "price": the flag
         that holds it}; and plays="eval" | "collect": in this verb the agent plays instead of, or beside, the
         model of --run or --model
+    instruct="...": what a reranker is told to find
     as_trained=True: a run is played and evaluated with the value that it was trained with
     code=True: may name a file of Python code, so its value is never taken from a run.json
     cosmetic=True: does not change the result, so a killed evaluation may go on with another value

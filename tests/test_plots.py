@@ -90,7 +90,8 @@ def test_pictures_of_eedi_before_and_after(tmp_path):
             for q in range(4)
             for x in "AB"
         ]
-        (tmp_path / f"{name}.json").write_text(json.dumps({"task": "eedi", "records": records}))
+        report = {"task": "eedi", "metrics": {"map@3": 0.5}, "records": records}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
     files = [str(tmp_path / f"{name}.json") for name in ("before", "after")]
     assert plots.main([*files, "--out", str(tmp_path / "e.png")]) == 0
     assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")

@@ -54,6 +54,13 @@ def read_battles(source, rows, dropped, training=True):
         yield example
 
 
+def is_plain(source):
+    """Whether the texts of a test file are single strings, as WSDM's are."""
+    found = list(read_rows(source, "", TEXTS, "test"))
+    arrays = all(map(looks_like_arrays, found))
+    return not arrays and all(isinstance(row[TEXTS[0]], str) for _, row in found)
+
+
 def looks_like_arrays(found):
     """Whether all texts of a (where, row) are strings in square brackets."""
     cells = [found[1].get(name) for name in TEXTS]
@@ -143,14 +150,18 @@ def swap_answers(example):
 
 
 # ------------------------------------------------------------------------------------------------ submissions
-def submission_rows(examples, probs):
-    """The rows of submission.csv, dicts, from probabilities (N, 3) in the order of the examples. ValueError
-    if a row is not a distribution, for example because the model diverged."""
+def submission_rows(examples, probs, plain=False):
+    """The rows of submission.csv, dicts, from probabilities (N, 3) in the order of the examples: LMSYS's
+    chances, or with plain WSDM's winners. ValueError if a row is not a distribution, for example because the
+    model diverged."""
     rows = []
     for i, (example, chances) in enumerate(zip(examples, probs, strict=True), 1):
         if not (0 <= min(chances) and abs(sum(chances) - 1) <= 1e-6):
             raise ValueError(f"row {i}, id {example['id']}: not probabilities that sum to 1: {[*chances]}")
         row = {"id": example["id"]}
-        row |= zip(WINNERS, map(float, chances))
+        if plain:
+            row["winner"] = "model_a" if chances[0] >= chances[1] else "model_b"
+        else:
+            row |= zip(WINNERS, map(float, chances))
         rows.append(row)
     return rows

@@ -18,6 +18,7 @@ from games.arena.files import (
     SOFT,
     SWAP,
     TEXTS,
+    is_plain,
     parse_battle,
     read_battles,
     split_of,
@@ -312,7 +313,8 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
     def submission(self, players):
         """Rows for every battle of the test file in --data, checked."""
         examples = list(read_battles(self.options.data, "", self.dropped, training=False))
-        return submission_rows(examples, self.mean_chances(examples, players.player).astype(float))
+        chances = self.mean_chances(examples, players.player).astype(float)
+        return submission_rows(examples, chances, is_plain(self.options.data))
 
     def interact(self, players, read, show, seat, seed):
         """The model judges answers that a person types. On the seat "person" the person judges test battles

@@ -3,7 +3,8 @@
 `read` accepts four sources. It returns the texts of all labels and the examples. An example has "id",
 "label" (the index of its text, or None), "split" (train, test or None), and either
 {"question", "construct", "subject", "text", "right", "wrong", "construct_id", "subject_id"}, with
-"explanation" where a student gave one, or, if somebody else wrote the query, {"query", "neg", "labels"}.
+"explanation" and "is_right" (or None) where a student explained the answer, or, if somebody else wrote the
+query, {"query", "neg", "labels"}.
 
     a folder with train.csv and misconception_mapping.csv: the competition's files, as Kaggle has them
     a folder with train.csv and test.csv of MAP, its successor of 2025, or its train.csv alone: a student's
@@ -143,8 +144,8 @@ def question_examples(row, places, where=""):
 
 # -------------------------------------------------------------------------------------- its successor
 def read_explained(source, split):
-    """(labels, examples) of MAP's files. The right answer to a question is the one that its training rows
-    call right most often."""
+    """(labels, examples) of MAP's files. The right answer to a question is the one that its other training
+    rows call right most often."""
     labels = {}
     votes = defaultdict(Counter)  # question -> {answer: how many training rows call it right}
     rows = list(read_rows(source, columns=EXPLAINED_COLUMNS + EXPLAINED_LABEL))
@@ -161,7 +162,10 @@ def read_explained(source, split):
     examples = []
     for where, row in rows:
         question = whole_number(row["QuestionId"], where, "QuestionId")
-        rights = votes[row["QuestionId"]]
+        rights = votes[row["QuestionId"]].copy()
+        if row.get("Category", "").startswith("True"):
+            rights[row["MC_Answer"]] -= 1  # a row must not tell its own label
+        right = max(+rights, key=rights.get, default="")
         texts = {name: "" if row[name] is None else str(row[name]) for name in EXPLAINED_COLUMNS}
         examples.append(
             {
@@ -173,7 +177,8 @@ def read_explained(source, split):
                 "construct": texts["QuestionText"],
                 "subject": f"Question {question}",
                 "text": texts["QuestionText"],
-                "right": max(rights, key=rights.get, default=""),
+                "right": right,
+                "is_right": right == texts["MC_Answer"] if right else None,
                 "wrong": texts["MC_Answer"],
                 "explanation": texts["StudentExplanation"],
                 "label": row.get("label"),

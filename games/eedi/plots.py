@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from games.eedi.files import PLACES
 from games.stats import mean_interval
 from pictures import draw_rows, finish, pyplot
 
@@ -15,7 +14,7 @@ BEST = 15
 
 def draw(reports, out):
     """Draw evaluations {name: report}: how frequent each label is, how similar labels are to their queries,
-    MAP@25 by subject. A colour for each evaluation."""
+    MAP@25 or MAP@3 by subject. A colour for each evaluation."""
     figure, axes = pyplot().subplots(1, 3, figsize=(18, 6.5), width_ratios=(4, 5, 5))
     draw_labels(axes[0], *[*reports.items()][-1])
     draw_similarities(axes[1], reports)
@@ -44,7 +43,8 @@ def draw_similarities(axis, reports):
             ("similarity", "-", "right label"),
             ("hardest", ":", "most similar wrong label"),
         ):
-            values.append([record[field] for record in report["records"]])
+            similarities = np.array([record[field] for record in report["records"]])
+            values.append(similarities[np.isfinite(similarities)])
             looks.append({"linestyle": style, "color": f"C{i}", "label": f"{name}, {label}"})
 
     # The same bins for all, so that their heights compare.
@@ -58,16 +58,18 @@ def draw_similarities(axis, reports):
 
 
 def draw_subjects(axis, reports):
-    """Draw MAP@25 of all reports with 95 % intervals, for the best and the worst subjects of the last one."""
+    """Draw the metric of all reports with 95 % intervals, by the best and worst subjects of the last one."""
     scores = defaultdict(lambda: defaultdict(list))  # report -> subject -> a score for each query
     for name, report in reports.items():
+        metric = next(iter(report["metrics"]))  # map@25, or map@3 of MAP
+        places = int(metric.partition("@")[2])
         for record in report["records"]:
-            score = 1 / record["rank"] if record["rank"] <= PLACES else 0.0
+            score = 1 / record["rank"] if record["rank"] <= places else 0.0
             scores[name][record["subject"]].append(score)
 
     last = scores[name]
     subjects = sorted(last, key=lambda subject: (-np.mean(last[subject]), subject))
-    title = "MAP@25 by subject (queries)"
+    title = f"{metric.upper()} by subject (queries)"
     if len(subjects) > WORST + BEST:
         title += f": the {BEST} best and the {WORST} worst of {len(subjects)}"
         subjects = subjects[:BEST] + subjects[-WORST:]
@@ -83,6 +85,6 @@ def draw_subjects(axis, reports):
         axis.plot([], [], "o-", color=f"C{i}", label=name)  # its line in the legend
     sizes = {subject: len(last[subject]) for subject in subjects}
     draw_rows(axis, tables, sizes)
-    axis.set(xlabel="MAP@25, 95 % intervals", xlim=(-0.02, 1.02))
+    axis.set(xlabel=f"{metric.upper()}, 95 % intervals", xlim=(-0.02, 1.02))
     axis.set_title(title, fontsize=10)
     axis.legend(fontsize=8)

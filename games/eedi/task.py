@@ -33,6 +33,7 @@ from terminal import UsageError, ask
 
 RECALLS = (1, 10, 25, 100)  # k of recall@k
 RECORDED = ("id", "subject", "construct", "text", "right", "wrong")  # fields that a record copies
+INSTRUCT = "Given a question, its right answer and a wrong answer, find the misconception behind it"
 WORLD_PLACES = {i: i for i in range(len(world.LABELS))}  # the world's label ids are indices already
 
 Split = Literal["question", "construct", "subject", "all"]
@@ -52,7 +53,7 @@ class Options:
     group_size: int = 8  # texts per query of mined rows in a step: the right label and negatives
     # ranking | train eval play collect submit
     match: Literal["label", "example"] = "label"  # compare a query with labels, or with other test queries
-    reranker: str = flag("", agent="classify", cosmetic=True)  # run or model that reorders the best labels
+    reranker: str = flag("", agent="classify", instruct=INSTRUCT, cosmetic=True)  # reorders the best labels
     top: int = flag(25, cosmetic=True)  # labels that a reranker reads for each query
     # hard negatives | collect
     range: str = "1-100"  # negatives come from these places of the ranking; the best place is 0
@@ -168,11 +169,9 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             drawn = self.draw_group(len(candidates), rng)
             labels = [candidates[k] for k in drawn]
             texts = self.texts_of(labels)
+            if self.kind is not Contrast and len(labels) == 1:
+                raise UsageError("--data: a reranker learns from rows that infer.py collect made")
             if self.kind is Label:
-                if len(labels) == 1:
-                    raise UsageError(
-                        "--loss classify: a reranker learns from rows that infer.py collect made, --data FILE"
-                    )
                 for label, text in zip(labels, texts):
                     items.append(Label(parts(query, text), int(label == right)))
             else:
@@ -193,13 +192,24 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         return drawn
 
     # -------------------------------------------------------------------------------------------- ranking
+    def possible(self, examples):
+        """Whether each label can be right for each query, (N, labels). MAP's labels say whether the answer is
+        right, and mostly its file does too."""
+        possible = np.ones((len(examples), len(self.names)), bool)
+        is_right = np.array([name.startswith("True_") for name in self.names])
+        for row, example in zip(possible, examples):
+            if example.get("is_right") is not None:
+                row[:] = is_right == example["is_right"]
+        return possible
+
     def similarities(self, examples, player, form=""):
-        """The similarity of each label to each query, (N, labels). With --match example, the similarity to a
-        label is that to the nearest other query that has this label."""
+        """The similarity of each label to each query, (N, labels), -inf where it cannot be right. With
+        --match example, the similarity to a label is that to the nearest other query that has this label."""
         texts = [self.query(example, form) for example in examples]
         queries = player.embed(texts, "query")  # (N, width)
         if self.options.match == "label":
-            return queries @ player.embed(self.label_texts, "document").T
+            scores = queries @ player.embed(self.label_texts, "document").T
+            return np.where(self.possible(examples), scores, -np.inf)
 
         among = queries @ queries.T  # (N, N)
         np.fill_diagonal(among, -np.inf)  # a query must not find itself
@@ -212,7 +222,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
     def retrieve(self, examples, player):
         """(indices of the labels, best first; their similarities), both (N, labels). A reranker that plays
         alone cannot retrieve: it starts from the candidates in its rows, in their order."""
-        if not hasattr(player, "classify"):
+        if hasattr(player, "embed"):
             scores = self.similarities(examples, player)
             return best_first(scores), scores
         candidates = [example.get("candidates") for example in examples]
@@ -225,16 +235,14 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             of_query[labels] = -np.arange(len(labels))
         return best_first(scores), scores
 
-    def rerank(self, examples, order, reranker):
-        """The order after sorting its --top best labels by the reranker's chance that each is right."""
+    def rerank(self, examples, order, scores, reranker):
+        """The order after sorting its --top best labels by the reranker's scores. scores: the retriever's."""
         top = self.options.top
         best = order[:, :top]  # (N, top)
-        pairs = []
-        for example, labels in zip(examples, best):
-            query = self.query(example)
-            pairs += [parts(query, self.label_texts[label]) for label in labels]
-        chances = reranker.classify(pairs)[:, 1]  # (N top,)
-        places = best_first(chances.reshape(best.shape))  # (N, top)
+        queries = [self.query(example) for example in examples]
+        ratings = np.array(rate(reranker, queries, [*map(self.texts_of, best)]))  # (N, top)
+        ratings[np.take_along_axis(scores, best, 1) == -np.inf] = -np.inf  # these cannot be right
+        places = best_first(ratings)  # (N, top)
         best = np.take_along_axis(best, places, 1)
         return np.concatenate([best, order[:, top:]], axis=1)
 
@@ -243,11 +251,11 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         similarities), all (N, labels). A player that classifies is itself the reranker."""
         player = players.player
         reranker = players.named.get("reranker")
-        if hasattr(player, "classify"):
+        if not hasattr(player, "embed"):
             reranker = player
         order, scores = self.retrieve(examples, player)
         if reranker:
-            return self.rerank(examples, order, reranker), order, scores
+            return self.rerank(examples, order, scores, reranker), order, scores
         return order, None, scores
 
     # -------------------------------------------------------------------------------------------- evaluation
@@ -264,11 +272,12 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         figures = [*self.figures(order, examples)]
         if before is not None:
             figures += self.figures(before, examples, "before reranking ")
-        if not hasattr(player, "classify") and not any("query" in example for example in examples):
+        if hasattr(player, "embed") and not any("query" in example for example in examples):
             by_topic = self.similarities(examples, player, "topic")
             figures += self.figures(best_first(by_topic), examples, "topic only ", recalls=())
         if self.options.match == "label":
             by_words = tf_idf([self.query(example) for example in examples], self.label_texts)
+            by_words[~self.possible(examples)] = -np.inf
             figures += self.figures(best_first(by_words), examples, "tf-idf ", recalls=())
         names, values, intervals, chances = zip(*figures)
         return {
@@ -293,7 +302,9 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         precision = np.zeros(n)
         for i in np.flatnonzero(counts):
             precision[i] = average_precision(order[i], self.first_of[right[i]], places)
-        chance = sum(1 / k for k in range(1, min(places, labels) + 1)) / labels  # with one right label
+        sizes = self.possible(examples).sum(1)  # (N,): labels that can be right
+        harmonic = np.cumsum(1 / np.arange(1, places + 1))
+        chance = float((harmonic[np.minimum(places, sizes) - 1] / sizes).mean())  # with one right label
 
         groups = {"": counts, "/seen": counts & seen, "/unseen": counts & ~seen}
         for name, group in groups.items():
@@ -309,7 +320,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         for k in recalls:
             if k < labels:
                 hits = int((ranks <= k).sum())
-                yield f"{prefix}recall@{k}", hits / n, wilson(hits, n), k / labels
+                yield f"{prefix}recall@{k}", hits / n, wilson(hits, n), float(np.minimum(k / sizes, 1).mean())
 
     def record(self, example, order, scores):
         """The record of one query, for samples and pictures. order, scores: (labels,)."""
@@ -351,7 +362,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
                 gold = example["label"]
                 query = self.query(example)
                 ceiling = scores[i, gold] - o.margin if o.margin else np.inf
-                ranking = order[i].tolist()
+                ranking = [label for label in order[i].tolist() if scores[i, label] > -np.inf]
                 allowed = []
                 for label in ranking[self.range]:
                     # Training must not show the labels that are held out from it.
@@ -420,24 +431,29 @@ def ask_answer(read, show):
     return typed
 
 
-def add_scores(rows, reranker):
-    """Add a reranker's scores of positives and negatives, as log-odds, to mined rows;
-    --teacher-weight learns from them."""
+def rate(reranker, queries, texts):
+    """A reranker's scores of the texts of each query, as log-odds: a list of arrays."""
     pairs = []
-    for row in rows:
-        pairs += [parts(row["query"], text) for text in row["pos"] + row["neg"]]
-    chances = reranker.classify(pairs)[:, 1].astype(float)  # (pairs,)
+    for query, labels in zip(queries, texts):
+        pairs += [parts(query, label) for label in labels]
     # A chance of exactly 0 or 1 would have infinite log-odds.
-    chances = np.clip(chances, 1e-6, 1 - 1e-6)
-    scores = iter(np.log(chances) - np.log1p(-chances))
-    for row in rows:
-        for name in ("pos", "neg"):
-            row[f"{name}_scores"] = [round(float(next(scores)), 4) for _ in row[name]]
+    chances = np.clip(reranker.classify(pairs).astype(float), 1e-300, 1)
+    scores = np.log(chances[:, 1]) - np.log(chances[:, 0])  # (pairs,)
+    return np.split(scores, np.cumsum([*map(len, texts)])[:-1])
 
 
-def parts(query, label):
-    """A reranker's input as two messages, so that a long query is cut and not the label."""
-    return [{"role": "user", "content": text} for text in (query, label)]
+def add_scores(rows, reranker):
+    """Add a reranker's scores of positives and negatives to mined rows; --teacher-weight learns from them."""
+    texts = [row["pos"] + row["neg"] for row in rows]
+    for row, scores in zip(rows, rate(reranker, [row["query"] for row in rows], texts)):
+        rounded = [round(float(score), 4) for score in np.clip(scores, -30, 30)]
+        row["pos_scores"] = rounded[: len(row["pos"])]
+        row["neg_scores"] = rounded[len(row["pos"]) :]
+
+
+def parts(*texts):
+    """A reranker's input, a query and a label, as messages, so that a long query is cut and not the label."""
+    return [{"role": "user", "content": text} for text in texts]
 
 
 def best_first(scores):

@@ -267,3 +267,15 @@ def test_playing_both_seats(battles):
     shown.clear()
     task.interact(Players(Reader()), None, shown.append, "model", 0)
     assert shown[-1].startswith("the label: ")
+
+
+@pytest.mark.parametrize("name", ["test.csv", "test.jsonl"])
+def test_a_submission_to_the_successor_names_the_winner(tmp_path, name):
+    """WSDM's files have plain texts, and its submission has no chances."""
+    rows = [
+        {"id": "x", "prompt": '["p"]', "response_a": "[bad]", "response_b": "good"},
+        {"id": "y", "prompt": "q", "response_a": "good", "response_b": "bad"},
+    ]
+    task = Arena(Options(data=write_rows(tmp_path / name, rows)))
+    submitted = task.submission(Players(Reader()))
+    assert submitted == [{"id": "x", "winner": "model_b"}, {"id": "y", "winner": "model_a"}]

@@ -154,9 +154,7 @@ def test_a_reranker_learns_yes_and_no_from_mined_rows_only(mined, folder):
     assert [item.target for item in items] == [1, 0, 0, 0]
     assert items[0].messages[1]["content"] == rows[0]["pos"][0]
     plain = Eedi(Options(data=folder), kind=Label)
-    with pytest.raises(
-        UsageError, match="--loss classify: a reranker learns from rows that infer.py collect"
-    ):
+    with pytest.raises(UsageError, match="a reranker learns from rows that infer.py collect"):
         plain.items(plain.examples("train")[0], np.random.default_rng(0))
 
 
@@ -329,3 +327,36 @@ def test_playing_ranks_what_is_typed(folder):
 def test_places_that_are_no_range_are_refused():
     with pytest.raises(UsageError, match="--range 9-2: must be two places"):
         Eedi(Options(range="9-2"))
+
+
+def test_labels_of_the_successor_agree_with_what_the_file_says_of_the_answer(tmp_path):
+    """The answer that other rows call right has True_ labels, any other False_ labels; both where no row
+    tells."""
+    told = [(1, "4", f"because {i}", "True_Correct", "NA") for i in range(20)]
+    told += [(1, "5", f"since {i}", "False_Misconception", f"m{i % 4}") for i in range(20)]
+    told += [(2, "6", "who knows", "False_Neither", "NA"), (3, "7", "one vote", "True_Neither", "NA")]
+    write_explained(tmp_path, told)
+    task = Eedi(Options(data=str(tmp_path), split="all"))
+    examples = task.examples("test")
+    order, _, scores = task.rank(examples, RANDOM)
+    for example, ranking, values in zip(examples, order, scores):
+        kinds = [task.names[place].startswith("True") for place in ranking]
+        if example["construct_id"] == 1:
+            n = 2 if example["wrong"] == "4" else 5
+            assert {*kinds[:n]} == {n == 2} and np.isfinite(values).sum() == n
+        else:  # a row does not tell its own label
+            assert example["is_right"] is None and np.isfinite(values).all()
+    chance = task.evaluate(examples[:20], RANDOM)["baselines"]["map@3"]
+    assert chance == pytest.approx((1 + 1 / 2) / 2)  # two True_ labels
+    submitted = task.submission(RANDOM)[0]["Category:Misconception"].split()
+    assert all(label.startswith("True_") for label in submitted[:2])
+
+
+def test_a_row_of_the_successor_does_not_tell_its_own_label(tmp_path):
+    rows = [(1, "4", "so", "True_Correct", "NA"), (1, "5", "no", "True_Neither", "NA")]
+    queries = []
+    for category in ("True_Neither", "False_Neither"):
+        write_explained(tmp_path, [rows[0], (*rows[1][:3], category, "NA")])
+        example = Eedi(Options(data=str(tmp_path), split="all")).examples("test")[1]
+        queries.append((example["right"], example["is_right"]))
+    assert queries[0] == queries[1] == ("4", False)
