@@ -375,4 +375,7 @@ def agent_flags(options, verb: str | None = None) -> dict:
     """{name: marks} of the flags that name an agent (games.task.flag). With a verb, the agent plays in this
     verb instead of a model. Without a verb, it plays beside the model."""
     marked = {field.name: field.metadata for field in dataclasses.fields(options)}
-    return {name: marks for name, marks in marked.items() if "agent" in marks and marks.get("plays") == verb}
+    agents = {name: marks for name, marks in marked.items() if "agent" in marks}
+    if not verb:
+        return {name: marks for name, marks in agents.items() if "plays" not in marks}
+    return {name: marks for name, marks in agents.items() if verb in marks.get("plays", "").split()}

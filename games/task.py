@@ -156,7 +156,7 @@ def flag(default, **marks):
 
     agent="reply" | "classify": the flag names an agent, which infer.py opens. More marks of such a flag are
         words=(...), values that name no agent; max_new=16; endpoint={"model" | "workers" | "price": the flag
-        that holds it}; and plays="eval" | "collect": in this verb the agent plays instead of, or beside, the
+        that holds it}; and plays="eval submit": in these verbs the agent plays instead of, or beside, the
         model of --run or --model
     instruct="...": what a reranker is told to find
     as_trained=True: a run is played and evaluated with the value that it was trained with

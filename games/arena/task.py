@@ -31,6 +31,7 @@ from games.task import (
     Classifies,
     Duel,
     Evaluation,
+    HasAgents,
     Interactive,
     Label,
     Mines,
@@ -38,6 +39,7 @@ from games.task import (
     SubmitsRows,
     Task,
     TracksTraining,
+    flag,
 )
 from terminal import UsageError, ask
 
@@ -58,6 +60,8 @@ class Options:
     source: str = ""  # use only battles of these sources (column "source" or "language"), by commas
     test_data: str = ""  # battles to evaluate on; else a tenth of the prompts of --data
     test_source: str = ""  # evaluate on battles of these sources of --data and never train on them
+    # who judges | eval submit
+    judge: str = flag("", agent="classify", plays="eval submit")  # features (fitted to --data) or a model
     # the order of the answers | train
     swap: Literal["none", "random", "both"] = "both"  # orders to train on; none: only the order of the data
     # the world | train eval play collect
@@ -65,7 +69,20 @@ class Options:
     tests: int = 2000  # test battles; the judge of half of them ignores the order
 
 
-class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
+class Features:
+    """A judge by six features of style alone, fitted to battles. It cannot see the order of the answers."""
+
+    def __init__(self, battles):
+        if not battles:
+            raise UsageError("features: no battles to fit them to; --data needs train.csv as well")
+        self.predict = stats.fit_style(np.array([*map(stats.features, battles)]), targets_of(battles))
+
+    def chances(self, battles):
+        """Probabilities of A, B and a tie, (N, 3)."""
+        return self.predict(np.array([*map(stats.features, battles)]))
+
+
+class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
     Options = Options
     loss = "classify"
     labels = 3
@@ -182,10 +199,16 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         return [Label(self.prompt(order), order["target"]) for order in orders]
 
     # -------------------------------------------------------------------------------------------- play
+    def agent_named(self, name, open_agent):
+        return Features(self.examples("train")) if name == "features" else None
+
     def chances(self, examples, player, labelled=()):
         """Probabilities of A, B and a tie, and the same predicted for the swapped battles, with A and B
         exchanged again: two (N, 3), to be compared row by row. labelled: battles to which the ties of a
         reward model are fitted."""
+        if isinstance(player, Features):
+            probs = player.chances(examples)
+            return probs, probs
         if player.classes < 3:
             # two scores of each side: its worth and its pull towards a tie; the order has no effect
             make_sides = self.chats
@@ -276,10 +299,7 @@ class Arena(Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
         chances = {}
         train = self.examples("train")
         if train:
-            train_features = np.array([*map(stats.features, train)])
-            test_features = np.array([*map(stats.features, examples)])
-            predict = stats.fit_style(train_features, targets_of(train))
-            chances["log_loss, features"] = predict(test_features)
+            chances["log_loss, features"] = Features(train).chances(examples)
         # fair and biased battles have labels with different shares
         shares = np.empty_like(targets)
         for kind in np.unique(fair):

@@ -8,6 +8,7 @@ import pytest
 import infer
 import train
 from files import read_json
+from games.arena.files import TEXTS, WINNERS
 from tests.games.arena.help_arena import write_rows
 
 SMALL = (
@@ -95,3 +96,25 @@ def test_a_model_without_a_classifier_is_an_error(tmp_path, capsys):
     model = str((tmp_path / "a/model").resolve())
     assert infer.main(["eval", "--task", "arena", "--model", model, "--tests", "2", "--battles", "2"]) == 1
     assert "has no classifier; train one" in capsys.readouterr().err
+
+
+def test_features_judge_in_place_of_a_model(tmp_path):
+    """They are fitted to train.csv and submit for test.csv; an evaluation has them as its control too."""
+    rows = []
+    for i in range(300):
+        words = "so " * (i % 7 + 1), "so " * (i % 5 + 1)
+        row = {"id": i, "prompt": [f"p{i}"], "response_a": [words[0]], "response_b": [words[1]]}
+        winner = 2 if words[0] == words[1] else int(len(words[1]) > len(words[0]))
+        rows.append(row | {name: int(k == winner) for k, name in enumerate(WINNERS)})
+    write_rows(tmp_path / "train.csv", rows)
+    write_rows(tmp_path / "test.csv", [{name: row[name] for name in ("id", *TEXTS)} for row in rows[:20]])
+    flags = ["--task", "arena", "--judge", "features", "--data"]
+    assert infer.main(["submit", *flags, str(tmp_path), "--out", str(tmp_path / "s.csv")]) == 0
+    with open(tmp_path / "s.csv", newline="") as file:
+        found = [*csv.DictReader(file)]
+    assert len(found) == 20 and found[1]["winner_model_a"] == found[1]["winner_model_b"]  # equal answers
+    assert float(found[6]["winner_model_a"]) > 0.8  # seven words against two
+    assert infer.main(["eval", *flags, str(tmp_path), "--limit", "0", "--out", str(tmp_path / "e.json")]) == 0
+    metrics = read_json(tmp_path / "e.json")["metrics"]
+    assert metrics["log_loss"] == metrics["log_loss, features"] < 0.7 and metrics["flips"] == 0
+    assert infer.main(["submit", *flags, str(tmp_path / "test.csv"), "--out", str(tmp_path / "t.csv")]) == 1
