@@ -63,7 +63,7 @@ from model import save
 from ranks import device_of, dtype_of
 from recipes import VERBS, Infer, agent_flags, cosmetic, nearest, parse, take_from_run
 from reports import dropped_line, table
-from rerankers import Lister, reranker_of
+from rerankers import reranker_of
 from runs import read_values, resolve
 from terminal import UsageError, duration, exit_code, person
 
@@ -173,8 +173,6 @@ def agent_of(cfg: Infer, point: checkpoint.Checkpoint, task=None):
         return Encoder(point.embedder, Path(cfg.runs, "cache"))
     if point.model.config.labels:
         return Classifier(point.model, point.tokenizer, cfg.max_tokens)
-    if read_values(model_name(cfg)).get("loss") == "choice":
-        return Lister(point.model, point.tokenizer, cfg.max_tokens)
     if task:
         # set in cfg, because attempts() records these settings in its journal
         for name in ("n", "temperature", "max_new"):
@@ -216,8 +214,7 @@ class Opener:
             kind = "classify" if marks["agent"] == "classify" else "sft"
             point = open_model(self.cfg, name, kind)
             if kind == "classify":
-                loss = read_values(name).get("loss")
-                self.opened[name] = reranker_of(point, loss, self.cfg.max_tokens, marks["instruct"])
+                self.opened[name] = reranker_of(point, self.cfg.max_tokens, marks["instruct"])
             elif point.model.config.labels:
                 self.opened[name] = Classifier(point.model, point.tokenizer, self.cfg.max_tokens)
             else:

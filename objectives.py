@@ -14,14 +14,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 import data
 import losses
 from data import Batch, pack, share_prefixes, text_row, trees
-from games.task import Chat, Choice, Contrast, Duel, Judged, Label, Pair, Ranked
+from games.task import Chat, Contrast, Duel, Judged, Label, Pair, Ranked
 from model import class_logits
-from rerankers import choice_row, last_logits
 from rollouts import distil_loss, grpo_before, grpo_loss, rollout_step
 from steps import Learner, Place, Step, before_training, draw, flat_items, items_of, token_logp
 from terminal import UsageError
@@ -106,27 +104,6 @@ def classify_loss(learner: Learner, batch: Batch, step: Step) -> list:
     best = labels if labels.dim() == 1 else labels.argmax(-1)  # (B,)
     right = logits.argmax(-1) == best
     return [losses.classify(logits, labels).sum(), right.sum()]
-
-
-# ------------------------------------------------------------------------------------------------ choice
-def choice_step(learner: Learner, task, drawn: list, place: Place) -> Step:
-    """A row for each item: its candidates behind one prefix, labelled (the item's number, its target)."""
-    rows = []
-    cut = 0
-    for item in flat_items(task, drawn, Choice):
-        labels = [[len(rows), item.target]] * len(item.candidates)
-        row, shortened = choice_row(learner.tokenizer, item, learner.cfg.max_tokens, labels)
-        rows.append(row)
-        cut += shortened
-    return Step(rows, len(rows), report={"cut": cut / max(1, len(rows))})
-
-
-def choice_loss(learner: Learner, batch: Batch, step: Step) -> list:
-    scores = last_logits(learner.model, batch)[:, batch.target[0]]  # (S,)
-    _, counts = batch.labels[:, 0].unique_consecutive(return_counts=True)
-    scores = pad_sequence(scores.split(counts.tolist()), True, -torch.inf)  # (B, C)
-    target = batch.labels[counts.cumsum(0) - 1, 1]  # (B,)
-    return [losses.classify(scores, target).sum(), (scores.argmax(-1) == target).sum()]
 
 
 # ------------------------------------------------------------------------------------------------ preference
@@ -495,7 +472,6 @@ ranking_before, ranking_loss = whole_step_functions(
 OBJECTIVES = {
     "sft": Objective(Chat, "tokens", chat_step, sft_loss),
     "classify": Objective(Label, "labels", label_step, classify_loss, ("loss", "accuracy")),
-    "choice": Objective(Choice, "choices", choice_step, choice_loss, ("loss", "accuracy")),
     "contrastive": Objective(Contrast, "queries", contrast_step, contrastive_loss,
                              before=contrast_before, whole_step=True),
     "davidson": Objective(Duel, "duels", duel_step, duel_loss, ("loss", "accuracy"),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import data
-from games.task import Chat, Choice, Contrast, Duel, Label, Pair
+from games.task import Chat, Contrast, Duel, Label, Pair
 from objectives import make_step
 from ranks import autocast, memory_of
 from recipes import values
@@ -143,8 +143,6 @@ def item_text(item, learner) -> str:
         return f"{prompt_text(item.first)}\n{prompt_text(item.second)}\n-> {item.target}"
     if isinstance(item, Label):
         return f"{prompt_text(item.messages)} -> {item.target}"
-    if isinstance(item, Choice):
-        return "\n".join([prompt_text(item.prefix), *item.candidates, f"-> {item.candidates[item.target]}"])
 
     # What is left has a reply: one, or a pair of a better and a worse one.
     replies = [item.chosen, item.rejected] if isinstance(item, Pair) else [item.reply]

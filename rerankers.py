@@ -1,8 +1,7 @@
-"""Decoders that rank texts for a query: a Lister scores many candidates behind one prefix, a YesNo is asked
-about each pair of a query and a document.
+"""Decoders that rank texts for a query: a YesNo is asked about each pair of a query and a document.
 
-Both read the samples that begin alike as one tree (data.share_prefixes), so a query is computed once for all
-its candidates, and no candidate sees another."""
+The samples that begin alike are read as one tree (data.share_prefixes), so a query is computed once for all
+its documents, and no document sees another."""
 
 from itertools import groupby
 
@@ -13,7 +12,6 @@ from tqdm import tqdm
 from agents import Classifier
 from data import Row, Tokenizer, collate, micro_batches, share_prefixes
 from games.stats import log_softmax
-from games.task import Choice
 from sampler import finite
 from steps import hidden_states
 from terminal import UsageError
@@ -29,19 +27,6 @@ NO_THOUGHT = "<think>\n\n</think>\n\n"
 
 
 # ------------------------------------------------------------------------------------------------ trees
-def choice_row(tokenizer: Tokenizer, item: Choice, max_tokens: int, labels: list) -> tuple:
-    """(Row, whether the prefix was cut) of a Choice: each candidate as a reply to the prefix. Only the token
-    that ends a reply is learned, so `source` holds the last slot of each candidate. A sample has at most
-    max_tokens tokens; the prefix is cut if need be. labels: one for each candidate.
-
-        <|begin|> 3 - 5 = 8 <|assistant|> adds <|end|>
-                                          ignores the sign <|end|>"""
-    end = tokenizer.control[tokenizer.end]
-    candidates = [tokenizer.encode(text) for text in item.candidates]
-    prefix, cut = tokenizer.fit_prompt(item.prefix, max_tokens - max(map(len, candidates)) - 1)
-    return tree([prefix + [*ids] for ids in candidates], end, labels), cut
-
-
 def tree(samples: list, token: int, labels: list) -> Row:
     """One Row of samples (lists of ids), each followed by the same token, the only one that is learned."""
     return share_prefixes([([*ids, token], [0] * len(ids) + [1]) for ids in samples], labels)
@@ -66,27 +51,6 @@ def read_trees(model, rows: list, tokens: list) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------ agents
-class Lister:
-    """A decoder trained with --loss choice as an agent. The score of a candidate is the logit of the token
-    that ends a reply."""
-
-    def __init__(self, model, tokenizer: Tokenizer, max_tokens: int = 512):
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-
-    def rate(self, items: list) -> list:
-        """The scores of the candidates of each Choice, a list of arrays (C,)."""
-        rows = []
-        ends = [0]
-        for item in items:
-            places = range(ends[-1], ends[-1] + len(item.candidates))
-            rows.append(choice_row(self.tokenizer, item, self.max_tokens, [*places])[0])
-            ends.append(places.stop)
-        scores = read_trees(self.model, rows, [self.tokenizer.control[self.tokenizer.end]])
-        return np.split(scores[:, 0], ends[1:-1])
-
-
 class YesNo:
     """A decoder that is asked whether a document is right, as Qwen3-Reranker is; or such a model made into a
     classifier of one class, whose score is the log-odds of yes. instruct: what it is told to find."""
@@ -125,13 +89,11 @@ class YesNo:
         return ids + self.thought
 
 
-def reranker_of(point, loss: str, max_tokens: int, instruct: str):
-    """The agent that a checkpoint.Checkpoint is as a reranker. loss: of its training, if it is a run."""
+def reranker_of(point, max_tokens: int, instruct: str):
+    """The agent that a checkpoint.Checkpoint is as a reranker."""
     config = point.model.config
     if config.labels and not (config.causal and config.labels == 1):
         return Classifier(point.model, point.tokenizer, max_tokens)
     if config.head == "none":
         raise ValueError(f"{point.folder}: makes vectors; a reranker has a classifier or answers in words")
-    if loss == "choice":
-        return Lister(point.model, point.tokenizer, max_tokens)
     return YesNo(point.model, point.tokenizer, max_tokens, instruct)

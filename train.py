@@ -44,7 +44,6 @@ from ranks import autocast
 from recipes import Train, parse, refuse_code, restore, values
 from references import open_judge, open_reference
 from reports import check_enough, describe, figures, table
-from rerankers import Lister
 from runs import Clock, Interrupt, Progress, Run, check_name, read_values
 from steps import Learner, Place, Step, batches_of
 from terminal import UsageError, check_choice, duration, exit_code
@@ -271,8 +270,6 @@ def evaluate(task, learner: Learner, n: int, trained_on: set, machine: Machine) 
         agent = Encoder(learner.embedder)
     elif model.config.labels:
         agent = Classifier(model, learner.tokenizer, cfg.max_tokens)
-    elif cfg.loss == "choice":
-        agent = Lister(model, learner.tokenizer, cfg.max_tokens)
     else:
         agent = Model(model, learner.tokenizer, cfg.max_new, task.evaluation.temperature, seed=cfg.seed)
     players = Players(agent, n=cfg.eval_replies or task.evaluation.n, trained_on=trained_on)

@@ -7,7 +7,6 @@ is a list of messages that ends with a message of the user. An *agent* has at le
     reply(conversations, n=1) -> for each conversation a list of at most n Replies, best first
     choose(conversations, choices) -> for each conversation the log-probability of each choice
     classify(conversations) -> class probabilities (N, classes)
-    rate(choices) -> for each Choice the scores of its candidates
     embed(texts, kind) -> vectors (N, width); kind is "query" or "document"
 
 A new game writes examples, items, prompt and score, and inherits everything else. Read in this order: the
@@ -76,15 +75,6 @@ class Judged:
     messages: list
     reply: str
     good: bool
-
-
-@dataclass
-class Choice:
-    """A conversation and texts that may follow it, of which one is right: the index of that one."""
-
-    prefix: list
-    candidates: list
-    target: int = 0
 
 
 @dataclass

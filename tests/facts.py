@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import checkpoint
-from games.task import Chat, Choice, Classifies, Contrast, Duel, HasBank, Judged, Label, Pair, Ranked, Task
+from games.task import Chat, Classifies, Contrast, Duel, HasBank, Judged, Label, Pair, Ranked, Task
 from games.twentyq.prompts import answer_prompt
 from games.twentyq.task import TwentyQuestions
 from objectives import OBJECTIVES
@@ -39,7 +39,6 @@ class Facts(HasBank, Classifies, TwentyQuestions):
                 {
                     "sft": Chat([*messages, reply(right)]),
                     "classify": Label(messages, int(true)),
-                    "choice": Choice(messages, ["no", "yes, it is so", "maybe"], int(true)),
                     "davidson": Duel(messages, answer_prompt(example["keyword"], other), 1 - int(true)),
                     "bradley-terry": Ranked([*messages, reply(right)], [*messages, reply(wrong)]),
                     "dpo": Pair(messages, right, wrong),

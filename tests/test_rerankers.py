@@ -7,8 +7,7 @@ from tokenizers import AddedToken
 
 from data import Tokenizer
 from formats import FORMATS
-from games.task import Choice
-from rerankers import Lister, YesNo, choice_row
+from rerankers import YesNo
 from terminal import UsageError
 from tests.chats import byte_tokenizer, parts, spell
 
@@ -72,24 +71,3 @@ def test_a_long_query_is_cut_and_the_document_is_not(tiny):
     query, label = parts("x" * 500, "adds unlike terms")
     text = spell(agent.tokenizer, agent.prompt(query, label))
     assert len(agent.prompt(query, label)) <= 500 and "<Document>: adds unlike terms<|im_end|>" in text
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
-def test_candidates_behind_one_prefix_are_rated_as_if_each_were_alone(tiny, family):
-    tokenizer = reader()
-    model = tiny(family)
-    choices = [Choice(parts(query), LABELS[: 2 + i]) for i, query in enumerate(QUERIES)]
-    end = tokenizer.control[tokenizer.end]
-    for choice, scores in zip(choices, Lister(model, tokenizer).rate(choices), strict=True):
-        for text, score in zip(choice.candidates, scores, strict=True):
-            ids = tokenizer.prompt(choice.prefix) + list(tokenizer.encode(text))
-            assert score == pytest.approx(behind(model, ids)[end], abs=1e-4)
-
-
-def test_a_long_prefix_is_cut_and_candidates_are_not():
-    tokenizer = reader()
-    row, cut = choice_row(tokenizer, Choice(parts("x" * 500), LABELS), 100, [*range(4)])
-    assert cut and max(row.positions) < 100
-    text = spell(tokenizer, row.ids)
-    assert "takes" in text and text.count("adds") == 1  # what candidates begin with is stored once
-    assert not choice_row(tokenizer, Choice(parts("x"), LABELS), 100, [*range(4)])[1]

@@ -18,7 +18,6 @@ from games.eedi import files, world
 from games.eedi.files import places_of, query_of
 from games.stats import wilson
 from games.task import (
-    Choice,
     Classifies,
     Contrast,
     HasBank,
@@ -172,9 +171,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             texts = self.texts_of(labels)
             if self.kind is not Contrast and len(labels) == 1:
                 raise UsageError("--data: a reranker learns from rows that infer.py collect made")
-            if self.kind is Choice:
-                items.append(Choice(parts(query), texts))
-            elif self.kind is Label:
+            if self.kind is Label:
                 for label, text in zip(labels, texts):
                     items.append(Label(parts(query, text), int(label == right)))
             else:
@@ -436,8 +433,6 @@ def ask_answer(read, show):
 
 def rate(reranker, queries, texts):
     """A reranker's scores of the texts of each query, as log-odds: a list of arrays."""
-    if hasattr(reranker, "rate"):
-        return reranker.rate([Choice(parts(query), labels) for query, labels in zip(queries, texts)])
     pairs = []
     for query, labels in zip(queries, texts):
         pairs += [parts(query, label) for label in labels]
