@@ -1,13 +1,16 @@
 """Rerankers that are decoders: what is read as a tree is what is read one by one, and their prompts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from tokenizers import AddedToken
 
+from agents import Classifier
 from data import Tokenizer
 from formats import FORMATS
-from rerankers import YesNo
+from rerankers import YesNo, reranker_of
 from terminal import UsageError
 from tests.chats import byte_tokenizer, parts, spell
 
@@ -71,3 +74,22 @@ def test_a_long_query_is_cut_and_the_document_is_not(tiny):
     query, label = parts("x" * 500, "adds unlike terms")
     text = spell(agent.tokenizer, agent.prompt(query, label))
     assert len(agent.prompt(query, label)) <= 500 and "<Document>: adds unlike terms<|im_end|>" in text
+
+
+@pytest.mark.parametrize(
+    "family, head, n, kind",
+    [("bert", "Bert", 1, Classifier), ("qwen3", "Qwen3", 2, Classifier), ("qwen3", "Qwen3", 1, YesNo)],
+)
+def test_a_classifier_is_a_reranker_with_one_class_or_two(tiny, family, head, n, kind):
+    """Two classes: the chance of the second. One: the sigmoid of its score, of a decoder in Qwen3's form."""
+    model = tiny(family, architectures=[f"{head}ForSequenceClassification"], num_labels=n)
+    agent = reranker_of(SimpleNamespace(model=model, tokenizer=reader()), 400, "Find it")
+    assert type(agent) is kind and agent.classify(PAIRS).shape == (8, 2)
+
+
+def test_a_decoder_is_asked_and_an_encoder_without_a_classifier_is_refused(tiny):
+    point = SimpleNamespace(model=tiny(), tokenizer=reader(), folder="f")
+    assert type(reranker_of(point, 400, "")) is YesNo
+    point.model = tiny("bert")
+    with pytest.raises(ValueError, match="f: makes vectors"):
+        reranker_of(point, 400, "")
