@@ -42,8 +42,9 @@ from files import (
     write_json,
     write_text,
 )
+from layers import pool
 from lora import adapters, save_lora
-from model import Transformer, pool, save
+from model import Transformer, save
 from weights import read_tensors, shapes_only, weight_files, write_tensors
 
 MODULES = "Transformer Pooling( Dense)*( Normalize)?"  # regex of what a folder may hold, in this order

@@ -1,8 +1,8 @@
 """The models: one configurable Transformer that reads and writes Hugging Face checkpoints.
 
-Read families.py first (what a checkpoint may look like), rotary.py (positions) and attention.py (which token
-sees which), then this file from top to bottom: layers, Transformer, load, save. The cache of keys and values
-is in cache.py.
+Read families.py first (what a checkpoint may look like), rotary.py (positions), attention.py (which token
+sees which) and layers.py (norms, the MLP, the classifier), then this file from top to bottom: attention, the
+block, Transformer, load, save. The cache of keys and values is in cache.py.
 
 Shapes, in every file: B batch, T query length, S key length, D model width, H query heads, K key/value heads,
 E head width, V vocabulary, N examples, G group.
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attention import ALWAYS, by_text, dense, ways
-from families import FAMILIES, Config, describe, group_by_file_name, read_config, with_head
+from families import FAMILIES, Config, group_by_file_name, read_config, with_head
 from files import remove, replacing, write_json
+from layers import MLP, Classifier, make_norm, pool
 from ranks import whole
 from rotary import at_slots, rotary, rotate
 from terminal import UsageError, exit_code
@@ -32,48 +32,6 @@ SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
 
 # ------------------------------------------------------------------------------------------------ layers
-tanh_gelu = partial(F.gelu, approximate="tanh")
-FUNCTIONS = {  # the names are families.ACTIVATIONS
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_new": tanh_gelu,
-    "gelu_pytorch_tanh": tanh_gelu,
-    "relu": F.relu,
-    "tanh": torch.tanh,
-}
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x), computed in float32 and scaled by a learned weight.
-
-    The weight multiplies after the cast back to x's dtype; with an `offset`, offset + weight multiplies
-    before it. Families differ in this, and in bfloat16 the two round differently."""
-
-    def __init__(self, dim, eps, offset=None):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-        self.offset = offset
-
-    def forward(self, x):
-        shape = self.weight.shape
-        if self.offset is not None:
-            return F.rms_norm(x.float(), shape, self.offset + self.weight.float(), self.eps).to(x.dtype)
-        if x.dtype == torch.float32:  # no cast, so one kernel can do it all
-            return F.rms_norm(x, shape, self.weight, self.eps)
-        return F.rms_norm(x.float(), shape, None, self.eps).to(x.dtype) * self.weight
-
-
-def make_norm(config, wanted=True, dim=None):
-    """A norm of the family's kind, or an Identity if none is wanted. dim defaults to the model width."""
-    dim = dim or config.dim
-    if not wanted:
-        return nn.Identity()
-    if config.norm == "layer":
-        return nn.LayerNorm(dim, config.eps, bias=config.norm_bias)
-    return RMSNorm(dim, config.eps, {"rms0": 0, "rms1": 1}.get(config.norm))
-
-
 class Attention(nn.Module):
     """Self-attention with grouped heads: each of the K key/value heads serves H / K query heads."""
 
@@ -138,28 +96,6 @@ class Attention(nn.Module):
         return self.o_proj(x.reshape(B, T, -1))
 
 
-class MLP(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        linear = partial(nn.Linear, bias=config.mlp_bias)
-        if config.gated:
-            self.gate_proj = linear(config.dim, config.mlp_dim)
-        self.up_proj = linear(config.dim, config.mlp_dim)
-        self.down_proj = linear(config.mlp_dim, config.dim)
-        self.activation = FUNCTIONS[config.activation]
-        self.gated = config.gated
-
-    def forward(self, x):
-        if not self.gated:
-            return self.down_proj(self.activation(self.up_proj(x)))
-        if hasattr(self, "gate_up_proj"):  # see fused.py
-            gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        else:
-            gate = self.gate_proj(x)
-            up = self.up_proj(x)
-        return self.down_proj(self.activation(gate) * up)
-
-
 class Block(nn.Module):
     """One layer: attention, then an MLP, each added to the residual stream, with the family's norms."""
 
@@ -207,54 +143,6 @@ class Block(nn.Module):
         gate, up = mlp.gate_up_proj(self.mlp_norm(x)).chunk(2, dim=-1)
         update = mlp.down_proj(mlp.activation(gate) * up)
         return torch.add(x, update, alpha=self.residual_scale)
-
-
-class Classifier(nn.Module):
-    """Class scores (B, labels) of pooled hidden states (B, D): a linear layer, which some families put behind
-    another one with an activation and a norm."""
-
-    def __init__(self, config):
-        super().__init__()
-        dim = config.dim
-        if config.dense:
-            self.dense = nn.Linear(dim, dim, bias=config.dense_bias)
-            self.activation = FUNCTIONS[config.dense]
-        else:
-            self.dense = nn.Identity()
-            self.activation = nn.Identity()
-        self.dense_norm = make_norm(config, config.dense_norm)
-        self.out = nn.Linear(dim, config.labels, bias=config.classes_bias)
-
-    def forward(self, x):
-        x = self.activation(self.dense(x))
-        return self.out(self.dense_norm(x))
-
-
-def pool(hidden: Tensor, end: Tensor | None, how: str) -> Tensor:
-    """Pool hidden states (B, T, D) to one vector per row, (B, D): the first token ("cls"), the last ("last")
-    or the mean.
-
-    Only tokens with an `end` (B, T) above 0 count, so padding may be on either side; None counts them all."""
-    device = hidden.device
-    B, T, _ = hidden.shape
-    if end is None:
-        valid = torch.ones(B, T, device=device)
-    else:
-        valid = (end > 0).float()  # (B, T)
-
-    if how == "mean":
-        total = (hidden.float() * valid[:, :, None]).sum(1)  # (B, D)
-        length = valid.sum(1).clamp(min=1)  # at least 1, so a row of padding gives zeros
-        return (total / length[:, None]).to(hidden.dtype)
-
-    # padding scores 0; among valid slots, 1 / slot is greatest at the first and slot at the last
-    slots = torch.arange(1, T + 1, device=device)
-    if how == "cls":
-        scores = valid / slots
-    else:
-        scores = valid * slots
-    rows = torch.arange(B, device=device)
-    return hidden[rows, scores.argmax(1)]
 
 
 class Transformer(nn.Module):
@@ -570,6 +458,7 @@ def main(argv: list[str]) -> int:
     """python model.py FOLDER|RUN|HUB-NAME prints what a model is, from its config.json alone. Exit codes: 0
     done, 1 failed, 2 wrong call."""
     from runs import resolve
+    from summary import describe
 
     def show():
         if len(argv) != 1 or argv[0].startswith("-"):

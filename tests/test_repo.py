@@ -42,13 +42,17 @@ MAY_IMPORT = {
     "fused": {"torch"},
     "weights": {"files"} | TENSORS,
     "runs": {"files", "games.rows", "ranks", "terminal", "tqdm", "huggingface_hub"} | TENSORS,
+    "layers": {"torch"},
+    "summary": {"families"},
     "model": {
         "attention",
         "families",
         "files",
+        "layers",
         "ranks",
         "rotary",
         "runs",
+        "summary",
         "terminal",
         "weights",
         "huggingface_hub",
@@ -60,7 +64,8 @@ MAY_IMPORT = {
     "templates": {"jinja2"},  # torch brings it
     "formats": {"files", "templates", "tokenizers"},
     "data": {"games.task", "formats", "files", "terminal", "torch", "numpy", "tokenizers"},
-    "embed": {"attention", "data", "files", "lora", "model", "weights", "tokenizers", "tqdm"} | TENSORS,
+    "embed": {"attention", "data", "files", "layers", "lora", "model", "weights", "tokenizers", "tqdm"}
+    | TENSORS,
     "checkpoint": {"model", "lora", "data", "embed", "runs", "families", "files", "formats", "tokenizers"},
     "sampler": {"cache", "data", "losses", "games.task", "torch", "numpy"},
     "journal": {"games.rows", "files", "tqdm"},
