@@ -29,11 +29,14 @@ the slots of positions 6 and 7. Row 1 has room: 2 is written over the padding of
 
 Shapes as in model.py."""
 
+from itertools import chain
+
 import numpy as np
 import torch
 
 from attention import ALWAYS
 from data import shared_length
+from deltanet import empty_states
 
 SLACK = 1024  # spare slots per window, so it shifts only every SLACK tokens
 PREFILL_SLOTS = 2048  # in one pass over prompts, padding included
@@ -64,20 +67,24 @@ class KVCache:
         self.reach = config.reach
         self.capacity = slots
 
-        def empty(slides):
-            size = near if slides else slots
+        self.states = {}  # layer -> what a recurrent layer keeps in place of keys and values
+        if config.recurrent:
+            self.states = empty_states(config, rows, device)
+
+        def empty(layer):
+            size = near if self.slides[layer] else slots
             return torch.zeros(
                 rows,
                 config.kv_heads,
-                size,
+                0 if layer in self.states else size,
                 config.head_dim,
                 device=device,
                 dtype=dtype,
             )
 
-        self.keys = [empty(slides) for slides in self.slides]
-        self.values = [empty(slides) for slides in self.slides]
-        self.tensors = self.keys + self.values
+        self.keys = [empty(layer) for layer in range(config.layers)]
+        self.values = [empty(layer) for layer in range(config.layers)]
+        self.tensors = [*self.keys, *self.values, *chain(*self.states.values())]
         self.base = torch.zeros(rows, dtype=torch.long, device=device)  # position of each window's first slot
         self.bases = [0] * rows  # the same as a list: asking it does not wait for the device
 
@@ -154,12 +161,24 @@ class KVCache:
         self.bases[row] = base
         self.base[row] = base
 
+    def clear(self, row):
+        """Let a row begin a new text."""
+        self.rebase(row)
+        for state in chain(*self.states.values()):
+            state[row] = 0
+
+    def branch(self, index):
+        """Go on from copies of the states of the rows, or of the branches, that `index` (N,) names."""
+        for layer, (window, memory) in self.states.items():
+            self.states[layer] = [window[index], memory[index]]
+
     def can_continue(self, row: int, n: int) -> bool:
         """Whether a text can go on after the first n tokens of a row: whether its windows hold enough."""
         return self.bases[row] <= max(0, n - self.reach)
 
     def copy(self, source: int, row: int, n: int, other=None):
-        """Give a row the first n tokens of the row `source`, of this cache or of another."""
+        """Give a row the first n tokens of the row `source`, of this cache or of another; with states, n is
+        all of them."""
         other = other or self
         for x, y in zip(self.tensors, other.tensors):
             # n slots are enough in windows too: no slot exceeds its position
@@ -184,7 +203,9 @@ class Session:
         self.original = ALWAYS  # length of the longest texts that LongRoPE rotates by its short factors
         if rope.get("rope_type") == "longrope":
             self.original = rope["original_max_position_embeddings"]
-        self.graphed = model.device.type == "cuda"
+        self.recurrent = bool(model.config.recurrent)
+        # not with states, which a capture would change
+        self.graphed = model.device.type == "cuda" and not self.recurrent
         self.graphs = {}  # see `replay`
 
     def reserve(self, rows: int, slots: int, windows=True) -> int:
@@ -239,6 +260,9 @@ class Session:
         #     x y        wave 1: shares nothing
         #
         # Of equal prompts S a b one is read as a whole, and all others read their last token, b, in one pass.
+        #
+        # A state is copied only where a row ends. So with recurrent layers a wave reads a prompt up to where
+        # those that wait leave it, S above, or up to its last token; the last tokens are read at the end.
         rows = [None] * len(prompts)
         states = {}
         waiting = sorted(range(len(prompts)), key=prompts.__getitem__)
@@ -248,20 +272,31 @@ class Session:
             wave = []
             later = []
             previous = []
+            stops = {}  # how far each prompt of the wave is read
             for i in waiting:  # in order of their ids: a prompt shares most with its neighbours
                 prompt = prompts[i]
                 keep, _ = self.best_match(prompt)
                 shared = min(shared_length(previous, prompt), len(prompt) - 1)
                 if shared > keep + MIN_SHARED:
                     later.append(i)
+                    if self.recurrent:
+                        head = wave[-1][1]
+                        stops[head] = min(stops[head], shared)
                 else:
                     wave.append((keep, i))
+                    stops[i] = len(prompt) - self.recurrent
                     previous = prompt
             for _, i in sorted(wave, reverse=True):  # the prompt that shares most chooses first
                 rows[i] = self.claim(prompts[i], taken)
                 taken.add(rows[i])
-            states |= self.read({rows[i]: prompts[i] for _, i in wave})
-            waiting = later
+            states |= self.read({rows[i]: prompts[i][:stop] for i, stop in stops.items()})
+            for i, stop in stops.items():
+                if stop + self.recurrent < len(prompts[i]):  # it goes on from there with those that wait
+                    later.append(i)
+                    taken.remove(rows[i])
+            waiting = sorted(later, key=prompts.__getitem__)
+        if self.recurrent:
+            states = self.read(dict(zip(rows, prompts)))
         return rows, torch.stack([states[row] for row in rows])
 
     def best_match(self, prompt):
@@ -273,6 +308,8 @@ class Session:
             if text[:least] == prompt[:least]:
                 keep = min(shared_length(text, prompt), len(prompt) - 1)
                 continues = self.rotated_alike(text, prompt, keep) and self.cache.can_continue(row, keep)
+                if self.recurrent:  # a state cannot be cut back
+                    continues = continues and keep == len(text)
                 if keep >= best[0] and continues:
                     best = keep, row
                     least = max(1, keep)
@@ -298,7 +335,7 @@ class Session:
             free = [row for row in range(len(self.texts)) if row not in taken]
             row = min(free, key=self.last_used.__getitem__)
         if not keep:
-            self.cache.rebase(row)
+            self.cache.clear(row)
         elif row != source:
             self.cache.copy(source, row, keep)
         self.texts[row] = prompt[:keep]
@@ -312,7 +349,7 @@ class Session:
                 while len(rest := prompt[len(self.texts[row]) :]) > SLACK:  # windows take no more at once
                     self.extend({row: rest[:SLACK]})
         new = {row: prompt[len(self.texts[row]) :] for row, prompt in prompts.items()}
-        order = sorted(new, key=lambda row: len(new[row]))
+        order = sorted(filter(new.get, new), key=lambda row: len(new[row]))
         states = {}
         while order:  # prompts of about the same length together
             group = [order.pop()]  # the longest gives the width
@@ -356,7 +393,8 @@ class Session:
             top = min(len(self.texts), rounded)
         if self.model.device.type == "cpu" and len(tokens) >= SHARED_ROWS and shared >= SHARED_TOKENS:
             self.cache.shared = shared
-        hidden = self.forward({row: [tokens.get(row, 0)] for row in range(top)}, self.graphed)
+        new = {row: [tokens[row]] if row in tokens else [] for row in range(top)}
+        hidden = self.forward(new, self.graphed)
         self.cache.shared = 0
         for row, token in tokens.items():
             self.texts[row].append(token)
@@ -385,10 +423,13 @@ class Session:
         positions = np.minimum(positions, cache.capacity - 1)  # padding must not need more slots
         ids = torch.from_numpy(ids).to(device)
         positions = torch.from_numpy(positions).to(device)
+        end = None
+        if self.recurrent:  # no state may read the padding
+            end = torch.tensor([[len(new[row])] for row in rows], device=device)
         if graphed:
             hidden = self.replay(ids, positions)
         else:
-            hidden = self.model(ids, positions, cache=cache)
+            hidden = self.model(ids, positions, end, cache)
         cache.used = None
         return hidden
 

@@ -17,6 +17,7 @@ from files import (
     FLAG,
     OBJECT,
     TEXT,
+    Kind,
     by_key,
     check_fields,
     list_of,
@@ -72,6 +73,10 @@ class Config:
     rope: dict | None = None  # rope_type, rope_theta and the type's own settings; None: no rotation
     local_rope: dict | None = None  # the same for sliding layers, where it differs
     unrotated: tuple = ()  # one bool per layer: does it leave queries and keys unrotated?
+    output_gate: bool = False  # multiply what attention reads by a sigmoid; q_proj makes both
+    # layers with a state in place of attention, see deltanet.py
+    recurrent: tuple = ()  # which layers these are
+    delta: tuple = ()  # heads of values, heads of keys, width of keys, of values, tokens of the convolution
     # head
     tied: bool = False  # head and embedding share one matrix
     logit_scale: float = 1.0
@@ -150,6 +155,9 @@ MODERNBERT_NAMES = {
     "attn.Wo": "attn.o_proj",
     "mlp.Wo": "mlp.down_proj",
 }
+QWEN3_5_NAMES = {"linear_attn.norm": "linear_attn.gated_norm"} | LLAMA_NAMES
+for name in "in_proj_qkv in_proj_z in_proj_b in_proj_a conv1d A_log dt_bias gated_norm out_proj".split():
+    QWEN3_5_NAMES[f"linear_attn.{name}"] = f"attn.{name}"
 INTERNLM2_NAMES = {
     "model.tok_embeddings": "embed",
     "model.layers": "layers",
@@ -247,6 +255,19 @@ def gemma3_text(hf):
     return gemma2(hf) | dict(qk_norm="head", causal=not hf.get("use_bidirectional_attention"))
 
 
+def qwen3_5_text(hf):
+    interval = hf["full_attention_interval"]
+    default = ["linear_attention"] * (interval - 1) + ["full_attention"]
+    kinds = hf.get("layer_types") or [default[i % interval] for i in range(hf["num_hidden_layers"])]
+    return dict(
+        norm="rms1",
+        qk_norm="head",
+        output_gate=True,
+        recurrent=tuple(i for i, kind in enumerate(kinds) if kind == "linear_attention"),
+        delta=tuple(hf[key] for key in DELTA),
+    )
+
+
 def bert(hf):
     return dict(
         embed_norm=True,
@@ -335,6 +356,10 @@ def gemma3(hf):
     return text_half(hf, "gemma3_text", ["Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"])
 
 
+def qwen3_5(hf):
+    return text_half(hf, "qwen3_5_text", ["Qwen3_5ForCausalLM", "Qwen3_5TextForSequenceClassification"])
+
+
 def mistral3(hf):
     family = (hf.get("text_config") or {}).get("model_type") or "mistral"
     stem = "Ministral3" if family == "ministral3" else "Mistral"
@@ -354,7 +379,14 @@ SEEING = dict(  # how files name the text half of a model that also sees
         "language_model.lm_head": "lm_head",
     },
     modules={name: f"language_model.{name}" for name in ("embed_tokens", "layers", "norm")},
-    ignored=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
+    ignored=r"^(model\.)?(vision_tower|multi_modal_projector|visual)\.|^mtp\.",
+)
+DELTA = dict(  # key of config.json -> its default
+    linear_num_value_heads=32,
+    linear_num_key_heads=16,
+    linear_key_head_dim=128,
+    linear_value_head_dim=128,
+    linear_conv_kernel_dim=4,
 )
 MULTIPLIERS = "embedding_multiplier residual_multiplier attention_multiplier logits_scaling"
 GEMMA2 = dict(
@@ -389,6 +421,28 @@ FAMILIES = {
         sliding=qwen_slides,
         defaults=QWEN | dict(head_dim=128),
     ),
+    "qwen3_5_text": Family(
+        stem="Qwen3_5Text",
+        names=QWEN3_5_NAMES,
+        ignored=r"^mtp\.",  # layers that guess further tokens
+        config=qwen3_5_text,
+        kinds=by_key(
+            {
+                one_of("default", "yarn"): "rope_type type",
+                number(0, 1): "partial_rotary_factor",
+                list_of(one_of("linear_attention", "full_attention")): "layer_types",
+                one_of("silu"): "hidden_act",
+            }
+        ),
+        defaults=dict(
+            num_key_value_heads=4,
+            head_dim=256,
+            partial_rotary_factor=0.25,
+            full_attention_interval=4,
+        )
+        | DELTA,
+    ),
+    "qwen3_5": Family(names=QWEN3_5_NAMES, becomes=qwen3_5, **SEEING),
     "smollm3": Family(
         stem="SmolLM3",
         config=smollm3,
@@ -541,6 +595,8 @@ FAMILIES = {
         ),
     ),
 }
+EXPERTS = "mixtral qwen3_moe qwen3_next qwen3_5_moe qwen3_5_moe_text gpt_oss".split()
+DENSE = Kind("a family without experts", lambda x: x not in EXPERTS)
 REQUIRED = {  # key of config.json -> field of Config
     "vocab_size": "vocab",
     "hidden_size": "dim",
@@ -573,8 +629,8 @@ KINDS = by_key(
         one_of(*FAMILIES): "model_type",
         SIZE: "hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim "
         "type_vocab_size num_labels sliding_window_pattern global_attn_every_n_layers no_rope_layer_interval "
-        "shared_intermediate_size",
-        whole(1, 1 << 13): "num_hidden_layers",
+        "shared_intermediate_size full_attention_interval",
+        whole(1, 1 << 13): f"num_hidden_layers {' '.join(DELTA)}",
         whole(-1, 1 << 31): "pad_token_id",
         LENGTH: "vocab_size max_position_embeddings original_max_position_embeddings",
         COUNT: "sliding_window local_attention max_window_layers",
@@ -610,7 +666,8 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     """Translate a config.json to a Config. Raises ValueError that names what is wrong or not supported.
 
     where: the file's name, for messages."""
-    check_fields(where, hf, {"model_type": KINDS["model_type"]}, ["model_type"])
+    for kind in (DENSE, KINDS["model_type"]):
+        check_fields(where, hf, {"model_type": kind}, ["model_type"])
     family = FAMILIES[hf["model_type"]]
     kinds = KINDS | family.kinds
     check_fields(where, hf, kinds)
@@ -624,7 +681,7 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     settings.setdefault("head_dim", settings.get("hidden_size", 1) // heads)
     check_fields(where, settings, kinds, REQUIRED)
     try:
-        special = windows(settings, family, where) | family.config(settings)
+        special = windows(settings, family) | family.config(settings)
     except KeyError as error:
         raise ValueError(f"{where}: {error} is null, but this family needs it") from error
     if "rope" not in special:
@@ -651,28 +708,29 @@ def config_from_hf(hf: dict, where="config.json") -> Config:
     elif architecture.endswith("Model") or not config.causal:
         config.head = "none"
     config.tied = config.tied and config.head == "lm"
-    if config.unrotated and len(config.unrotated) != config.layers:
-        raise ValueError(f"{where}: no_rope_layers names {len(config.unrotated)} of {config.layers} layers")
+    for key in ("no_rope_layers", "layer_types"):
+        named = len(settings.get(key) or range(config.layers))
+        if named != config.layers:
+            raise ValueError(f"{where}: {key} names {named} of {config.layers} layers")
     if heads % config.kv_heads:
         raise ValueError(f"{where}: {heads} heads are not a multiple of {config.kv_heads} key/value heads")
+    if config.recurrent and config.delta[0] % config.delta[1]:
+        raise ValueError(f"{where}: linear_num_value_heads is not a multiple of linear_num_key_heads")
     return config
 
 
-def windows(settings, family, where):
+def windows(settings, family):
     """The Config fields sliding and reach, {} where no layer slides.
 
     A decoder's window of w tokens includes the token itself, so it reaches w - 1 back; that of a model that
     sees both ways covers both sides and reaches w / 2."""
     if not family.sliding:
         return {}
-    layers = settings["num_hidden_layers"]
     kinds = settings.get("layer_types")
     if kinds:
         sliding = tuple(kind == "sliding_attention" for kind in kinds)
     else:
-        sliding = tuple(family.sliding(settings, i) for i in range(layers))
-    if len(sliding) != layers:
-        raise ValueError(f"{where}: layer_types names {len(sliding)} layers, num_hidden_layers is {layers}")
+        sliding = tuple(family.sliding(settings, i) for i in range(settings["num_hidden_layers"]))
     reach = settings.get("sliding_window", 0) - 1
     if settings.get("use_bidirectional_attention"):
         reach = settings.get("sliding_window", -1) // 2

@@ -59,9 +59,10 @@ def fuse(model: nn.Module) -> nn.Module:
     Adapters must be merged before. The model can no longer be trained or saved."""
     for block in model.layers:
         attn = block.attn
-        attn.qkv_proj = Fused(attn.q_proj, attn.k_proj, attn.v_proj)
-        attn.o_proj = Fused(attn.o_proj)
-        del attn.q_proj, attn.k_proj, attn.v_proj
+        if hasattr(attn, "q_proj"):  # recurrent layers stay as they are
+            attn.qkv_proj = Fused(attn.q_proj, attn.k_proj, attn.v_proj)
+            attn.o_proj = Fused(attn.o_proj)
+            del attn.q_proj, attn.k_proj, attn.v_proj
 
         mlp = block.mlp
         if mlp.gated:

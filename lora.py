@@ -37,7 +37,10 @@ from weights import cut_rows, read_tensors, write_tensors
 
 TASKS = {"lm": "CAUSAL_LM", "none": "FEATURE_EXTRACTION", "classes": "SEQ_CLS"}  # head -> PEFT's task_type
 # last names of the Linears of a block
-TARGETS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+TARGETS = (
+    "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj,"
+    "in_proj_qkv,in_proj_z,in_proj_b,in_proj_a,out_proj"  # of a recurrent layer
+)
 INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")  # that start A and B alone
 INIT = Kind(
     f"one of {INITS}; others change the base too (PEFT turns such an adapter into a plain one with "

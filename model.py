@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attention import ALWAYS, by_text, dense, ways
+from deltanet import GatedDeltaNet, rows_of
 from families import FAMILIES, Config, group_by_file_name, read_config, with_head
 from files import remove, replacing, write_json
 from layers import MLP, Classifier, make_norm, pool
@@ -42,7 +43,8 @@ class Attention(nn.Module):
         K = config.kv_heads
         E = config.head_dim
         linear = partial(nn.Linear, bias=config.qkv_bias)
-        self.q_proj = linear(D, H * E)
+        queries = H * E * (1 + config.output_gate)
+        self.q_proj = linear(D, queries)
         self.k_proj = linear(D, K * E)
         self.v_proj = linear(D, K * E)
         self.o_proj = nn.Linear(H * E, D, bias=config.o_bias)
@@ -53,7 +55,8 @@ class Attention(nn.Module):
         self.causal = config.causal
         self.scale = config.scale or E**-0.5
         self.softcap = config.softcap
-        self.widths = H * E, K * E, K * E
+        self.gated = config.output_gate
+        self.widths = queries, K * E, K * E
 
     def forward(self, x, rope, way, cache=None, layer=0):
         """(B, T, D) of x (B, T, D). rope: by rotary, or None for no rotation. way: the attention
@@ -68,11 +71,13 @@ class Attention(nn.Module):
 
         # one vector per head; the norms of q and k, where a family has them, are over E or over all heads
         by_head = (B, T, -1, self.head_dim)
+        if self.gated:  # each head's query, then its gate
+            q, gate = q.unflatten(2, (-1, 2, self.head_dim)).unbind(3)
         if self.full_norm:
             q = self.q_norm(q).view(by_head)
             k = self.k_norm(k).view(by_head)
         else:
-            q = self.q_norm(q.view(by_head))
+            q = self.q_norm(q.reshape(by_head))
             k = self.k_norm(k.view(by_head))
         q = q.transpose(1, 2)  # (B, H, T, E)
         k = k.transpose(1, 2)  # (B, K, T, E)
@@ -93,11 +98,14 @@ class Attention(nn.Module):
         with torch.autocast(q.device.type, enabled=False):  # it would undo that cast
             x = attend(q, k, v, mask, self.causal, self.scale, self.softcap)  # (B, H, T, E)
         x = x.to(dtype).transpose(1, 2)  # (B, T, H, E)
+        if self.gated:
+            x = x * gate.sigmoid()
         return self.o_proj(x.reshape(B, T, -1))
 
 
 class Block(nn.Module):
-    """One layer: attention, then an MLP, each added to the residual stream, with the family's norms."""
+    """One layer: attention or what takes its place, then an MLP, each added to the residual stream, with the
+    family's norms."""
 
     def __init__(self, config, layer):
         super().__init__()
@@ -106,7 +114,7 @@ class Block(nn.Module):
         self.post = config.norms == "post"
         self.residual_scale = config.residual_scale
         self.attn_norm = make_norm(config, before and (layer > 0 or config.first_norm))
-        self.attn = Attention(config)
+        self.attn = GatedDeltaNet(config) if layer in config.recurrent else Attention(config)
         self.attn_out_norm = make_norm(config, after)
         self.mlp_norm = make_norm(config, before)
         self.mlp = MLP(config)
@@ -201,8 +209,8 @@ class Transformer(nn.Module):
         positions (B, T): the place of each token in its own text; default 0, 1, 2 ...
         end (B, T): where a token stops being seen, see attention.visible. None means one text per row; a
             decoder then reads right-padded batches correctly too.
-        cache: a KVCache, which is read and extended. With one, padding lies behind a row's text and `end` is
-            not needed.
+        cache: a KVCache, which is read and extended. With one, padding lies behind a row's text, and only
+            recurrent layers need an `end`, here (B, 1): how many tokens of a row are no padding.
         mask (B, 1, T, S): replaces the mask that follows from `end` or the cache.
         types (B, T): the type of each token, where the model has several; default 0."""
         config = self.config
@@ -212,6 +220,8 @@ class Transformer(nn.Module):
             positions = torch.arange(start, start + T, device=ids.device).expand(B, T)
 
         # who sees whom
+        if config.recurrent:
+            recurrent_way = rows_of(ids, end, mask, cache)
         keys = positions  # positions of the keys, (B, S)
         shared = 0
         if cache is not None:
@@ -250,6 +260,8 @@ class Transformer(nn.Module):
                 way = sliding_way
             if config.unrotated and config.unrotated[layer]:
                 rope = None
+            if layer in config.recurrent:
+                way = recurrent_way
             inputs = (x, rope, way, cache, layer)
             if recompute:
                 x = checkpoint(block, *inputs, use_reentrant=False)
@@ -464,11 +476,12 @@ def main(argv: list[str]) -> int:
         if len(argv) != 1 or argv[0].startswith("-"):
             raise UsageError("usage: python model.py FOLDER|RUN|HUB-NAME")
         config, name = read_config(resolve(argv[0]))
-        built = min(config.layers, 2)  # all layers but the first are alike, so the second stands for the rest
-        with shapes_only():
-            model = Transformer(replace(config, layers=built))
         count = lambda part: sum(weight.numel() for weight in part.parameters())
-        parameters = count(model) + (config.layers - built) * count(model.layers[-1])
+        kinds = [(layer > 0, layer in config.recurrent) for layer in range(config.layers)]
+        with shapes_only():
+            parameters = count(Transformer(replace(config, layers=0)))
+            for kind in {*kinds}:  # layers of one kind are alike
+                parameters += kinds.count(kind) * count(Block(config, kinds.index(kind)))
         for line in describe(config, name, parameters):
             print(line)
 

@@ -81,7 +81,7 @@ def optimizers_of(model: torch.nn.Module, cfg) -> list[tuple]:
     for key, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        if weight.dim() < 2:
+        if weight.dim() != 2:  # the taps of a convolution too
             vectors.append(weight)
         elif cfg.optimizer == "muon" and key.startswith("layers."):
             for_muon.append(weight)

@@ -19,6 +19,7 @@ from cache import Session
 from data import collate, share_prefixes, shared_length
 from games.task import Reply
 from losses import token_logp
+from terminal import UsageError
 
 BATCH = 64  # replies that grow at a time
 TOGETHER = 128  # tokens of branches that best_first reads in one pass
@@ -265,7 +266,11 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
     sizes = [len(prompt) for prompt in prompts]
     longest = max(sizes)
     S = longest + n * max_new
-    if session.reserve(len(prompts), S, windows=False) < len(prompts):  # too many for the budget
+    fits = session.reserve(len(prompts), S, windows=False)
+    copies = n * sum(
+        x[0].nbytes for x in itertools.chain(*session.cache.states.values())
+    )  # bytes for a prompt
+    if min(fits, max(1, session.budget // (1 + copies))) < len(prompts):  # too many for the budget
         half = -(-len(prompts) // 2)
         settings = n, max_new, stop, session
         return n_best(model, prompts[:half], *settings) + n_best(model, prompts[half:], *settings)
@@ -273,7 +278,9 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
     at, hidden = session.prefill(prompts)
     hidden = hidden[:, None]  # (B, W, D)
     cache = session.cache
+    states = cache.states.copy()  # of the prompts
     tensor = partial(torch.tensor, device=model.device)
+    cache.branch(tensor(at))
     lengths = tensor(sizes)[:, None]  # (B, 1)
     slots = torch.arange(S, device=model.device)
     in_prompt = slots < lengths  # (B, S)
@@ -297,9 +304,13 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
         seen = seen.gather(1, parents[..., None].expand(-1, -1, S))
         seen = seen.scatter(2, cache.slots[..., None], True)
         mask = seen[:, None, :, : cache.used]  # (B, 1, W, used)
+        if states:  # no mask hides a state: each beam goes on from a copy of its parent's
+            first = hidden.shape[1] * torch.arange(len(prompts), device=model.device)[:, None]
+            cache.branch((first + parents).flatten())
         hidden = model(last, (lengths + t).expand(-1, n), cache=cache, mask=mask)
     cache.slots = None
     cache.used = None
+    cache.states = states
     return [search.ended or search.beams for search in searches]  # unfinished ones where none ended in time
 
 
@@ -401,6 +412,8 @@ def best_first(model, prompt: list, parts: list, depth: int, limit: int, session
 
     Texts are branches of a tree in one row of the cache, kept apart by the mask, as the beams of n_best are:
     what they share is read once. The probabilities are the model's own, over all its tokens."""
+    if model.config.recurrent:
+        raise UsageError("a search in the branches of one row needs a model with attention in every layer")
     P = len(prompt)
     S = P + limit + TOGETHER + max(len(ids) for ids, _ in parts)
     tree = Tree(parts, depth, P, S)

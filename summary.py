@@ -7,7 +7,11 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
     """A model in a few lines. name: the model_type in its file; parameters: how many it has."""
     embedding = config.vocab * config.dim * (2 if config.head == "lm" and not config.tied else 1)
     slides = sum(config.sliding)
-    kinds = [f"{config.layers - slides} full"] if slides < config.layers else []
+    states = len(config.recurrent)
+    full = config.layers - slides - states
+    kinds = [f"{full} full"] if full else []
+    if states:
+        kinds.append(f"{states} with a state")
     if slides:
         kinds.append(f"{slides} sliding, {config.reach} tokens back" + " and ahead" * (not config.causal))
     heads = f"{config.heads} heads"
@@ -34,7 +38,7 @@ def describe(config: Config, name: str, parameters: int) -> list[str]:
     }
     if config.causal:
         # a key and a value of 2 bytes each per head and layer, for 1,000 tokens
-        megabytes = 4e-3 * config.layers * config.kv_heads * config.head_dim
+        megabytes = 4e-3 * (config.layers - states) * config.kv_heads * config.head_dim
         lines["cache"] = (
             f"{megabytes:,.1f} MB per 1,000 tokens in bfloat16, {2 * megabytes:,.1f} MB in float32"
         )

@@ -99,7 +99,21 @@ SHAPES = {  # one small config.json of each family, with the fields that make it
         logits_scaling=2.0,
     ),
     "smollm3": dict(num_key_value_heads=1, pad_token_id=0, no_rope_layer_interval=2),
+    "qwen3_5_text": dict(
+        rms_norm_eps=0.3,  # less would scale up a state's answers that are nearly zero, rounding errors too
+        num_key_value_heads=1,
+        head_dim=16,
+        pad_token_id=0,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_value_heads=4,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=6,
+        linear_conv_kernel_dim=3,
+    ),
 }
+
+RECURRENT = {"qwen3_5_text"}  # families in which some layers keep a state in place of keys and values
 
 
 def tiny_hf(family="llama", **changes):

@@ -107,6 +107,28 @@ HYBRID = (
         mamba_n_heads=4,
     )
 )
+QWEN3_5 = DECODER | dict(
+    model_type="qwen3_5_text",
+    rms_norm_eps=0.1,  # less would scale up a state's answers that are nearly zero, rounding errors too
+    num_hidden_layers=4,
+    num_key_value_heads=1,
+    head_dim=16,
+    linear_num_value_heads=4,
+    linear_num_key_heads=2,
+    linear_key_head_dim=8,
+    linear_value_head_dim=6,
+    linear_conv_kernel_dim=3,
+    rope_parameters=dict(rope_type="default", rope_theta=1000.0, partial_rotary_factor=0.5),
+)
+SMALL_EYE = dict(
+    depth=1,
+    hidden_size=8,
+    intermediate_size=8,
+    num_heads=2,
+    out_hidden_size=32,
+    patch_size=2,
+    num_position_embeddings=4,
+)
 LABELS = {"id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2}}
 AUTO = {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
 CASES = {  # name: class, config.json
@@ -162,6 +184,22 @@ CASES = {  # name: class, config.json
     "llama_longrope": (
         "LlamaForCausalLM",
         DECODER | dict(rope_scaling=LONGROPE4 | dict(factor=3.0, original_max_position_embeddings=9)),
+    ),
+    "qwen3_5_text": ("Qwen3_5ForCausalLM", QWEN3_5),
+    "qwen3_5_text_yarn": (
+        "Qwen3_5ForCausalLM",
+        QWEN3_5
+        | dict(
+            tie_word_embeddings=True,
+            layer_types=["full_attention", "linear_attention", "full_attention"],
+            num_hidden_layers=3,
+            rope_parameters=YARN | dict(rope_theta=1000.0, partial_rotary_factor=0.5),
+        ),
+    ),
+    "qwen3_5_text_classes": ("Qwen3_5TextForSequenceClassification", QWEN3_5 | LABELS),
+    "qwen3_5": (
+        "Qwen3_5ForConditionalGeneration",
+        dict(model_type="qwen3_5", text_config=QWEN3_5, vision_config=SMALL_EYE),
     ),
     "smollm3": ("SmolLM3ForCausalLM", DECODER | dict(num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
     "granite": ("GraniteForCausalLM", DECODER | GRANITE),
@@ -231,13 +269,19 @@ def outputs_there(config, state, kind, rows, types):
     return [output.logits if "For" in kind else output.last_hidden_state for output in outputs]
 
 
-HALVES = {"gemma3_text": "Gemma3ForCausalLM", "ministral3": "Ministral3ForCausalLM"}
+HALVES = {
+    "gemma3_text": "Gemma3ForCausalLM",
+    "ministral3": "Ministral3ForCausalLM",
+    "qwen3_5_text": "Qwen3_5ForCausalLM",
+}
 
 
 def twin_of_both(config, state):
     """The text half alone, of a checkpoint that also sees."""
-    prefix = "language_model."
-    text = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+    text = {}
+    for key, tensor in state.items():
+        if "language_model." in key or key == "lm_head.weight":
+            text[key.replace("language_model.", "")] = tensor
     return config["text_config"], text, HALVES[config["text_config"]["model_type"]]
 
 
@@ -246,6 +290,13 @@ def shapes_of_both(config):
     seeing = {"vision_tower.vision_model.post_layernorm.bias": [6]}
     seeing["multi_modal_projector.mm_soft_emb_norm.weight"] = [6]
     return {f"language_model.{key}": shape for key, shape in shapes.items()} | seeing
+
+
+def shapes_of_qwen3_5(config):
+    """What transformers saves, and a layer that guesses further tokens, as published files have it."""
+    shapes = shapes_there(config, config["architectures"][0])
+    assert "model.visual.merger.norm.weight" in shapes
+    return shapes | {"mtp.layers.0.mlp.up_proj.weight": [48, 32], "mtp.norm.weight": [32]}
 
 
 INTERNLM2_NAMES = {  # within a layer
@@ -297,8 +348,18 @@ def shapes_of_internlm2(config):
     return shapes | {"model.norm.weight": [dim], "output.weight": [vocab, dim]}
 
 
-SHAPES = {"gemma3": shapes_of_both, "mistral3": shapes_of_both, "internlm2": shapes_of_internlm2}
-TWINS = {"gemma3": twin_of_both, "mistral3": twin_of_both, "internlm2": twin_of_internlm2}
+SHAPES = {
+    "gemma3": shapes_of_both,
+    "mistral3": shapes_of_both,
+    "qwen3_5": shapes_of_qwen3_5,
+    "internlm2": shapes_of_internlm2,
+}
+TWINS = {
+    "gemma3": twin_of_both,
+    "mistral3": twin_of_both,
+    "qwen3_5": twin_of_both,
+    "internlm2": twin_of_internlm2,
+}
 
 
 def make(name):

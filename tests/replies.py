@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from conftest import SHAPES
+from conftest import RECURRENT, SHAPES
 from torch.testing import assert_close
 
 STOP = list(range(0, 300, 8))
 PROMPTS = [[5, 9, 200, 31], [7], [5, 9, 200, 31, 4, 4, 18, 90, 2], [250, 3]]
 SAMPLING = [dict(temperature=0.0), dict(temperature=1.3, seeds=[[3, row] for row in range(4)])]
 families = pytest.mark.parametrize("family", SHAPES)
+attentive = pytest.mark.parametrize("family", [family for family in SHAPES if family not in RECURRENT])
 samplings = pytest.mark.parametrize("sampling", SAMPLING, ids=["greedy", "sampled"])
 
 

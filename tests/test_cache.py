@@ -11,7 +11,7 @@ import attention
 import cache
 from cache import KVCache, Session
 from sampler import generate, n_best
-from tests.replies import PROMPTS, SAMPLING, STOP, agree, count, families, samplings
+from tests.replies import PROMPTS, SAMPLING, STOP, agree, attentive, count, families, samplings
 
 
 # ------------------------------------------------------------------------------------------------ sessions
@@ -221,7 +221,7 @@ def test_a_window_that_still_holds_enough_is_used_again(tiny, monkeypatch):
 
 def test_the_windows_of_the_example_in_cache(monkeypatch):
     monkeypatch.setattr(cache, "SLACK", 3)
-    config = SimpleNamespace(reach=2, sliding=[True], layers=1, kv_heads=1, head_dim=1)
+    config = SimpleNamespace(reach=2, sliding=[True], layers=1, kv_heads=1, head_dim=1, recurrent=())
     windows = KVCache(config, rows=2, slots=20, windows=True)
     lengths = [0, 0]
     for new in ([3, 1], [2, 1], [1, 1]):  # tokens that each row reads
@@ -238,7 +238,7 @@ def test_the_windows_of_the_example_in_cache(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ speed
-@families
+@attentive
 def test_steps_of_few_shapes_for_cuda_graphs(tiny, family, monkeypatch):
     """Without a GPU, the functions that would be captured: the same replies from steps of few shapes, also
     when a session goes on."""

@@ -298,7 +298,7 @@ def flex(monkeypatch):
 def test_the_kernels_rule_equals_a_mask(tiny, flex, calls, monkeypatch, family):
     model = tiny(family)
     same_as_by_all_scores(model, batch_for(model), monkeypatch)
-    assert calls["flexed"] == calls["dense"] == model.config.layers
+    assert calls["flexed"] == calls["dense"] == model.config.layers - len(model.config.recurrent)
 
 
 def test_blocks_that_are_computed_again_have_the_same_gradients(tiny, flex, monkeypatch):

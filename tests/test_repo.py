@@ -38,14 +38,16 @@ MAY_IMPORT = {
     "ranks": {"terminal", "torch"},
     "attention": {"torch"},
     "rotary": {"files", "torch"},
-    "cache": {"attention", "data", "torch", "numpy"},
+    "cache": {"attention", "data", "deltanet", "torch", "numpy"},
     "fused": {"torch"},
     "weights": {"files"} | TENSORS,
     "runs": {"files", "games.rows", "ranks", "terminal", "tqdm", "huggingface_hub"} | TENSORS,
     "layers": {"torch"},
+    "deltanet": {"layers", "torch"},
     "summary": {"families"},
     "model": {
         "attention",
+        "deltanet",
         "families",
         "files",
         "layers",
@@ -67,7 +69,7 @@ MAY_IMPORT = {
     "embed": {"attention", "data", "files", "layers", "lora", "model", "weights", "tokenizers", "tqdm"}
     | TENSORS,
     "checkpoint": {"model", "lora", "data", "embed", "runs", "families", "files", "formats", "tokenizers"},
-    "sampler": {"cache", "data", "losses", "games.task", "torch", "numpy"},
+    "sampler": {"cache", "data", "losses", "games.task", "terminal", "torch", "numpy"},
     "journal": {"games.rows", "files", "tqdm"},
     "agents": {"sampler", "cache", "data", "model", "games", "files", "journal", "terminal", "tqdm", "numpy"}
     | TENSORS,

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import sampler
 from cache import Session
 from sampler import best_first, generate, invert, n_best, pick, score, truncate
-from tests.replies import PROMPTS, STOP, agree, count, families, samplings, teacher_forced
+from tests.replies import PROMPTS, STOP, agree, attentive, count, families, samplings, teacher_forced
 
 
 # ------------------------------------------------------------------------------------------------ not finite
@@ -277,7 +277,7 @@ def every_text(model, prompt, depth):
     return texts
 
 
-@families
+@attentive
 def test_best_first_reads_every_text_if_it_may(tiny, family, monkeypatch):
     """Twice in one session, which other prompts use before and after."""
     monkeypatch.setattr(sampler, "TOGETHER", 6)
