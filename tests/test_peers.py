@@ -63,6 +63,7 @@ UNKNOWN = {  # what a family has not
     "gemma3_text": ["parameters", "attention biased"],
     "olmo3": ["parameters", "linear"],
     "ministral3": ["llama3", "linear", "yarn", "parameters", "attention biased"],
+    "qwen3_5_text": ["llama3", "linear", "gelu"],
 }
 families = pytest.mark.parametrize("family", SHAPES)
 variants = pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_templates_are_rendered_as_transformers_does(template, opened, monkeypat
 
 # ------------------------------------------------------------------------------------------------ peft
 TARGETS = {"q_proj", "gate_proj", "down_proj", "qkv_proj", "gate_up_proj", "query", "Wqkv", "Wo"}
-TARGETS |= {"input_linear"}
+TARGETS |= {"input_linear", "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"}
 KINDS = {  # head: class of theirs, task_type of PEFT
     "own": (transformers.AutoModelForCausalLM, "CAUSAL_LM"),
     "none": (transformers.AutoModel, "FEATURE_EXTRACTION"),
