@@ -184,6 +184,6 @@ class GatedDeltaNet(nn.Module):
         decay, rate = [(x * (slot < count)[..., None]).mT[..., None] for x in (decay, rate)]  # (B, H, T, 1)
         rule = token_by_token if T == 1 else partial(in_chunks, text=text)
         y, memory = rule([q / E, k / E**0.5, v, decay, rate], memory.view(B, H, E, V))
-        kept = (count + slot.new_tensor(range(back))).expand(B, back)
-        window = window.gather(1, kept[..., None].expand(B, back, C))
+        kept = count + torch.arange(back, device=qkv.device)  # (B, back) or (back,)
+        window = window.gather(1, kept.view(-1, back, 1).expand(B, back, C))
         return y.transpose(1, 2), [x.reshape(B, -1, 1) for x in (window, memory)]

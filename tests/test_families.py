@@ -442,6 +442,10 @@ PUBLISHED = {  # parameters; for encoders, without pooler and head
         *(595_776_512, "qwen3", 151_669, 1024, 3072, 28, 16, 8),
         dict(tie_word_embeddings=True),
     ),
+    "Skywork-Reward-V2-Qwen3-0.6B": (  # the model and one row of scores
+        *(596_050_944, "qwen3", 151_936, 1024, 3072, 28, 16, 8),
+        dict(architectures=["Qwen3ForSequenceClassification"], num_labels=1),
+    ),
     "gemma-2b": (2_506_172_416, "gemma", 256_000, 2048, 16_384, 18, 8, 1, {}),
     "gemma-2-2b": (2_614_341_888, "gemma2", 256_000, 2304, 9216, 26, 8, 4, {}),
     "gemma-3-270m": (268_098_176, "gemma3_text", 262_144, 640, 2048, 18, 4, 1, {}),
@@ -461,6 +465,8 @@ PUBLISHED = {  # parameters; for encoders, without pooler and head
         *(566_705_152, "xlm-roberta", 250_002, 1024, 4096, 24, 16, None),
         dict(max_position_embeddings=8194, type_vocab_size=1),
     ),
+    "Ettin-encoder-17m": (16_797_440, "modernbert", 50_368, 256, 384, 7, 4, None, {}),
+    "gte-modernbert-base": (149_014_272, "modernbert", 50_368, 768, 1152, 22, 12, None, {}),
     "ModernBERT-base": (149_014_272, "modernbert", 50_368, 768, 1152, 22, 12, None, {}),
 }
 
