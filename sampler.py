@@ -263,18 +263,22 @@ def n_best(model, prompts: list, n: int, max_new: int, stop, session: Session | 
     Beams are branches of one tree behind the prompt, kept apart by the mask, so nothing is copied when they
     fork. Token t of beam w has slot len(prompt) + t n + w."""
     session = session or Session(model)
+    S = max(map(len, prompts)) + n * max_new
+    fits = session.reserve(len(prompts), S, windows=False)
+    states = itertools.chain(*session.cache.states.values())
+    copies = n * sum(x[0].nbytes for x in states)  # bytes for a prompt
+    settings = n, max_new, stop, session
+    if min(fits, max(1, session.budget // (1 + copies))) < len(prompts):  # too many for the budget
+        half = -(-len(prompts) // 2)
+        return n_best(model, prompts[:half], *settings) + n_best(model, prompts[half:], *settings)
+    return grow_beams(model, prompts, *settings)
+
+
+def grow_beams(model, prompts, n, max_new, stop, session):
+    """n_best of prompts that the session has room for."""
     sizes = [len(prompt) for prompt in prompts]
     longest = max(sizes)
     S = longest + n * max_new
-    fits = session.reserve(len(prompts), S, windows=False)
-    copies = n * sum(
-        x[0].nbytes for x in itertools.chain(*session.cache.states.values())
-    )  # bytes for a prompt
-    if min(fits, max(1, session.budget // (1 + copies))) < len(prompts):  # too many for the budget
-        half = -(-len(prompts) // 2)
-        settings = n, max_new, stop, session
-        return n_best(model, prompts[:half], *settings) + n_best(model, prompts[half:], *settings)
-
     at, hidden = session.prefill(prompts)
     hidden = hidden[:, None]  # (B, W, D)
     cache = session.cache
