@@ -66,6 +66,7 @@ def open(
     seed: int | None = None,
     tokenizer=True,
     normalise: bool | None = None,
+    quantize="",
 ) -> Checkpoint:
     """Open a run, a model or adapter folder, or a Hub name.
 
@@ -76,7 +77,8 @@ def open(
     format: the chat format, where the folder does not state it.
     seed: makes a classifier that the file lacks.
     tokenizer: whether to load it.
-    normalise: whether vectors have unit length; None follows the folder."""
+    normalise: whether vectors have unit length; None follows the folder.
+    quantize: see model.load."""
     folder = resolve(name, revision)
     # `home` holds the Transformer's own files: a sentence-transformers folder may keep them in a subfolder.
     # `full` holds the full model, which is the same unless home is an adapter.
@@ -92,10 +94,11 @@ def open(
         full = resolve(*base)
 
     if adapter:
+        head_under = head_of_adapter(adapter, full)
         # the seed is for a classifier that only the adapter has; load_lora overwrites it
-        model = load_lora(models.load(full, dtype, device, head_of_adapter(adapter, full), seed=0), adapter)
+        model = load_lora(models.load(full, dtype, device, head_under, 0, quantize), adapter)
     else:
-        model = models.load(full, dtype, device, head, seed)
+        model = models.load(full, dtype, device, head, seed, quantize)
     if Path(base[0]).exists():
         base = (str(full.resolve()), None)  # a link such as runs/latest may move later
     if head != "none":

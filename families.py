@@ -642,13 +642,13 @@ KINDS = by_key(
         one_of("cls", "mean"): "classifier_pooling",
         list_of(one_of("full_attention", "sliding_attention")): "layer_types",
         list_of(TEXT): "architectures",
-        OBJECT: "text_config id2label rope_scaling rope_parameters",
+        OBJECT: "text_config id2label rope_scaling rope_parameters quantization_config",
         # Other values would change the result but no tensor's name or shape, so that loading the weights
         # would not notice.
         one_of(False): "use_bidirectional_attention is_decoder add_cross_attention",
         one_of("absolute"): "position_embedding_type",
         number(1, 1): f"partial_rotary_factor {MULTIPLIERS}",
-        one_of(None): "no_rope_layers quantization_config",
+        one_of(None): "no_rope_layers",
     }
 )
 

@@ -89,7 +89,9 @@ class LoRALinear(nn.Module):
         self.enabled = True  # see without_lora
         self.root = 0.5 if rank_stabilised else 1  # alpha is divided by rank to this power
         self.scale = alpha / rank**self.root
-        kind = dict(device=base.weight.device, dtype=torch.float32)  # bfloat16 would round small steps away
+        kind = dict(
+            device=next(base.parameters()).device, dtype=torch.float32
+        )  # bfloat16 would round small steps away
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, **kind))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **kind))
         self.magnitude = nn.Parameter(base.weight.detach().float().norm(dim=1)) if dora else None
@@ -193,6 +195,8 @@ def merge_lora(model: Transformer) -> Transformer:
     """Add every update to its weight, in float32 with one cast at the end, and put the plain layers back.
     Returns the model."""
     for name, layer in adapters(model):
+        if hasattr(layer.base, "codes"):
+            raise ValueError("a base that was opened with quantize cannot take in an adapter")
         with torch.no_grad():
             layer.base.weight.copy_(layer.merged_weight())
         model.set_submodule(name, layer.base)

@@ -27,7 +27,16 @@ from layers import MLP, Classifier, make_norm, pool
 from ranks import whole
 from rotary import at_slots, rotary, rotate
 from terminal import UsageError, exit_code
-from weights import INDEX, cut_rows, fresh_weight, shapes_only, tensors_of, write_tensors
+from weights import (
+    INDEX,
+    check_layers,
+    cut_rows,
+    fresh_weight,
+    shapes_only,
+    tensors_of,
+    tie,
+    write_tensors,
+)
 
 SHARD_BYTES = 5_000_000_000  # the Hub's own limit for one file
 
@@ -350,12 +359,14 @@ def load(
     device: torch.device | str = "cpu",
     head: str | int = "own",
     seed: int | None = None,
+    quantize="",
 ) -> Transformer:
     """Load a model folder as a Transformer. Loading is strict: every tensor must be accounted for.
 
     dtype: of all weights; None takes that of the embedding in the file.
     head: "own" is the head in the file, "none" no head, k a classifier of k classes.
     seed: makes a classifier that the file lacks; without a seed that is an error.
+    quantize: holds the matrices of the blocks in "int8" or "nf4", see quantized.py.
 
     Raises FileNotFoundError or ValueError that names the file and the first tensor at fault."""
     folder = Path(folder)
@@ -364,11 +375,7 @@ def load(
         config = with_head(config, head)
     family = FAMILIES[name]
     tensors = tensors_of(folder, family.usual_names, device)
-    layers = {part.split(".")[1] for part in map(family.our_name, tensors) if part.startswith("layers.")}
-    if config.layers > len(layers):  # thousands would take minutes to build
-        raise ValueError(
-            f"{folder}: num_hidden_layers is {config.layers}, but the files hold {len(layers)} layers"
-        )
+    check_layers(folder, config.layers, map(family.our_name, tensors))
     with shapes_only():
         model = Transformer(config)
 
@@ -378,15 +385,19 @@ def load(
     groups = config.kv_heads if family.interleaved else 1
     state = {}
     unknown = []
-    for theirs, (path, file, key) in tensors.items():
+    for theirs, (path, read) in tensors.items():
         names = names_in_file.get(theirs)
         if not names:
             if family.our_name(theirs).split(".")[0] not in dropped_heads:
                 unknown.append(f"{theirs} ({path.name})")
             continue
-        parts = cut_rows(path, theirs, file.get_tensor(key), [wanted[name] for name in names], groups)
+        parts = cut_rows(path, theirs, read(), [wanted[name] for name in names], groups)
         for name, part in zip(names, parts):
-            state[name] = part.to(dtype or part.dtype)
+            state[name] = part.to(dtype or state.get("embed.weight", part).dtype)
+            if quantize:
+                from quantized import hold  # nothing else here needs it
+
+                hold(model, state, name, quantize)
 
     if config.tied:
         tie(state, folder)
@@ -401,24 +412,13 @@ def load(
         state[key] = fresh_weight(key, wanted[key].shape, generator)
 
     embedding = state["embed.weight"]  # its dtype is everybody's: some files keep their norms in float32
-    state = {key: tensor.to(embedding) for key, tensor in state.items()}
-    model.load_state_dict(state, assign=True)
+    state = {key: tensor.to(embedding) for key, tensor in state.items() if tensor is not None}
+    model.load_state_dict(state, strict=not quantize, assign=True)
     if config.tied:  # assigning has cut the tie
         model.head.weight = model.embed.weight
     model.fresh = set(fresh)
     model.origin = family
     return model.eval()
-
-
-def tie(state, folder):
-    """Give head and embedding one matrix, whichever of them the file holds."""
-    pair = [state[key] for key in ("embed.weight", "head.weight") if key in state]
-    if pair:
-        if not torch.equal(pair[0], pair[-1].to(pair[0])):
-            raise ValueError(
-                f"{folder}: config.json ties head and embedding, but the file holds two different ones"
-            )
-        state["embed.weight"] = state["head.weight"] = pair[0]
 
 
 # ------------------------------------------------------------------------------------------------ saving
@@ -450,7 +450,7 @@ def save(model: Transformer, folder: Path | str | None):
     if shards.is_sharded:
         files[INDEX] = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
     config = dict(model.config.hf)
-    for key in ("torch_dtype", "dtype"):  # two names for the dtype that was loaded
+    for key in ("torch_dtype", "dtype", "quantization_config"):  # of the files that were loaded
         config.pop(key, None)
     config["torch_dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
     files["config.json"] = config

@@ -56,6 +56,7 @@ class Train(Shared):
     lora_dropout: float = 0.0  # dropout on the adapter's input
     rslora: bool = False  # scale by alpha / sqrt(rank)
     dora: bool = False  # also learn the length of each weight row (arXiv 2402.09353)
+    quantize: Literal["", "int8", "nf4"] = ""  # hold the matrices under an adapter in 8 or 4 bits
     train_only: str = ""  # train only parameters whose name matches this regular expression
     # the loss
     loss: str = ""  # objective; default: the game's own. --help with --loss shows its flags

@@ -22,8 +22,9 @@ def open_reference(cfg, point: checkpoint.Checkpoint, device):
                 f"--loss {cfg.loss} compares with the model before training: it needs --model or --init"
             )
         revision = cfg.revision or None
-        reference = checkpoint.open(name, device=device, revision=revision, tokenizer=False).model
-    if lora.adapters(reference):
+        options = dict(revision=revision, tokenizer=False, quantize=cfg.quantize)
+        reference = checkpoint.open(name, device=device, **options).model
+    if lora.adapters(reference) and not cfg.quantize:
         lora.merge_lora(reference)
     return reference.float().requires_grad_(False)
 

@@ -173,7 +173,7 @@ def describe(objective, learner: Learner, task, examples: list, step: Step, devi
     if model.fresh:
         fresh = ", ".join(sorted(model.fresh))
         lines.append(f"classifier: {fresh} made anew, because the checkpoint has none")
-    total = 0
+    total = sum(getattr(part, "uncounted", 0) for part in model.modules())  # see quantized.py
     trained = 0
     for weight in model.parameters():
         total += weight.numel()

@@ -103,6 +103,8 @@ def check_call(cfg: Train):
     for name, least in (("batch", 1), ("group", 1 + (cfg.loss == "grpo")), ("updates", 1)):
         if getattr(cfg, name) < least:
             raise UsageError(f"--{name} must be at least {least}")
+    if cfg.quantize and not cfg.lora_rank:
+        raise UsageError("--quantize needs --lora-rank: no weight is trained in so few bits")
     if not cfg.temperature:
         raise UsageError("--temperature must be above 0: equal replies teach nothing")
 
@@ -160,6 +162,7 @@ def open_checkpoint(cfg: Train, task, head, home, compute) -> checkpoint.Checkpo
             format=cfg.format,
             seed=cfg.seed if isinstance(head, int) and not cfg.resume else None,
             normalise=True,
+            quantize=cfg.quantize,
         )
         if point.embedder:
             point.embedder.cut(cfg.max_tokens)
@@ -590,7 +593,7 @@ def run_call(argv: list) -> int:
             return train(cfg, argv, locks)
         except torch.OutOfMemoryError as error:
             less = "smaller --micro-tokens or --max-tokens, --checkpointing, --dtype bfloat16, --lora-rank 16"
-            raise ValueError(f"{error}\nout of memory; these take less: {less}") from error
+            raise ValueError(f"{error}\nout of memory; these take less: {less} --quantize nf4") from error
 
 
 def main(argv: list | None = None) -> int:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from files import TEXT, inside, map_of, read_settings, regular, replacing
+from files import OBJECT, TEXT, inside, map_of, read_json, read_settings, regular, replacing
 
 INDEX = "model.safetensors.index.json"  # which shard holds which tensor
 # weights_only refuses pickles that run code; clone(), because safetensors refuses tensors that share memory
@@ -31,6 +32,11 @@ def open_tensors(path: Path, device="cpu"):
         return safe_open(regular(path), framework="pt", device=str(device))
     except SafetensorError as error:
         raise ValueError(f"{path}: truncated or damaged ({error}); download or copy it again") from error
+
+
+def read_tensor(path: Path, key: str, device="cpu") -> Tensor:
+    """One tensor of a file, which a CPU maps for it: the pages are let go with the tensor."""
+    return open_tensors(path, device).get_tensor(key)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -73,7 +79,9 @@ def cut_rows(path: Path, name: str, tensor: Tensor, weights: list[Tensor], group
     With groups it holds group after group, and in each a part of every weight: for q of 4 rows, k and v of 2,
     and 2 groups, its rows are q q k v q q k v."""
     if not tensor.is_floating_point() or tensor.itemsize < 2:  # numbers that mean nothing without a scale
-        raise ValueError(f"{path}: {name} holds {tensor.dtype}; quantised weights are not supported")
+        raise ValueError(
+            f"{path}: {name} holds {tensor.dtype}; quantised weights need a scale, see dequantize.py"
+        )
     heights = [len(weight) for weight in weights]
     shape = (sum(heights), *weights[0].shape[1:])
     if tensor.shape != shape:
@@ -105,13 +113,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensors_of(folder: Path, usual_names: Callable, device="cpu") -> dict[str, tuple]:
-    """Usual name -> (path, open file, key in it) of each tensor of a model folder. usual_names: see
+    """Usual name -> (path, function that reads it) of each tensor of a model folder. usual_names: see
     families.Family, which leaves out tensors that are no part of the model."""
     places = {}
     for path in weight_files(folder):
-        file = open_tensors(path, device)
-        for key in file.keys():
-            places[key] = path, file, key
+        for key in open_tensors(path).keys():
+            places[key] = path, partial(read_tensor, path, key, device)
+    hf = read_json(folder / "config.json", OBJECT, {})
+    settings = hf.get("quantization_config", (hf.get("text_config") or {}).get("quantization_config"))
+    if settings is not None:
+        from dequantize import plain_tensors
+
+        places = plain_tensors(folder / "config.json", places, settings)
     return {name: places[key] for key, name in usual_names(places).items()}
 
 
@@ -123,3 +136,22 @@ def fresh_weight(key: str, shape, generator: torch.Generator) -> Tensor:
         std = weight.shape[1] ** -0.5
         torch.nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std, generator=generator)
     return weight
+
+
+def check_layers(folder: Path, n: int, names):
+    """Raise ValueError if tensors of these names are not enough for n layers: thousands would take minutes to
+    build."""
+    layers = {name.split(".")[1] for name in names if name.startswith("layers.")}
+    if n > len(layers):
+        raise ValueError(f"{folder}: num_hidden_layers is {n}, but the files hold {len(layers)} layers")
+
+
+def tie(state, folder):
+    """Give head and embedding one matrix, whichever of them the file holds."""
+    pair = [state[key] for key in ("embed.weight", "head.weight") if key in state]
+    if pair:
+        if not torch.equal(pair[0], pair[-1].to(pair[0])):
+            raise ValueError(
+                f"{folder}: config.json ties head and embedding, but the file holds two different ones"
+            )
+        state["embed.weight"] = state["head.weight"] = pair[0]

@@ -20,6 +20,7 @@ from conftest import ENCODERS, SHAPES, tiny_hf, tiny_model
 from safetensors.torch import load_file, save_file
 
 import checkpoint
+import dequantize
 import embed
 import families
 import formats
@@ -81,7 +82,7 @@ CONFIG = {  # family -> key -> values
         "architectures": NO_TEXTS,
         "rope_scaling": NO_OBJECT,
         "rope_parameters": NO_OBJECT,
-        "quantization_config": [1, "int8", {}, {"bits": 4}],
+        "quantization_config": [1, "int8", []],
         "partial_rotary_factor": [0.5, "1", True, [], NAN],
         "pad_token_id": ["0", -2, 1.5, True, [], HUGE],
     },
@@ -233,10 +234,10 @@ def test_the_text_half_of_a_config_is_checked_as_a_whole_one_is():
     text = tiny_hf("gemma3_text")
     outer = {"model_type": "gemma3", "text_config": text}
     config_from_hf(outer)
-    bad = {"hidden_size": "32", "sliding_window_pattern": 0, "quantization_config": {"bits": 4}}
+    bad = {"hidden_size": "32", "sliding_window_pattern": 0, "quantization_config": "fp8"}
     for key, value in bad.items():
         refused(partial(config_from_hf, outer | {"text_config": text | {key: value}}), "config.json", key)
-    refused(partial(config_from_hf, outer | {"quantization_config": {"bits": 4}}), "quantization_config")
+    refused(partial(config_from_hf, outer | {"quantization_config": "fp8"}), "quantization_config")
     refused(partial(config_from_hf, tiny_hf(model_type="internlm2", bias="yes")), "bias")
 
 
@@ -268,6 +269,7 @@ READERS = {  # the names of what was read from a file
     rotary: ("given", "rope"),
     lora: ("config",),
     embed: ("config", "settings", "module"),
+    dequantize: ("settings", "state"),
 }
 WRITTEN = {"in_features", "label2id"}  # by load_dense's own kind; only written
 

@@ -93,6 +93,7 @@ slow = pytest.mark.slow
         pytest.param(KINDS, ["--lora-rank", "2"], False, marks=slow),
         pytest.param(KINDS, ["--shard"], False, marks=slow),
         pytest.param(KINDS, ["--shard", "--lora-rank", "2"], False, marks=slow),
+        pytest.param(KINDS, ["--shard", "--lora-rank", "2", "--quantize", "nf4"], False, marks=slow),
     ],
 )
 def test_two_ranks_train_what_one_does_for_every_loss(
