@@ -7,23 +7,23 @@ inputs of layers to 8 bits, and we do not.
 Shapes: O outputs and I inputs of a layer, G groups of inputs that share a scale."""
 
 import json
-import re
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from files import FLAG, by_key, check_fields, list_of, number, one_of, whole
+from files import FLAG, TEXT, by_key, check_fields, list_of, number, one_of, whole
 from quantized import unpack_nibbles
 
 SIZE = whole(1, 1 << 20)
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where output i of eight lies in an int32
 # the names of the tensors that a matrix consists of, behind that of its layer
-PART = (
-    r"(.+?)\.(weight|weight_scale|weight_scale_inv|weight_zero_point|weight_packed|weight_shape|weight_g_idx"
-    r"|input_scale|activation_scale|qweight|qzeros|scales|g_idx|SCB|weight_format"
-    r"|weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+))"
-)
+PARTS = (
+    "weight weight_scale weight_scale_inv weight_zero_point weight_packed weight_shape weight_g_idx "
+    "input_scale activation_scale qweight qzeros scales g_idx SCB weight_format weight.absmax "
+    "weight.quant_map weight.nested_absmax weight.nested_quant_map weight.quant_state.bitsandbytes__nf4 "
+    "weight.quant_state.bitsandbytes__fp4"
+).split()
 
 
 # ------------------------------------------------------------------------------------------------ the forms
@@ -36,10 +36,8 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
 def block_of_each(n: int, blocks: int, size: int) -> Tensor:
     """The block that each of n rows or columns is in, (n,). Blocks of another size than this are equal."""
     if -(-n // size) != blocks:
-        size, rest = divmod(n, blocks)
-        if rest:
-            raise ValueError(f"{blocks} scales for {n} rows or columns")
-    return torch.arange(n) // size
+        size = n // blocks
+    return torch.arange(blocks).repeat_interleave(size)[:n]
 
 
 def scale(codes, scales, zeros=None, columns=None, size=(128, 128)) -> Tensor:
@@ -82,7 +80,7 @@ def gptq(parts, settings):
     """Packed by columns; zeros are stored less 1, except in its second version."""
     bits = settings["bits"]
     zeros = unpack(parts["qzeros"], bits)
-    if settings.get("checkpoint_format") != "gptq_v2":
+    if "gptq_v2" not in (settings.get("format"), settings.get("checkpoint_format")):
         zeros = zeros + 1 & 2**bits - 1
     columns = parts["g_idx"] if settings.get("desc_act") else parts.get("g_idx")
     return scale(unpack(parts["qweight"].mT, bits), parts["scales"].mT, zeros.mT, columns)
@@ -126,46 +124,46 @@ KINDS = by_key(
         one_of(*METHODS): "quant_method",
         one_of(4, 8): "bits",
         FLAG: "desc_act",
-        one_of("gptq", "gptq_v2"): "checkpoint_format",
-        one_of("gemm", "GEMM"): "version",
+        TEXT: "format checkpoint_format",
         one_of("e4m3"): "fmt",
-        one_of("dense", "float-quantized", "int-quantized", "naive-quantized", "pack-quantized"): "format",
         one_of(None, {}): "transform_config kv_cache_scheme",  # these change more than matrices
         list_of(SIZE, 2): "weight_block_size shape",
         SIZE: "blocksize nested_blocksize",
         number(-1e9, 1e9): "nested_offset",
     }
 )
+FORMATS = {  # quant_method -> what its keys for the form of its tensors may hold
+    "gptq": by_key({one_of("gptq", "gptq_v2"): "format checkpoint_format"}),
+    "awq": by_key({one_of("gemm", "GEMM"): "format version"}),
+    "compressed-tensors": by_key(
+        {one_of("float-quantized", "int-quantized", "naive-quantized", "pack-quantized"): "format"}
+    ),
+}
 
 
 # ------------------------------------------------------------------------------------------------ a file
 def plain_tensors(where, places: dict[str, tuple], settings) -> dict[str, tuple]:
     """Key -> (path, function that reads it) of the tensors that a file stands for. places: of those that it
     has; settings: its quantization_config. Layers that the file leaves unquantised stay as they are."""
-    check_fields(f"{where}: quantization_config", settings, KINDS, ["quant_method"])
-    forms = METHODS[settings["quant_method"]]
-    plain = {}
-    layers = {}
-    for key, place in places.items():
-        if match := re.fullmatch(PART, key):
-            layers.setdefault(match[1], {})[match[2]] = place
-        else:
-            plain[key] = place
-    quantised = {}  # behind the others, so that these tell the dtype of the model
-    for layer, parts in layers.items():
-        form = next((form for part, form in forms.items() if part in parts), None)
-        if form:
-            path = next(iter(parts.values()))[0]
-            quantised[f"{layer}.weight"] = path, partial(assemble, path, layer, form, parts, settings)
-        else:
-            plain |= {f"{layer}.{part}": place for part, place in parts.items()}
+    where = f"{where}: quantization_config"
+    method = check_fields(where, settings, KINDS, ["quant_method"])["quant_method"]
+    check_fields(where, settings, FORMATS.get(method, {}))
+    plain = dict(places)
+    quantised = {}  # behind the others, whose dtype is the model's
+    for marker, form in METHODS[method].items():
+        for key, (path, _) in places.items():
+            if key in plain and key.endswith(f".{marker}"):
+                layer = key.removesuffix(marker)
+                parts = {part: plain.pop(layer + part) for part in PARTS if layer + part in plain}
+                name = f"{layer}weight"
+                quantised[name] = path, partial(assemble, path, name, form, parts, settings)
     return plain | quantised
 
 
-def assemble(path, layer, form, parts, settings):
-    """The matrix of a layer. Raises ValueError that names it where its parts do not fit together."""
+def assemble(path, name, form, parts, settings):
+    """The matrix of this name. Raises ValueError that names it where its parts do not fit together."""
     try:
         return form({part: read() for part, (_, read) in parts.items()}, settings)
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         method = settings["quant_method"]
-        raise ValueError(f"{path}: {layer} is no quantised matrix of {method} ({error})") from error
+        raise ValueError(f"{path}: {name} is no quantised matrix of {method} ({error})") from error

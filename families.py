@@ -337,7 +337,10 @@ def granitemoehybrid(hf):
     return fields
 
 
-OUTER = "torch_dtype dtype eos_token_id bos_token_id num_labels id2label label2id problem_type".split()
+OUTER = (
+    "torch_dtype dtype eos_token_id bos_token_id num_labels id2label label2id problem_type "
+    "quantization_config"
+).split()
 
 
 def text_half(hf, family, kinds):

@@ -29,7 +29,6 @@ from rotary import at_slots, rotary, rotate
 from terminal import UsageError, exit_code
 from weights import (
     INDEX,
-    check_layers,
     cut_rows,
     fresh_weight,
     shapes_only,
@@ -374,8 +373,7 @@ def load(
     if head not in ("own", config.labels or config.head):
         config = with_head(config, head)
     family = FAMILIES[name]
-    tensors = tensors_of(folder, family.usual_names, device)
-    check_layers(folder, config.layers, map(family.our_name, tensors))
+    tensors = tensors_of(folder, config, family, device)
     with shapes_only():
         model = Transformer(config)
 

@@ -7,8 +7,6 @@ again in the backward pass, and keeps none.
 
 Shapes: O outputs and I inputs of a layer."""
 
-import math
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -34,7 +32,7 @@ TINY = 1e-30  # a scale of zeros
 # Weights are rounded some four million at a time, which takes about 60 MB.
 def pack_int8(weight: Tensor) -> list[Tensor]:
     """codes (O, I) in int8 and scales (O,) of a matrix (O, I), which is about codes * scales."""
-    scales = (weight.abs().amax(1).float() / 127).clamp(min=TINY)
+    scales = (weight.norm(torch.inf, 1).float() / 127).clamp(min=TINY)
     pairs = zip(weight.split(256), scales[:, None].split(256))
     return [torch.cat([(rows / scale).round_().to(torch.int8) for rows, scale in pairs]), scales]
 
@@ -44,7 +42,7 @@ def pack_nf4(weight: Tensor) -> list[Tensor]:
     scales (blocks,) is in 8 bits, and steps (groups,) is the unit of the scales of each group."""
     flat = weight.flatten()
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
-    peaks = torch.maximum(blocks.amax(1), -blocks.amin(1)).float()  # (blocks,)
+    peaks = blocks.norm(torch.inf, 1).float()  # (blocks,)
     steps = F.pad(peaks, (0, -len(peaks) % GROUP)).view(-1, GROUP).amax(1) / 255  # (groups,)
     units = of_blocks(steps.clamp_(min=TINY), len(peaks))
     scales = (peaks / units).ceil().clamp(max=255).to(torch.uint8)  # ceil: no weight lies beyond its scale
@@ -100,8 +98,7 @@ class QuantizedLinear(nn.Linear):
         table = torch.tensor(NF4, dtype=dtype, device=codes.device)
         blocks = unpack_nibbles(codes, table).view(-1, BLOCK)
         blocks.mul_((scales * of_blocks(whole(self.steps), len(scales))).to(dtype)[:, None])
-        shape = self.out_features, self.in_features
-        return blocks.flatten()[: math.prod(shape)].view(shape)
+        return blocks.resize_(self.out_features, self.in_features)  # without the padding
 
     @property
     def weight(self):

@@ -21,8 +21,7 @@ def open_reference(cfg, point: checkpoint.Checkpoint, device):
             raise UsageError(
                 f"--loss {cfg.loss} compares with the model before training: it needs --model or --init"
             )
-        revision = cfg.revision or None
-        options = dict(revision=revision, tokenizer=False, quantize=cfg.quantize)
+        options = dict(revision=cfg.revision or None, tokenizer=False, quantize=cfg.quantize)
         reference = checkpoint.open(name, device=device, **options).model
     if lora.adapters(reference) and not cfg.quantize:
         lora.merge_lora(reference)

@@ -85,6 +85,8 @@ def resolve(name: Path | str, revision: str | None = None) -> Path:
                 f"{path}: this run has no checkpoint yet; the call that began it begins it again"
             )
         return path / "model"
+    if name.endswith(".gguf") or any(path.glob("*.gguf")) and not (path / "config.json").exists():
+        raise ValueError(f"{name}: GGUF is not read; convert it once, see docs/checkpoints.md")
     if path.is_dir():
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:

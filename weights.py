@@ -1,7 +1,6 @@
 """Tensors in safetensors files: reading, writing, and which files of a model folder hold its weights."""
 
 import re
-from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from files import OBJECT, TEXT, inside, map_of, read_json, read_settings, regular, replacing
+from files import TEXT, inside, map_of, read_settings, regular, replacing
 
 INDEX = "model.safetensors.index.json"  # which shard holds which tensor
 # weights_only refuses pickles that run code; clone(), because safetensors refuses tensors that share memory
@@ -112,20 +111,25 @@ def weight_files(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder}: no model.safetensors or {INDEX}")
 
 
-def tensors_of(folder: Path, usual_names: Callable, device="cpu") -> dict[str, tuple]:
-    """Usual name -> (path, function that reads it) of each tensor of a model folder. usual_names: see
-    families.Family, which leaves out tensors that are no part of the model."""
+def tensors_of(folder: Path, config, family, device="cpu") -> dict[str, tuple]:
+    """Usual name -> (path, function that reads it) of each tensor of a model folder, without those that the
+    family ignores. Raises ValueError if they are not enough for the config's layers."""
     places = {}
     for path in weight_files(folder):
         for key in open_tensors(path).keys():
             places[key] = path, partial(read_tensor, path, key, device)
-    hf = read_json(folder / "config.json", OBJECT, {})
-    settings = hf.get("quantization_config", (hf.get("text_config") or {}).get("quantization_config"))
+    settings = config.hf.get("quantization_config")
     if settings is not None:
         from dequantize import plain_tensors
 
         places = plain_tensors(folder / "config.json", places, settings)
-    return {name: places[key] for key, name in usual_names(places).items()}
+    tensors = {name: places[key] for key, name in family.usual_names(places).items()}
+    layers = {part.split(".")[1] for part in map(family.our_name, tensors) if part.startswith("layers.")}
+    if config.layers > len(layers):  # thousands would take minutes to build
+        raise ValueError(
+            f"{folder}: num_hidden_layers is {config.layers}, but the files hold {len(layers)} layers"
+        )
+    return tensors
 
 
 def fresh_weight(key: str, shape, generator: torch.Generator) -> Tensor:
@@ -136,14 +140,6 @@ def fresh_weight(key: str, shape, generator: torch.Generator) -> Tensor:
         std = weight.shape[1] ** -0.5
         torch.nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std, generator=generator)
     return weight
-
-
-def check_layers(folder: Path, n: int, names):
-    """Raise ValueError if tensors of these names are not enough for n layers: thousands would take minutes to
-    build."""
-    layers = {name.split(".")[1] for name in names if name.startswith("layers.")}
-    if n > len(layers):
-        raise ValueError(f"{folder}: num_hidden_layers is {n}, but the files hold {len(layers)} layers")
 
 
 def tie(state, folder):

@@ -45,7 +45,7 @@ def pack_rows(codes, bits):
 # ------------------------------------------------------------------------------------------------ the formats
 # Each gives (tensors of a layer, quantization_config, the matrix), by loops over single numbers where that
 # says more than indexing.
-def gptq(bits, version, act_order):
+def gptq(bits, version, act_order, key="checkpoint_format"):
     groups = 4
     codes = integers(O, I, below=2**bits)
     zeros = integers(O, groups, below=2**bits, seed=1)
@@ -63,10 +63,8 @@ def gptq(bits, version, act_order):
         "scales": scales.T.contiguous(),
         "g_idx": index.int(),
     }
-    config = dict(
-        quant_method="gptq", bits=bits, group_size=I // groups, desc_act=act_order, checkpoint_format=version
-    )
-    return tensors, config | dict(sym=False), matrix
+    config = dict(quant_method="gptq", bits=bits, group_size=I // groups, desc_act=act_order, sym=False)
+    return tensors, config | {key: version}, matrix
 
 
 def awq():
@@ -208,7 +206,7 @@ FORMS = {
     "gptq-act-order": (gptq, 4, "gptq", True),
     "gptq-8": (gptq, 8, "gptq", True),
     "gptq-v2": (gptq, 4, "gptq_v2", False),
-    "gptq-v2-8": (gptq, 8, "gptq_v2", False),
+    "gptq-v2-8": (gptq, 8, "gptq_v2", False, "format"),
     "awq": (awq,),
     "packed-4": (packed_integers, 4, True, 4),
     "packed-8": (packed_integers, 8, True, 4),
@@ -321,7 +319,7 @@ def test_tensors_that_remain_are_named(tiny, tmp_path):
     name = "model.layers.1.mlp.up_proj"
     cases = {
         "float8_e4m3fn": {f"{name}.weight_scale_inv": None},  # no scale
-        f"{name} is no quantised matrix of fp8": {f"{name}.weight_scale_inv": torch.ones(3, 7)},
+        f"{name}.weight is no quantised matrix of fp8": {f"{name}.weight_scale_inv": torch.ones(3, 7)},
         "weight_bitmask": {f"{name}.weight_bitmask": torch.ones(3)},
         f"{name}.weight has shape": {f"{name}.weight": whole[f"{name}.weight"][:, :128].contiguous()},
     }
@@ -342,7 +340,9 @@ def test_tensors_that_remain_are_named(tiny, tmp_path):
         ({"quant_method": "gptq", "bits": 3}, "bits is 3"),
         ({"quant_method": "gptq", "bits": "4"}, "bits is '4'"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),
+        ({"quant_method": "gptq", "bits": 4, "format": "bitblas"}, "format is 'bitblas'"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "version is 'gemv'"),
+        ({"quant_method": "awq", "bits": 4, "format": "llm-awq"}, "format is 'llm-awq'"),
         ({"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size is"),
         ({"quant_method": "fp8", "weight_block_size": [0, 128]}, "weight_block_size is"),
         ({"quant_method": "fp8", "fmt": "e5m2"}, "fmt is 'e5m2'"),
@@ -371,6 +371,6 @@ def test_a_part_that_is_missing_or_of_another_size_names_the_layer(form):
             try:
                 read(state, config)
             except ValueError as error:
-                assert "file: layer is no quantised matrix of" in str(error)
+                assert "file: layer.weight is no quantised matrix of" in str(error)
             else:  # then load misses the weight, or finds parts that it does not know
                 assert part in METHODS[config["quant_method"]]
