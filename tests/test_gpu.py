@@ -1,15 +1,21 @@
-"""The kernel that a GPU compiles for packed rows against a mask of all scores, and generation by CUDA
-graphs: pytest -m gpu."""
+"""The kernel that a GPU compiles for packed rows against a mask of all scores, generation by CUDA graphs, and
+quantised matrices: pytest -m gpu."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from conftest import ENCODERS, SHAPES
 
 import attention
+import lora
+import model as models
 import sampler
+import train
 from fused import fuse
+from quantized import QuantizedLinear, hold
+from tests.facts import SMALL, rows_in
 from tests.packed import SLIDING, batch_for, long_documents, model_body
 
 pytestmark = [
@@ -114,3 +120,81 @@ def test_generation_by_graphs_equals_the_processor(tiny, family):
             torch.testing.assert_close(reply.logps, other.logps, atol=1e-4, rtol=0)
         prompts = [prompt + reply.ids + [turn + 9] for prompt, reply in zip(prompts, expected)]
     assert 0 < len(session.graphs) <= 4
+
+
+# ------------------------------------------------------------------------------------------------ quantised
+quantised = pytest.mark.parametrize("kind", ["int8", "nf4"])
+
+
+@quantised
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "phi3"])
+def test_a_card_packs_and_unpacks_the_matrices_that_the_processor_does(tiny, tmp_path, family, kind):
+    """Equal but where a weight lies between two numbers; with an adapter, the same gradients."""
+    models.save(tiny(family, hidden_size=64), tmp_path)
+    pair = [models.load(tmp_path, device=device, quantize=kind) for device in ("cpu", "cuda")]
+    layers = [[layer for _, layer in lora.layers_of(model, QuantizedLinear)] for model in pair]
+    for here, there in zip(*layers):
+        assert there.codes.is_cuda and there.codes.dtype == here.codes.dtype
+        assert (there.codes.cpu() != here.codes).float().mean() < 0.01
+        there.load_state_dict(here.state_dict())
+        torch.testing.assert_close(there.weight.cpu(), here.weight)
+    ids = torch.randint(1, 300, (2, 20), generator=torch.Generator().manual_seed(0))
+    results = []
+    for model in pair:
+        lora.add_lora(model, 4)
+        with torch.no_grad():
+            for _, layer in lora.adapters(model):
+                layer.lora_B.fill_(0.01)
+        hidden = model(ids.to(model.device))
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        found = [hidden.detach(), *torch.autograd.grad(hidden.square().mean(), weights)]
+        results.append(torch.cat([tensor.cpu().flatten() / tensor.norm().cpu() for tensor in found]))
+    assert error(results[1], results[0]) < 1e-4
+
+
+@quantised
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_on_a_card_is_near_float32(kind, dtype, tiny, tmp_path):
+    models.save(tiny(hidden_size=64), tmp_path)
+    exact = models.load(tmp_path, device="cuda", quantize=kind)
+    rounded = models.load(tmp_path, dtype, "cuda", quantize=kind)
+    ids = torch.randint(1, 300, (2, 20), device="cuda")
+    with torch.no_grad():
+        assert error(rounded(ids).float(), exact(ids)) < 0.15
+
+
+@quantised
+def test_quantised_matrices_take_the_memory_that_they_have(kind):
+    """No full matrix stays, neither after loading nor between the passes."""
+    width = 4096
+    linear = partial(torch.nn.Linear, width, width, bias=False, device="meta")
+    layers = torch.nn.ModuleDict({str(i): linear() for i in range(8)})
+    model = torch.nn.ModuleDict({"layers": layers})
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    for i in range(8):
+        name = f"layers.{i}.weight"
+        hold(model, {name: torch.randn(width, width, dtype=torch.bfloat16, device="cuda")}, name, kind)
+    one = 2 * width * width
+    size = 8 * one * (0.51 if kind == "int8" else 0.26)
+    assert torch.cuda.memory_allocated() - before < size + 1e6
+    assert torch.cuda.max_memory_allocated() - before < size + 4 * one
+    x = torch.randn(256, width, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    torch.cuda.reset_peak_memory_stats()
+    y = x
+    for layer in layers.values():
+        y = layer(y) * 0.01
+    y.sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < size + 5 * one
+
+
+@quantised
+def test_a_training_on_a_card_learns_and_goes_on(kind, base, world_file, tmp_path, facts):
+    facts("sft")
+    flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--lora-rank", "2"]
+    flags += ["--runs", str(tmp_path), "--device", "cuda", "--dtype", "bfloat16", "--quantize", kind]
+    flags += ["--schedule", "constant"]
+    assert train.main([*flags, "--name", "run", "--steps", "30"]) == 0
+    assert train.main(["--resume", str(tmp_path / "run"), "--steps", "32"]) == 0
+    losses = [row["loss"] for row in rows_in(tmp_path / "run") if "loss" in row]
+    assert len(losses) == 32 and sum(losses[-5:]) < sum(losses[:5])
