@@ -34,13 +34,13 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
 
 
 def block_of_each(n: int, blocks: int, size: int) -> Tensor:
-    """The block that each of n rows or columns is in, (n,). Blocks of another size than this are equal."""
+    """The block that each of n rows or columns is in, (n,). All are equal, unless blocks of this size fit."""
     if -(-n // size) != blocks:
         size = n // blocks
     return torch.arange(blocks).repeat_interleave(size)[:n]
 
 
-def scale(codes, scales, zeros=None, columns=None, size=(128, 128)) -> Tensor:
+def scale(codes, scales, zeros=None, columns=None, size=(1, 1)) -> Tensor:
     """(codes - zeros) * scales, in float32. codes (O, I); scales and zeros have a number for each block of
     rows and columns, or are vectors with one for each row. columns (I,): the block of each column."""
     scales = scales.reshape(len(scales) if scales.dim() else 1, -1)
@@ -134,7 +134,7 @@ KINDS = by_key(
 )
 FORMATS = {  # quant_method -> what its keys for the form of its tensors may hold
     "gptq": by_key({one_of("gptq", "gptq_v2"): "format checkpoint_format"}),
-    "awq": by_key({one_of("gemm", "GEMM"): "format version"}),
+    "awq": by_key({one_of("gemm", "GEMM"): "format version", one_of(4): "bits"}),
     "compressed-tensors": by_key(
         {one_of("float-quantized", "int-quantized", "naive-quantized", "pack-quantized"): "format"}
     ),

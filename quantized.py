@@ -119,6 +119,8 @@ def hold(model: nn.Module, state: dict, name: str, kind: str):
     del layer.weight
     layer.__class__ = QuantizedLinear
     packed = {"int8": pack_int8, "nf4": pack_nf4}[kind](weight)
+    if not packed[-1].isfinite().all():
+        raise ValueError(f"{name} holds numbers that are not finite")
     # Parameters rather than buffers, so that --shard cuts them over the ranks.
     for name, tensor in zip(("codes", "scales", "steps"), packed):
         layer.register_parameter(name, nn.Parameter(tensor, requires_grad=False))

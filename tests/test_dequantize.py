@@ -341,6 +341,7 @@ def test_tensors_that_remain_are_named(tiny, tmp_path):
         ({"quant_method": "gptq", "bits": "4"}, "bits is '4'"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),
         ({"quant_method": "gptq", "bits": 4, "format": "bitblas"}, "format is 'bitblas'"),
+        ({"quant_method": "awq", "bits": 8, "version": "gemm"}, "bits is 8"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "version is 'gemv'"),
         ({"quant_method": "awq", "bits": 4, "format": "llm-awq"}, "format is 'llm-awq'"),
         ({"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size is"),

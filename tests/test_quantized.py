@@ -78,6 +78,15 @@ def test_rows_of_very_different_size_keep_their_relative_error(kind):
 
 
 @kinds
+@pytest.mark.parametrize("number", [torch.inf, torch.nan])
+def test_a_matrix_that_is_not_finite_is_refused(kind, number):
+    weight = matrix(8, 64)
+    weight[3, 5] = number
+    with pytest.raises(ValueError, match="layers.x.weight"):
+        quantised(weight, kind)
+
+
+@kinds
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_output_and_gradient_are_those_of_the_matrix_that_it_stands_for(kind, dtype):
     layer = quantised(matrix(24, 36).to(dtype), kind)
