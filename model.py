@@ -389,13 +389,14 @@ def load(
             if family.our_name(theirs).split(".")[0] not in dropped_heads:
                 unknown.append(f"{theirs} ({path.name})")
             continue
-        parts = cut_rows(path, theirs, read(), [wanted[name] for name in names], groups)
-        for name, part in zip(names, parts):
+        shapes = [wanted[name] for name in names]
+        for name, part in zip(names, cut_rows(path, theirs, read(), shapes, groups)):
             state[name] = part.to(dtype or state.get("embed.weight", part).dtype)
             if quantize:
                 from quantized import hold  # nothing else here needs it
 
                 hold(model, state, name, quantize)
+            del part  # before the next one is read
 
     if config.tied:
         tie(state, folder)

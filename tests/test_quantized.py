@@ -1,5 +1,8 @@
 """Matrices held in 8 or 4 bits under an adapter: their numbers, their gradients, and training on them."""
 
+import gc
+import math
+
 import pytest
 import torch
 import torch.nn as nn
@@ -12,6 +15,7 @@ import checkpoint
 import lora
 import model as models
 import train
+import weights
 from quantized import BLOCK, GROUP, NF4, QuantizedLinear, hold, pack_nf4
 from tests.facts import KINDS, SMALL, rows_in
 
@@ -138,6 +142,23 @@ def test_every_linear_layer_of_a_block_is_quantised_and_nothing_else(tiny, tmp_p
 
 
 @kinds
+def test_a_matrix_is_gone_before_the_next_one_is_read(folder, monkeypatch, kind):
+    read = weights.read_tensor
+    most = 0
+
+    def watched(path, key, device):
+        nonlocal most
+        alive = [one for one in gc.get_objects() if type(one) is torch.Tensor and one.shape == (48, 32)]
+        most = max(most, len([one for one in alive if one.is_floating_point() and not one.is_meta]))
+        return read(path, key, device)
+
+    gc.collect()
+    monkeypatch.setattr(weights, "read_tensor", watched)
+    models.load(folder / "base", quantize=kind)
+    assert most == 0
+
+
+@kinds
 @pytest.mark.parametrize("dora", [False, True])
 def test_an_adapter_on_a_quantised_base_is_that_on_its_matrices(folder, kind, dora):
     model = lora.add_lora(models.load(folder / "base", quantize=kind), 2, dora=dora)
@@ -197,6 +218,19 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(flags, facts, tmp_path, ki
     assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
 
     assert train.main(["--resume", str(tmp_path / "parts"), "--quantize", ""]) == 2
+
+
+@pytest.mark.parametrize("first", [[], ["--quantize", "nf4"]])
+def test_the_reference_is_the_quantised_base_with_the_adapter_that_training_began_with(
+    flags, facts, tmp_path, first
+):
+    """So at the first step of DPO neither reply is preferred."""
+    facts("sft")
+    assert train.main([*flags, *first, "--name", "sft", "--steps", "3"]) == 0
+    facts("dpo")
+    flags[flags.index("--model") : flags.index("--model") + 2] = ["--init", str(tmp_path / "sft")]
+    assert train.main([*flags, "--name", "dpo", "--steps", "1", "--quantize", "nf4"]) == 0
+    assert rows_in(tmp_path / "dpo")[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_weights_themselves_are_not_trained_in_so_few_bits(flags, capsys):
