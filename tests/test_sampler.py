@@ -339,3 +339,50 @@ def test_score_reads_a_shared_beginning_once_and_at_most_its_rows_of_at_most_its
     shapes.clear()
     score(model, [([n] * 6, [0, 1, 1, 1, 1, 1]) for n in range(10)], rows=2, max_tokens=12)
     assert shapes == [(2, 10), (2, 10), (1, 10)]
+
+
+# ------------------------------------------------------------------------------------------------ drafts
+LOOP = [5, 9, 200, 31, 4] * 4
+
+
+def without_drafts(monkeypatch, *arguments, **settings):
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "PAYS", 10)
+        return generate(*arguments, **settings)
+
+
+@families
+def test_a_reply_read_with_drafts_is_the_same(tiny, monkeypatch, family):
+    """A greedy random model soon repeats itself, so many drafts come true. Its reply may end within a draft,
+    by a stop token, its limit or `until`. The session then goes on as if there had been no draft."""
+    model = tiny(family)
+    for settings in (dict(), dict(until=lambda ids: len(ids) > 6 and ids[-1] % 2), dict(stop=STOP)):
+        call = [model, [LOOP], 30, settings.pop("stop", [])]
+        plain = without_drafts(monkeypatch, *call, temperature=0, **settings)
+        session = Session(model)
+        shapes = count(model)
+        seen = []
+        watch = lambda i, reply, seen=seen: seen.append(len(reply.ids))
+        agree(generate(*call, temperature=0, session=session, watch=watch, **settings), plain)
+        ids = plain[0].ids
+        assert seen == [*range(1, len(ids) + 1)]
+        if len(ids) == 30:
+            assert len(shapes) < 30 and (1, 4) in shapes
+        assert session.texts[0] == (LOOP + ids)[: len(LOOP) + len(ids) - 1]
+        longer = [LOOP + ids + [17]]
+        agree(
+            generate(model, longer, 4, [], temperature=0, session=session), generate(model, longer, 4, [], 0)
+        )
+        del model.forward
+
+
+def test_drafts_that_do_not_come_true_end_by_themselves():
+    """They are tried again once they would have come true."""
+    lookup = sampler.Lookup([1, 2, 9, 9, 9] * 2)
+    used = []
+    for i in range(200):
+        used.append(bool(lookup.draft(5)))
+        for token in (1, 2, 100 + i) if i < 100 else (1, 2, 3):
+            lookup.add(token)
+    assert sum(used[:100]) < 20 and not any(used[80:100])
+    assert all(used[150:])
