@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tokenizers import processors
 
 import model as models
@@ -16,8 +17,10 @@ from embed import TOKENIZER, Embedder, embedder_of, modules_of, save_embedder
 from families import config_from_hf, small_config, with_head
 from files import COUNT, TEXT, either, list_of, read_json, write_json
 from formats import encoder_format
-from lora import adapters, head_of_adapter, load_lora, read_base, save_lora
+from fused import fuse
+from lora import adapters, head_of_adapter, load_lora, merge_lora, read_base, save_lora
 from model import Transformer
+from ranks import dtype_for, dtype_of
 from runs import resolve
 
 # file names beginning so are saved again: they say how the model reads and when it stops
@@ -111,6 +114,32 @@ def open(
         checkpoint.embedder = embedder_of(folder, model, normalise)
     elif tokenizer:
         checkpoint.tokenizer = load_tokenizer(folder, format, model.config.vocab, full)
+    return checkpoint
+
+
+def open_to_play(name, head, dtype: str, device, quantize="", learns=False, **flags) -> Checkpoint:
+    """Open a checkpoint for inference: its adapter merged, and a model that writes laid out by fused.fuse.
+
+    dtype: as --dtype names it; "auto" keeps the file's if the device multiplies it natively. quantize: see
+    fused.fuse; other models than those that write stay as they are. learns: merge and lay out nothing."""
+    wanted = None if dtype == "auto" else dtype_of(dtype, device)
+    if quantize:  # a matrix on its way to 8 bits stays in the file until its turn
+        checkpoint = open(name, head, **flags)
+    else:
+        checkpoint = open(name, head, dtype=wanted, device=device, **flags)
+    model = checkpoint.model
+    writes = model.config.head == "lm"
+    if not (quantize and writes):
+        model.to(device, wanted or dtype_for(model.embed.weight.dtype, device))
+    if learns:
+        return checkpoint
+    if adapters(model):
+        merge_lora(model)  # one matrix product a layer instead of three
+    if writes and quantize:
+        half = torch.bfloat16 if device.type == "cpu" else dtype_for(torch.bfloat16, device)
+        fuse(model, quantize, wanted or half, device)
+    elif writes:
+        fuse(model)
     return checkpoint
 
 

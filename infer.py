@@ -41,7 +41,6 @@ from files import (
     write_rows,
     write_text,
 )
-from fused import fuse
 from games import task_class
 from games.rows import conversation, read_rows
 from games.task import (
@@ -60,7 +59,7 @@ from games.task import (
 )
 from journal import Journal
 from model import save
-from ranks import device_of, dtype_of
+from ranks import device_of
 from recipes import VERBS, Infer, agent_flags, cosmetic, nearest, parse, take_from_run
 from reports import dropped_line, table
 from rerankers import reranker_of
@@ -139,23 +138,19 @@ def open_model(cfg: Infer, name: str, loss: str = "sft") -> checkpoint.Checkpoin
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     device = device_of(cfg.device)
-    merges = cfg.verb == "merge"
-    dtype = None  # that of the file
-    if not merges and cfg.dtype != "auto":
-        dtype = dtype_of(cfg.dtype, device)
-    elif not merges and device.type == "cpu":
-        dtype = torch.float32
     is_named = name == model_name(cfg)  # else a judge, reranker or rival
     flags = dict(lora=cfg.lora, revision=cfg.revision or None, format=cfg.format) if is_named else {}
     head = "none" if loss == "contrastive" and not flags.get("lora") else "own"
-    point = checkpoint.open(name, head, dtype=dtype, device=device, tokenizer=not merges, **flags)
-    if is_named and cfg.ttt_steps:  # an adapter that still learns must stay apart from the weights
-        make_learnable(point.model)
+    if cfg.verb == "merge":
+        point = checkpoint.open(name, head, device=device, tokenizer=False, **flags)
+        lora.merge_lora(point.model)
         return point
-    if lora.adapters(point.model):
-        lora.merge_lora(point.model)  # one matrix product a layer instead of three
-    if point.model.config.head == "lm" and not merges:
-        fuse(point.model)
+    learns = bool(is_named and cfg.ttt_steps)  # then its adapter must stay apart from the weights
+    point = checkpoint.open_to_play(name, head, cfg.dtype, device, cfg.quantize, learns, **flags)
+    if learns:
+        make_learnable(point.model)
+    elif cfg.quantize and is_named and point.model.config.head != "lm":
+        raise UsageError(f"--quantize: only models that write text can be quantised, and {name} does not")
     return point
 
 
@@ -365,8 +360,10 @@ def mine(call: Call):
 def journal_settings(call: Call, *names) -> dict:
     """What a journal's rows depend on: the model, and flags. With others it refuses to go on."""
     settings = {"model": call.folder}
-    for name in ("lora", "revision", "format", "dtype", "seed", *names):
+    for name in ("lora", "revision", "format", "quantize", "dtype", "seed", *names):
         settings[name] = getattr(call.cfg, name)
+    if call.point:  # what "auto" is differs between machines
+        settings["dtype"] = str(call.point.model.embed.weight.dtype).removeprefix("torch.")
     return settings
 
 
@@ -582,6 +579,18 @@ def replacement(cfg: Infer, opener: Opener, flag: str, marks: dict) -> Players |
     return agent and Players(agent, n=cfg.n)
 
 
+def check_quantize(cfg: Infer):
+    """Raise UsageError where --quantize cannot be done."""
+    if not cfg.quantize:
+        return
+    if cfg.verb not in ("play", "eval", "sample", "collect"):
+        raise UsageError(f"--quantize: {cfg.verb} does not use it; play, eval, sample and collect do")
+    if cfg.ttt_steps:
+        raise UsageError("--quantize: test-time training needs weights that can learn; drop --ttt-steps")
+    if cfg.dtype == "float32" or cfg.dtype == "float16" and device_of(cfg.device).type == "cpu":
+        raise UsageError(f"--quantize computes in half precision, on a CPU in bfloat16: not {cfg.dtype}")
+
+
 def open_call(cfg: Infer, task, instead) -> Call:
     """Open the agents that the flags name, and the model if the verb needs one. instead: see stand_in."""
     opener = Opener(cfg, task)
@@ -605,6 +614,7 @@ def run_call(argv: list[str]):
         raise UsageError(f"{cfg.verb}: unknown verb{nearest(cfg.verb, VERBS)} (known: {', '.join(VERBS)})")
     if cfg.n < 1:
         raise UsageError("--n must be at least 1")
+    check_quantize(cfg)
     instead = stand_in(cfg)
     if instead and isinstance(name := getattr(cfg.options, instead[0]), str):
         if cfg.model or cfg.run:

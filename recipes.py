@@ -150,7 +150,8 @@ class Infer(Shared):
     ttt_tasks: int = 1  # ... on this many tasks together; each group starts from the same weights
     ttt_batch: int = 8  # ... with this many examples in a step
     # where
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: the file's; float32 on a CPU
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: the file's, if native here
+    quantize: Literal["", "int8"] = ""  # hold the matrices of models that write in 8 bits a weight
 
 
 # ------------------------------------------------------------------------------------------------ parsing

@@ -113,6 +113,7 @@ def join_ranks(cfg: Train) -> Machine:
     """Connect this process with the other ranks, if there are any."""
     device = ranks.device_of(cfg.device)
     compute = ranks.dtype_of(cfg.dtype, device)
+    cfg.dtype = str(compute).removeprefix("torch.")  # which --resume keeps, on whatever machine
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     rank, world = ranks.join(device)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fused import fuse
+from cache import KVCache
+from fused import Int8, fuse, to_int8
 from lora import add_lora
 from sampler import generate, n_best, score
 from tests.replies import PROMPTS, SAMPLING, STOP, agree, families
@@ -33,3 +34,61 @@ def test_a_fused_model_samples_the_same(tiny, family, threads):
 def test_only_a_merged_model_can_be_fused(tiny):
     with pytest.raises(ValueError, match="merge the adapter first"):
         fuse(add_lora(tiny("llama"), 2))
+
+
+# ------------------------------------------------------------------------------------------------ int8
+CPU = torch.device("cpu")
+
+
+def in_8_bits(model):
+    return fuse(copy.deepcopy(model), "int8", torch.bfloat16, CPU)
+
+
+def error(values, exact):
+    return float((values.float() - exact).norm() / exact.norm())
+
+
+@families
+def test_a_model_in_8_bits_says_nearly_the_same(tiny, family):
+    """Token by token and in one pass, which are different kernels."""
+    model = tiny(family)
+    ids = torch.tensor([[5, 9, 200, 31, 4, 4, 18, 90, 2]])
+    small = in_8_bits(model)
+    with torch.no_grad():
+        exact = model.logits(model(ids))
+        half = copy.deepcopy(model).bfloat16()
+        allowed = 2 * error(half.logits(half(ids)), exact) + 0.05
+        assert error(small.logits(small(ids)), exact) < allowed
+        cache = KVCache(model.config, 1, 16, dtype=torch.bfloat16)
+        steps = [small(ids[:, t : t + 1], cache=cache) for t in range(ids.shape[1]) if cache.length == t]
+        assert error(small.logits(torch.cat(steps, 1)), exact) < allowed
+    assert generate(small, PROMPTS, 6, STOP, temperature=0)
+
+
+def test_8_bits_are_a_quarter_of_float32_even_with_a_tied_head(tiny):
+    model = tiny("qwen2", vocab_size=2000)
+    assert model.config.tied
+    size = lambda net: sum(weight.nbytes for weight in net.parameters())
+    assert size(in_8_bits(model)) < 0.3 * size(model)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_row_of_8_bits_does_not_depend_on_its_neighbours(exact):
+    """One row, four and many, with channels a hundred times as large as others; with and without the
+    instructions for 8 bits."""
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(96, 64)
+    layer = Int8(plain, dtype=torch.bfloat16, device=CPU, exact=exact)
+    x = torch.randn(40, 96).bfloat16()
+    x[:, 7] *= 100
+    with torch.no_grad():
+        wanted = plain(x.float())
+        assert torch.equal(layer(x)[:5], layer(x[:5]))
+        assert torch.equal(layer(x[:4])[:1], layer(x[:1]))
+        for rows in (1, 4, 40):
+            assert error(layer(x[:rows]), wanted[:rows]) < (0.01 if exact else 0.05)
+        layer.multiplies = False
+        assert error(layer(x), wanted) < 0.01
+    weight, scale = to_int8(plain.weight.detach(), torch.bfloat16)
+    off = (weight * scale.float()[:, None] - plain.weight).abs() / scale.float()[:, None]
+    assert off.max() <= 0.51 + 127 / 256  # half a step, and at the end of the range what the scale is rounded

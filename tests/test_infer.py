@@ -82,7 +82,7 @@ def test_settings_of_the_model_are_not_those_of_its_judge(monkeypatch):
         return point
 
     monkeypatch.setattr(infer.checkpoint, "open", opens)
-    monkeypatch.setattr(infer, "fuse", lambda model: model)
+    monkeypatch.setattr(checkpoint, "fuse", lambda model: model)
     call = "eval --task reasoning --model a/b --revision r1 --format chatml --lora x --device cpu".split()
     for name in ("a/b", "c/d"):
         infer.open_model(parse(Infer, call), name)
@@ -261,3 +261,36 @@ def test_a_classifiers_adapter_is_merged_without_a_chat_format(world_file, tmp_p
     merged = models.load(Path(out))
     assert merged.config.labels == 3
     assert torch.allclose(merged.classify(merged(ids)), model.eval().classify(model(ids)), atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- 8 bits
+def test_quantised_play_says_what_it_cannot_do(flags, all_runs, tmp_path, capsys):
+    """An adapter is merged before it is quantised. A journal does not go on with other weights."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "eagle"}\n' * 2)
+    adapter = [flags[0], flags[1], "--run", str(all_runs / "adapter"), *flags[4:]]
+    call = ["sample", *adapter, "--max-new", "3", "--prompts", str(prompts), "--out", str(tmp_path / "o")]
+    assert infer.main([*call, "--quantize", "int8"]) == 0
+    assert len((tmp_path / "o").read_text().splitlines()) == 2
+    assert infer.main(call) == 1 and "made with quantize" in capsys.readouterr().err
+    for verb, *more in (
+        ["merge", "--out", str(tmp_path / "merged")],
+        ["rows", "--out", str(tmp_path / "rows")],
+        ["eval", "--ttt-steps", "2"],
+        ["eval", "--dtype", "float32"],
+        ["eval", "--quantize", "int4"],
+    ):
+        assert infer.main([verb, *flags, "--quantize", "int8", *more]) == 2
+        assert "--quantize" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_auto_keeps_the_half_precision_of_a_file_where_it_is_native(all_runs, tmp_path, monkeypatch, native):
+    """Files in float32 stay so."""
+    point = checkpoint.open(all_runs / "base", dtype=torch.bfloat16)
+    point.save(tmp_path / "half")
+    monkeypatch.setattr("ranks.is_native", lambda dtype, device: native)
+    cpu = torch.device("cpu")
+    for folder, kept in ((tmp_path / "half", native), (all_runs / "base", False)):
+        model = checkpoint.open_to_play(folder, "own", "auto", cpu).model
+        assert model.embed.weight.dtype == (torch.bfloat16 if kept else torch.float32)
