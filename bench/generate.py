@@ -7,24 +7,33 @@ Cases, with prompts of random ids by seed and replies of a given length:
   ragged    256 prompts of 16 to 512 tokens, 8 to 128 new, greedy
   games     64 conversations of 20 turns in lock step from one opening of 100 tokens: each turn generates 4 to
             12 tokens, greedy, and the game then adds 8
+  chats     the first 8 conversations in --prompts (rows with "prompt" or "messages"), one after another, 128
+            new, greedy
 
 Sides:
-  ours         sampler.generate with a session and a fused model, as in infer.py
+  ours         sampler.generate with a session and a fused model, as in infer.py, but without drafts
+  ours-bf16    the same in bfloat16; ours-int8 with --quantize int8
+  ours+lookup  with drafts, as in infer.py; likewise ours-bf16+lookup and ours-int8+lookup
   generate     transformers' generate: prompts sorted by length, batches of 64, padded on the left; samples
-               by num_return_sequences
+               by num_return_sequences. generate-bf16 computes in bfloat16
   continuous   transformers' continuous batching, which shares prefixes
   cached       transformers' generate, one game after another, each with its own cache (games only)
   llama-KIND   llama.cpp through llama-cpp-python (llama_side.py); KIND is the format of the GGUF weights,
                f32, bf16, f16 or q8_0; keys and values are f16
 
-A round runs each side once in a process of its own, after 4 tokens of warm-up. All but llama.cpp compute in
-float32. Equal is the number of greedy replies that match ours in every token; near-ties may differ.
+A round runs each side once in a process of its own, after 4 tokens of warm-up. Where nothing else is said
+the weights are float32. Equal is the number of greedy replies that match the first side's in every token;
+near-ties may differ.
+
+With --cost FILE (rows with "question" and "answer") it prints instead what bfloat16 and int8 cost: the loss
+per token of the answers, all of them in one pass a text, and of how many tokens of float32's greedy replies
+to the questions they choose the same, with float32's tokens before them. --tokens is how many of each.
 
 The table has medians over the rounds. Tokens/s counts new tokens by the wall clock. Speed is the side's time
-divided by ours. Peak is the largest resident size of the process. The bound is the longer of two times
-measured in the same round. The first is for reading the float32 weights once a step (of at most 64 rows), at
-the speed of a sum over as many bytes. The second is for all matrix products, including those of the prompt
-tokens that must be read, at the speed of a large product."""
+divided by the first side's. Peak is the largest resident size of the process. The bound is the longer of two
+times measured in the same round. The first is for reading the float32 weights once a step (of at most 64
+rows), at the speed of a sum over as many bytes. The second is for all matrix products, including those of the
+prompt tokens that must be read, at the speed of a large product."""
 
 import argparse
 import json
@@ -37,25 +46,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+import checkpoint  # noqa: E402
 import model as models  # noqa: E402
 import sampler  # noqa: E402
 from cache import Session  # noqa: E402
 from families import config_from_hf  # noqa: E402
 from files import read_json  # noqa: E402
-from fused import fuse  # noqa: E402
+from games.rows import conversation, read_rows  # noqa: E402
 
-CASES = ["stream", "streams", "samples", "ragged", "games"]
-SIDES = ["ours", "generate", "continuous", "cached", "llama-f32", "llama-bf16", "llama-q8_0"]
+CASES = ["stream", "streams", "samples", "ragged", "games"]  # and chats, which needs a file
+SIDES = "ours[-bf16|-int8][+lookup], generate[-bf16], continuous, cached, llama-f32, llama-bf16, llama-q8_0"
 BATCH = 64
 
 
 # ------------------------------------------------------------------------------------------------ cases
-def played(call, case, seed, scale=1.0):
+def chats(args):
+    """The ids of the first conversations in --prompts."""
+    tokenizer = checkpoint.open(args.model).tokenizer
+    rows = [conversation(where, row) for where, row in read_rows(args.prompts)]
+    return [tokenizer.prompt(messages) for messages in rows[:8]]
+
+
+def played(call, case, seed, scale=1.0, texts=()):
     """Run a case with call(prompts, lengths, temperature) -> lists of new ids. Return all replies, and the
-    number of prompt tokens that must be read, for the bound."""
+    number of prompt tokens that must be read, for the bound. texts: the prompts of the case chats."""
+    if case == "chats":
+        replies = [call([text], [128], 0.0)[0] for text in texts]
+        return replies, sum(map(len, texts))
     rng = np.random.default_rng(seed)
 
     def words(n):
@@ -83,9 +104,19 @@ def played(call, case, seed, scale=1.0):
 
 
 # ------------------------------------------------------------------------------------------------ sides
+def open_ours(folder, kind):
+    """The Checkpoint of a folder as infer.py plays it, in float32, bf16 or int8."""
+    dtype = "float32" if kind == "float32" else "bfloat16"
+    quantize = "int8" if kind == "int8" else ""
+    return checkpoint.open_to_play(folder, "own", dtype, torch.device("cpu"), quantize)
+
+
 def ours(args):
-    model = fuse(models.load(args.model, torch.float32))
+    kind, _, lookup = args.side.removeprefix("ours").removeprefix("-").partition("+")
+    model = open_ours(args.model, kind or "float32").model
     session = Session(model)
+    if not lookup:
+        sampler.PAYS = sampler.DRAFT + 1  # more than a draft can hold
 
     def call(prompts, lengths, temperature):
         replies = sampler.generate(
@@ -101,7 +132,9 @@ def theirs(args):
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    side, _, half = args.side.partition("-")
+    dtype = torch.bfloat16 if half else torch.float32
+    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
 
     class Lengths(transformers.StoppingCriteria):
         """Ends each row at its own length."""
@@ -175,7 +208,7 @@ def theirs(args):
                     found[result.request_id] = result.generated_tokens
         return list(found.values()) if same else [found[str(i)] for i in range(len(prompts))]
 
-    return {"generate": generate, "cached": cached, "continuous": continuous}[args.side]
+    return {"generate": generate, "cached": cached, "continuous": continuous}[side]
 
 
 def llama(args):
@@ -193,17 +226,60 @@ def side(args):
     """Run the cases of one side in this process; print its numbers as JSON, a line for each case."""
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
-    make = ours if args.side == "ours" else llama if args.side.startswith("llama") else theirs
+    make = ours if args.side.startswith("ours") else llama if args.side.startswith("llama") else theirs
     call = make(args)
     call([list(range(300, 332))], [4], 0.0)
+    texts = chats(args) if args.prompts else ()
     for case in args.cases.split(","):
         clock, used = time.perf_counter(), time.process_time()
-        replies, read = played(call, case, args.seed, args.scale)
+        replies, read = played(call, case, args.seed, args.scale, texts)
         seconds, cpu = time.perf_counter() - clock, time.process_time() - used
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         new = sum(map(len, replies))
         numbers = {"seconds": seconds, "cpu": cpu, "peak": peak, "new": new, "read": read}
         print(json.dumps({"case": case, **numbers, "replies": replies}), flush=True)
+
+
+# ------------------------------------------------------------------------------------------------ cost
+@torch.no_grad()
+def cost(args):
+    """Print what bfloat16 and int8 cost, as a table."""
+    rows = [row for _, row in read_rows(args.cost)]
+    kinds = ["float32", "bf16", "int8"]
+    models = {kind: open_ours(args.model, kind) for kind in kinds}
+    tokenizer = models["float32"].tokenizer
+
+    def chosen(kind, ids, mask):
+        """Scores (N, V) and tokens (N,) where the mask is set."""
+        model = models[kind].model
+        targets = torch.tensor(mask[1:]).bool()
+        hidden = model(torch.tensor([ids]))[0, :-1]
+        return model.logits(hidden[targets]).float(), torch.tensor(ids)[1:][targets]
+
+    losses, learned = dict.fromkeys(kinds, 0.0), 0
+    same, grown = dict.fromkeys(kinds, 0), 0
+    for row in rows:
+        asked = [{"role": "user", "content": row["question"]}]
+        if learned < args.tokens:
+            ids, mask = tokenizer.render_reply(asked, row["answer"])
+            learned += sum(mask)
+            for kind in kinds:
+                losses[kind] += float(F.cross_entropy(*chosen(kind, ids, mask), reduction="sum"))
+        if grown < min(args.tokens, 2000):
+            prompt = tokenizer.prompt(asked)
+            (reply,) = sampler.generate(
+                models["float32"].model, [prompt], 128, tokenizer.stop_ids, temperature=0
+            )
+            grown += len(reply.ids)
+            for kind in kinds:
+                mask = [0] * len(prompt) + [1] * len(reply.ids)
+                scores, tokens = chosen(kind, prompt + reply.ids, mask)
+                same[kind] += int((scores.argmax(-1) == tokens).sum())
+    print(f"{learned:,} tokens of answers, {grown:,} greedy tokens\n")
+    print("| | loss per token | against float32 | greedy tokens equal |\n|---|---|---|---|")
+    for kind in kinds:
+        more = 100 * (losses[kind] / losses["float32"] - 1)
+        print(f"| {kind} | {losses[kind] / learned:.4f} | {more:+.2f} % | {100 * same[kind] / grown:.1f} % |")
 
 
 # ------------------------------------------------------------------------------------------------ report
@@ -231,7 +307,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, help="a local folder of a chat model")
     parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--sides", default="ours,generate,continuous,cached", help=", ".join(SIDES))
+    parser.add_argument("--sides", default="ours,generate,continuous,cached", help=SIDES)
+    parser.add_argument("--prompts", default="", help="conversations for the case chats")
+    parser.add_argument("--cost", default="", help="print what bfloat16 and int8 cost on this file")
+    parser.add_argument("--tokens", type=int, default=10_000, help="how many --cost takes")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the prompts in the large cases")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -242,6 +321,10 @@ def main():
     args = parser.parse_args()
     if args.side:
         return side(args)
+    if args.cost:
+        torch.set_num_threads(args.threads)
+        return cost(args)
+    first = args.sides.split(",")[0]
     config = config_from_hf(read_json(Path(args.model) / "config.json"))
     with torch.device("meta"):
         weights = sum(weight.numel() for weight in models.Transformer(config).parameters())
@@ -250,7 +333,7 @@ def main():
         bandwidth, flops = speeds(4 * weights, args.threads)
         for name in args.sides.split(",") if turn % 2 == 0 else reversed(args.sides.split(",")):
             for case in args.cases.split(","):
-                if name == "cached" and case != "games":
+                if name.startswith("cached") and case != "games":
                     continue
                 call = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--cases", case]
                 out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -271,7 +354,7 @@ def main():
         "|---" * 8 + "|",
     ]
     for (case, name), rows in found.items():
-        mine = found.get((case, "ours"), rows)
+        mine = found.get((case, first), rows)
         seconds, peak = (statistics.median(row[key] for row in rows) for key in ("seconds", "peak"))
         ratio = statistics.median(b["seconds"] / a["seconds"] for a, b in zip(mine, rows))
         equal = same(mine[0]["replies"], rows[0]["replies"]) if case != "samples" else ""
