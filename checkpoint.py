@@ -22,6 +22,7 @@ from lora import adapters, head_of_adapter, load_lora, merge_lora, read_base, sa
 from model import Transformer
 from ranks import dtype_for, dtype_of
 from runs import resolve
+from terminal import UsageError
 
 # file names beginning so are saved again: they say how the model reads and when it stops
 COPIED = (*TOKENIZER, "generation_config", "modules", "sentence_", "config_sentence_", "trained")
@@ -117,11 +118,14 @@ def open(
     return checkpoint
 
 
-def open_to_play(name, head, dtype: str, device, quantize="", learns=False, **flags) -> Checkpoint:
+def open_to_play(
+    name, head, dtype: str, device, quantize="", learns=False, strict=False, **flags
+) -> Checkpoint:
     """Open a checkpoint for inference: its adapter merged, and a model that writes laid out by fused.fuse.
 
     dtype: as --dtype names it; "auto" keeps the file's if the device multiplies it natively. quantize: see
-    fused.fuse; other models than those that write stay as they are. learns: merge and lay out nothing."""
+    fused.fuse; other models than those that write stay as they are, or are refused if strict. learns: merge
+    and lay out nothing."""
     wanted = None if dtype == "auto" else dtype_of(dtype, device)
     if quantize:  # a matrix on its way to 8 bits stays in the file until its turn
         checkpoint = open(name, head, **flags)
@@ -129,6 +133,10 @@ def open_to_play(name, head, dtype: str, device, quantize="", learns=False, **fl
         checkpoint = open(name, head, dtype=wanted, device=device, **flags)
     model = checkpoint.model
     writes = model.config.head == "lm"
+    if quantize and strict and not writes:
+        raise UsageError(f"--quantize: only models that write text can be quantised, and {name} does not")
+    if quantize and wanted == torch.float16 and device.type == "cpu":
+        raise UsageError("--quantize: a CPU computes in bfloat16 then; drop --dtype float16")
     if not (quantize and writes):
         model.to(device, wanted or dtype_for(model.embed.weight.dtype, device))
     if learns:

@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 import checkpoint
 import lora
 import plots
+import ranks
 import sampler
 import ttt
 from agents import Classifier, Encoder, Model, Teacher, open_endpoint
@@ -60,7 +61,7 @@ from games.task import (
 from journal import Journal
 from model import save
 from ranks import device_of
-from recipes import VERBS, Infer, agent_flags, cosmetic, nearest, parse, take_from_run
+from recipes import VERBS, Infer, agent_flags, check_quantize, cosmetic, nearest, parse, take_from_run
 from reports import dropped_line, table
 from rerankers import reranker_of
 from runs import read_values, resolve
@@ -146,11 +147,9 @@ def open_model(cfg: Infer, name: str, loss: str = "sft") -> checkpoint.Checkpoin
         lora.merge_lora(point.model)
         return point
     learns = bool(is_named and cfg.ttt_steps)  # then its adapter must stay apart from the weights
-    point = checkpoint.open_to_play(name, head, cfg.dtype, device, cfg.quantize, learns, **flags)
+    point = checkpoint.open_to_play(name, head, cfg.dtype, device, cfg.quantize, learns, is_named, **flags)
     if learns:
         make_learnable(point.model)
-    elif cfg.quantize and is_named and point.model.config.head != "lm":
-        raise UsageError(f"--quantize: only models that write text can be quantised, and {name} does not")
     return point
 
 
@@ -579,18 +578,6 @@ def replacement(cfg: Infer, opener: Opener, flag: str, marks: dict) -> Players |
     return agent and Players(agent, n=cfg.n)
 
 
-def check_quantize(cfg: Infer):
-    """Raise UsageError where --quantize cannot be done."""
-    if not cfg.quantize:
-        return
-    if cfg.verb not in ("play", "eval", "sample", "collect"):
-        raise UsageError(f"--quantize: {cfg.verb} does not use it; play, eval, sample and collect do")
-    if cfg.ttt_steps:
-        raise UsageError("--quantize: test-time training needs weights that can learn; drop --ttt-steps")
-    if cfg.dtype == "float32" or cfg.dtype == "float16" and device_of(cfg.device).type == "cpu":
-        raise UsageError(f"--quantize computes in half precision, on a CPU in bfloat16: not {cfg.dtype}")
-
-
 def open_call(cfg: Infer, task, instead) -> Call:
     """Open the agents that the flags name, and the model if the verb needs one. instead: see stand_in."""
     opener = Opener(cfg, task)
@@ -605,6 +592,16 @@ def open_call(cfg: Infer, task, instead) -> Call:
     agent = agent_of(cfg, point, task if evaluated and cfg.verb != "sample" else None)
     named = {} if cfg.verb == "sample" else opener.named()
     return Call(cfg, task, point, Players(agent, named, cfg.n, trained_on=point.trained_on))
+
+
+def share_rows(cfg: Infer, task, instead):
+    """Prepare for the other ranks, which share the rows of a journal: the first one speaks."""
+    shares = {"sample": cfg.prompts, "eval": isinstance(task, EvaluatesRecords)}
+    shares["collect"] = not isinstance(task, Mines)
+    if instead or not shares.get(cfg.verb):
+        raise UsageError(f"torchrun: this call of {cfg.verb} has no rows to share; run it without torchrun")
+    if not ranks.is_first():
+        sys.stdout = open(os.devnull, "w")
 
 
 def run_call(argv: list[str]):
@@ -627,15 +624,17 @@ def run_call(argv: list[str]):
         raise UsageError(f"--ttt-steps: --task {cfg.task} has nothing to learn from at test time")
     if cfg.verb == "collect" and not isinstance(task, (Collects, Mines)):
         raise UsageError(f"collect: --task {cfg.task} makes no training rows from replies")
-    with outputs_locked(cfg, task):
+    if ranks.join(device_of(cfg.device))[1] > 1:
+        share_rows(cfg, task, instead)
+    with outputs_locked(cfg, task) if ranks.is_first() else nullcontext():
         RUN[cfg.verb](open_call(cfg, task, instead))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 2 wrong call, 130 interrupted."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = sys.argv[1:] if argv is None else argv
     return exit_code("infer.py", lambda: run_call(argv))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.leave(main())

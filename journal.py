@@ -3,11 +3,24 @@
 import hashlib
 import json
 import os
+from glob import escape, glob
 from pathlib import Path
 
 from tqdm import tqdm
 
-from files import COUNT, OBJECT, TEXT, Kind, append, check_fields, complete_lines, either, json_lines
+import ranks
+from files import (
+    COUNT,
+    OBJECT,
+    TEXT,
+    Kind,
+    append,
+    check_fields,
+    complete_lines,
+    either,
+    json_lines,
+    write_rows,
+)
 from games.rows import parse_json
 
 
@@ -23,8 +36,13 @@ class Journal:
         self.path = path and Path(path)
         self.rows = {}
         self.settings = json.loads(json.dumps(settings))  # as they will be read back
-        if not path or not os.path.lexists(path):
-            return
+        if path and os.path.lexists(path):
+            self.read(path, fields)
+        if path and ranks.is_first():
+            self.join()
+
+    def read(self, path, fields):
+        """Read the rows of the file, and cut off an incomplete last line."""
         lines, rest = complete_lines(path)
         start = '{"row": '
         part = rest[: len(start)].decode("utf-8", "replace")  # all or a part of it
@@ -44,8 +62,18 @@ class Journal:
                 was = before.get(name)
                 if was != now:
                     raise ValueError(f"{path}: made with {name} {was!r}, now {now!r}; choose another --out")
-        if rest:
+        if rest and ranks.is_first():
             os.truncate(path, os.path.getsize(path) - len(rest))
+
+    def join(self):
+        """Take over what the journals of ranks hold, in order, and remove them."""
+        parts = sorted(glob(f"{escape(str(self.path))}.rank-*"))
+        for part in parts:
+            self.rows |= Journal(part, self.settings).rows
+        if parts:
+            write_rows(self.path, [self.rows[number] for number in sorted(self.rows)])
+        for part in parts:
+            os.remove(part)
 
     def add(self, rows: list):
         """Add rows and write them to disk at once."""
@@ -62,7 +90,16 @@ class Journal:
         Results depend on the part only, not on what happened before a kill. So an unfinished part is computed
         again in full, and the rows that the journal already has stay as they are. Each row keeps a hash of
         its input: raises ValueError if a row was made from another input than the one that has its number
-        now."""
+        now.
+
+        Under torchrun the ranks share the parts, and each writes a journal of its own beside this one. At the
+        end the first rank joins them, and only it returns."""
+        rank, world = ranks.here()
+        self.rows = ranks.gather(self.rows)[0]
+        own = self
+        if world > 1:
+            own = Journal(self.path and f"{self.path}.rank-{rank}", self.settings)
+            own.rows = dict(self.rows)
         hashes = [digest(value) for value in inputs]
         for number, row in self.rows.items():
             if number not in range(len(inputs)) or row.get("made_from") != hashes[number]:
@@ -71,17 +108,25 @@ class Journal:
                     "choose another --out"
                 )
 
-        with tqdm(total=len(inputs), initial=len(self.rows), unit=unit, disable=None) as bar:
-            for start in range(0, len(inputs), size):
+        quiet = True if rank else None  # None: where there is no terminal
+        with tqdm(total=len(inputs), initial=len(self.rows), unit=unit, disable=quiet) as bar:
+            for start in range(rank * size, len(inputs), world * size):
                 part = inputs[start : start + size]
-                if all(start + place in self.rows for place in range(len(part))):
+                if all(start + place in own.rows for place in range(len(part))):
                     continue
                 for place, row in work(start, part, bar):
                     number = start + place
-                    if number not in self.rows:
+                    if number not in own.rows:
                         ours = {"row": number, "made_from": hashes[number]}
-                        self.add([ours | row | ours])  # "row" stays in front
+                        own.add([ours | row | ours])  # "row" stays in front
                         bar.update(1)
+
+        if world > 1:
+            for rows in ranks.gather(own.rows):
+                self.rows |= rows
+            if rank:
+                ranks.leave(0)
+            self.join()
 
 
 def digest(value) -> str:

@@ -105,6 +105,11 @@ def join(device: torch.device) -> tuple[int, int]:
     return dist.get_rank(), world
 
 
+def here() -> tuple[int, int]:
+    """(rank, world) after `join`, (0, 1) without other ranks."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
 def is_first() -> bool:
     """Whether this is the first rank; before `join`, too."""
     return os.environ.get("RANK", "0") == "0"

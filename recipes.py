@@ -306,6 +306,16 @@ def check(settings):
             raise UsageError(f"--{name} {value}: a share lies between 0 and 1")
 
 
+def check_quantize(settings):
+    """Raise UsageError where the --quantize of infer.py cannot be done."""
+    if settings.quantize and settings.verb not in ("play", "eval", "sample", "collect"):
+        raise UsageError(f"--quantize: {settings.verb} does not use it; play, eval, sample and collect do")
+    if settings.quantize and settings.ttt_steps:
+        raise UsageError("--quantize: test-time training needs weights that can learn; drop --ttt-steps")
+    if settings.quantize and settings.dtype == "float32":
+        raise UsageError("--quantize computes in half precision; drop --dtype float32")
+
+
 def restore(kind: type, saved: dict):
     """Settings from a flat dict, as `values` returns it. Flags that no longer exist are ignored."""
     settings = kind(**saved_values(kind, saved))

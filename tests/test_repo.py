@@ -72,9 +72,9 @@ MAY_IMPORT = {
     "embed": {"attention", "data", "files", "layers", "lora", "model", "weights", "tokenizers", "tqdm"}
     | TENSORS,
     "checkpoint": {"model", "lora", "data", "embed", "runs", "families", "files", "formats", "tokenizers"}
-    | {"fused", "ranks", "torch"},
+    | {"fused", "ranks", "terminal", "torch"},
     "sampler": {"cache", "data", "losses", "games.task", "terminal", "torch", "numpy"},
-    "journal": {"games.rows", "files", "tqdm"},
+    "journal": {"games.rows", "files", "ranks", "tqdm"},
     "agents": {"sampler", "cache", "data", "model", "games", "files", "journal", "terminal", "tqdm", "numpy"}
     | TENSORS,
     "steps": {"data", "embed", "losses", "lora", "model", "torch", "numpy"},
