@@ -111,34 +111,92 @@ def invert(probs, uniform, block=256):
 class Growing:
     """A reply of at most `limit` tokens that grows in a row of the cache, the `index`-th of the call.
 
-    `uniform` is its random stream, an iterator with a number for each token; None at temperature 0."""
+    sampling: the settings of `pick`. until(ids) says whether the reply is complete. `uniform` is its random
+    stream, an iterator with a number for each token; None at temperature 0."""
 
-    def __init__(self, index, prompt, limit, temperature, seed):
+    def __init__(self, index, prompt, limit, sampling, seed, until=None):
         self.index = index
         self.prompt = prompt
         self.limit = limit
+        self.sampling = sampling
+        self.until = until
         self.uniform = None
-        if temperature:
+        if sampling["temperature"]:
             self.uniform = iter(np.random.default_rng(seed).random(limit))
         self.reply = Reply("", finished=False)
 
-    def add(self, token, logp, stop, until):
+    def add(self, token, logp, stop):
         """Add a token. Returns whether the reply goes on."""
         reply = self.reply
         reply.ids.append(token)
         reply.logps.append(logp)
-        reply.finished = token in stop or bool(until and until(reply.ids))
+        reply.finished = token in stop or bool(self.until and self.until(reply.ids))
         return not reply.finished and len(reply.ids) < self.limit
 
 
-def begin_replies(prompts, max_new, temperature, seeds) -> list:
-    """A Growing for each prompt. See generate."""
-    limits = [max_new] * len(prompts) if isinstance(max_new, int) else max_new
-    seeds = seeds or range(len(prompts))
-    replies = []
-    for i, prompt in enumerate(prompts):
-        replies.append(Growing(i, prompt, limits[i], temperature, seeds[i]))
-    return replies
+class Batch:
+    """Replies that grow together: those `waiting` for a row of the cache, and those `growing`, {row: reply}.
+    More may be added to `waiting` between two steps. rows: how many grow at a time."""
+
+    def __init__(self, model, session: Session, rows: int, stop):
+        self.model = model
+        self.session = session
+        self.rows = rows
+        self.stop = stop
+        self.waiting = deque()
+        self.growing = {}
+        self.fed = {}  # row -> the token that its reply ends with, which the model has not read yet
+        # last state of each row
+        self.hidden = torch.empty(len(session.texts), model.config.dim, device=model.device)
+        self.shared = 0  # tokens that all growing prompts begin with
+
+    @torch.no_grad()
+    def step(self) -> tuple:
+        """Add a token to each growing reply; those that have ended leave their rows. Returns the replies that
+        grew, and the logits (B, V) that their tokens were picked from."""
+        # read the last tokens of those that go on
+        if self.fed:
+            close_gaps(self.session, self.fed, self.growing)
+            self.hidden[: max(self.fed) + 1] = self.session.feed(self.fed, self.shared)
+            self.fed = {}
+
+        # let prompts in, an eighth of the rows or more at a time
+        free = self.rows - len(self.growing)
+        if self.waiting and (not self.growing or free >= max(1, self.rows // 8)):
+            entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+            taken, states = self.session.prefill([new.prompt for new in entering], self.growing)
+            self.growing |= zip(taken, entering)
+            self.hidden = self.hidden.to(states.dtype)
+            self.hidden[taken] = states
+            texts = [reply.prompt for reply in self.growing.values()]
+            self.shared = shared_length(min(texts), max(texts))  # the first and last in order share least
+
+        # one token for each
+        at = sorted(self.growing)
+        grown = [self.growing[row] for row in at]
+        logits = next_logits(self.model, self.hidden[at])  # (B, V)
+        tokens = pick_each(logits, grown)  # (B,)
+        chosen = logits.gather(1, tokens[:, None])[:, 0]
+        logps = chosen - logits.logsumexp(-1)
+        for row, token, logp in zip(at, tokens.tolist(), logps.tolist()):
+            if self.growing[row].add(token, logp, self.stop):
+                self.fed[row] = token
+            else:
+                del self.growing[row]
+        return grown, logits
+
+
+def pick_each(logits, growing: list):
+    """One token for each reply, (B,), from logits (B, V), by its own settings and random stream."""
+    tokens = torch.empty(len(growing), dtype=torch.long, device=logits.device)
+    groups = {}  # settings -> the replies that have them, by number
+    for i, growth in enumerate(growing):
+        groups.setdefault(tuple(growth.sampling.items()), []).append(i)
+    for settings, rows in groups.items():
+        uniform = [next(growing[i].uniform) for i in rows if growing[i].uniform]
+        part = logits if len(groups) == 1 else logits[rows]
+        tokens[rows] = pick(part, uniform, **dict(settings))
+    return tokens
 
 
 @torch.no_grad()
@@ -165,51 +223,22 @@ def generate(
     if not prompts:
         return []
     session = session or Session(model)
-    replies = begin_replies(prompts, max_new, temperature, seeds)
+    limits = [max_new] * len(prompts) if isinstance(max_new, int) else max_new
+    seeds = seeds or range(len(prompts))
+    sampling = {"temperature": temperature, **tails}
+    replies = []
+    for i, prompt in enumerate(prompts):
+        replies.append(Growing(i, prompt, limits[i], sampling, seeds[i], until))
     longest = max(len(new.prompt) + new.limit for new in replies)
     rows = session.reserve(min(batch, len(prompts)), longest)
     if len(replies) == 1 and can_draft(session, temperature):
-        return [continue_alone(model, replies[0], session, stop, until, watch)]
-    hidden = torch.empty(len(session.texts), model.config.dim, device=model.device)  # last state of each row
-
-    waiting = deque(replies)
-    growing = {}  # row -> the reply in it
-    while waiting or growing:
-        # let prompts in, an eighth of the rows or more at a time
-        free = rows - len(growing)
-        if waiting and (not growing or free >= max(1, rows // 8)):
-            entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-            taken, states = session.prefill([new.prompt for new in entering], growing)
-            growing |= zip(taken, entering)
-            hidden = hidden.to(states.dtype)
-            hidden[taken] = states
-            texts = [reply.prompt for reply in growing.values()]
-            shared = shared_length(min(texts), max(texts))  # what the first and last in order share, all do
-
-        # one token for each
-        at = sorted(growing)
-        logits = next_logits(model, hidden[at])  # (B, V)
-        uniform = []
-        if temperature:
-            for row in at:
-                uniform.append(next(growing[row].uniform))
-        tokens = pick(logits, uniform, temperature, **tails)  # (B,)
-        chosen = logits.gather(1, tokens[:, None])[:, 0]
-        logps = chosen - logits.logsumexp(-1)
-        fed = {}
-        for row, token, logp in zip(at, tokens.tolist(), logps.tolist()):
-            growth = growing[row]
-            if growth.add(token, logp, stop, until):
-                fed[row] = token
-            else:
-                del growing[row]
+        return [continue_alone(model, replies[0], session, stop, watch)]
+    together = Batch(model, session, rows, stop)
+    together.waiting.extend(replies)
+    while together.waiting or together.growing:
+        for growth in together.step()[0]:
             if watch:
                 watch(growth.index, growth.reply)
-
-        # read the tokens of those that go on
-        if fed:
-            close_gaps(session, fed, growing)
-            hidden[: max(fed) + 1] = session.feed(fed, shared)
     return [growth.reply for growth in replies]
 
 
@@ -253,11 +282,12 @@ class Lookup:
 
 def can_draft(session, temperature):
     """Whether one reply may be read with drafts of its next tokens: not where a CUDA graph reads one token
-    faster, nor where the length of a text, with its draft, decides how keys are rotated."""
-    return temperature < COLDEST and not (session.graphed or session.by_length)
+    faster, nor where the length of a text, with its draft, decides how keys are rotated, nor with states,
+    which cannot be cut back."""
+    return temperature < COLDEST and not (session.graphed or session.by_length or session.recurrent)
 
 
-def continue_alone(model, growth, session, stop, until, watch):
+def continue_alone(model, growth, session, stop, watch):
     """Let one greedy reply grow to its end, and return it. A draft of its next tokens is read together with
     its last token, and those hold that the model chooses too: the reply is the same, in fewer passes."""
     (row,), states = session.prefill([growth.prompt])
@@ -270,7 +300,7 @@ def continue_alone(model, growth, session, stop, until, watch):
         best, tokens = logits.max(-1)
         logps = (best - logits.logsumexp(-1)).tolist()
         for i, token in enumerate(tokens.tolist()):
-            goes_on = growth.add(token, logps[i], stop, until)
+            goes_on = growth.add(token, logps[i], stop)
             lookup.add(token)
             if watch:
                 watch(growth.index, growth.reply)
