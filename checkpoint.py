@@ -12,6 +12,7 @@ import torch
 from tokenizers import processors
 
 import model as models
+from card import Origin, write_card
 from data import Tokenizer, load_tokenizer, train_tokenizer
 from embed import TOKENIZER, Embedder, embedder_of, modules_of, save_embedder
 from families import config_from_hf, small_config, with_head
@@ -40,16 +41,19 @@ class Checkpoint:
     base: tuple = ("", None)  # name and revision of the model, which a saved adapter refers to
     trained_on: frozenset = frozenset()  # ids of training examples, from trained.json
 
-    def save(self, target: Path | str | None, trained_on=()):
-        """Write the weights, or the adapter alone, with the tokenizer's files and trained.json. With None as
-        the target it only gathers the weights, for ranks that help the one that writes."""
+    def save(self, target: Path | str | None, trained_on=(), origin: Origin | None = None):
+        """Write the weights, or the adapter alone, with the tokenizer's files, trained.json and a model card.
+        With None as the target it only gathers the weights, for ranks that help the one that writes."""
         if self.embedder:
-            return save_embedder(self.embedder, target, self.base)
-        if adapters(self.model):
+            save_embedder(self.embedder, target, self.base)
+        elif adapters(self.model):
             save_lora(self.model, target, *self.base)
         else:
             models.save(self.model, target)
         if target is None:
+            return
+        self.write_card(target, origin)
+        if self.embedder:
             return
         if self.folder:
             copy_tokenizer(self.folder, target)
@@ -57,6 +61,10 @@ class Checkpoint:
             self.tokenizer.save(target)
         if ids := self.trained_on.union(trained_on):
             write_json(Path(target) / "trained.json", sorted(ids, key=str))
+
+    def write_card(self, target: Path | str, origin: Origin | None):
+        """Write the model card of a saved model; see card.write_card."""
+        write_card(target, self.model.config.head, bool(adapters(self.model)), str(self.base[0]), origin)
 
 
 def open(

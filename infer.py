@@ -1,6 +1,6 @@
 """Use a trained model: python infer.py VERB
 
-The verbs are play (the default), eval, sample, collect, submit, merge, and rows, which needs no model.
+The verbs are play (the default), eval, sample, serve, collect, submit, merge, and rows, which needs no model.
 Without --run or --model the newest run is used. Each verb is one function below; run_call() opens what the
 flags name and calls it."""
 
@@ -26,6 +26,7 @@ import sampler
 import ttt
 from agents import Classifier, Encoder, Model, Teacher, open_endpoint
 from cache import Session
+from card import Origin
 from embed import save_embedder
 from files import (
     COUNT,
@@ -70,6 +71,7 @@ from terminal import UsageError, duration, exit_code, person
 CHUNK = 256  # replies between two writes of the journal: a kill loses at most these
 SAMPLING = "temperature", "top_k", "top_p", "min_p"
 OURS = {"row", "made_from", "settings", "replies", "input"}  # fields of a row of replies that we write
+REPLIES = "sample", "serve"  # verbs in which a model replies, whatever it was trained for
 GREEDY_COPIES = "--n needs --temperature: at temperature 0 all {} are the same"
 
 
@@ -123,8 +125,8 @@ def open_named(cfg: Infer, task) -> checkpoint.Checkpoint:
             f"{cfg.runs} holds no run yet; make one with: python train.py --task {cfg.task}"
         )
     loss = read_values(name).get("loss") or task.loss
-    point = open_model(cfg, name, "sft" if cfg.verb == "sample" else loss)
-    classifies = cfg.verb not in ("sample", "merge") and loss in ("classify", "davidson")
+    point = open_model(cfg, name, "sft" if cfg.verb in REPLIES else loss)
+    classifies = cfg.verb not in (*REPLIES, "merge") and loss in ("classify", "davidson")
     if classifies and not point.model.config.labels:
         raise ValueError(
             f"{name}: has no classifier; train one: python train.py --task {cfg.task} --model {name}"
@@ -483,6 +485,14 @@ def merge(call: Call):
             save(point.model, partial)
         for source in (base, point.folder):
             checkpoint.copy_tokenizer(source, partial)
+        command = [
+            "infer.py",
+            "merge",
+            "--model",
+            model_name(cfg),
+            *(["--lora", cfg.lora] if cfg.lora else []),
+        ]
+        point.write_card(partial, Origin(command))
         write_json(partial / "merged.json", [*before, {"adapter": str(name), "sha256": adapter}])
     print(f"written: {cfg.out}")
 
@@ -537,7 +547,14 @@ def package(call: Call):
     call.task.package(cfg.out, call.point.folder, cfg.format, settings)
 
 
-RUN = dict(zip(VERBS, (play, evaluate, sample, collect, submit, merge, rows)))
+def serve(call: Call):
+    """Answer OpenAI's clients at --host and --port until Ctrl-C or SIGTERM."""
+    import serve as endpoint  # only here
+
+    endpoint.serve(call.cfg, call.point, model_name(call.cfg))
+
+
+RUN = dict(zip(VERBS, (play, evaluate, sample, collect, submit, merge, rows, serve)))
 
 
 # ------------------------------------------------------------------------------------------------ a call
@@ -585,7 +602,7 @@ def open_call(cfg: Infer, task, instead) -> Call:
     if players or not needs_model(cfg, task):
         return Call(cfg, task, None, players or Players(n=cfg.n))
     point = open_named(cfg, task)
-    if cfg.verb == "merge":
+    if cfg.verb in ("merge", "serve"):
         return Call(cfg, task, point)
     # these verbs play as an evaluation does; the others take their flags as they stand
     evaluated = cfg.verb in ("play", "eval", "collect") or isinstance(task, SubmitsProgram)

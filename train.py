@@ -24,6 +24,7 @@ import data
 import lora
 import ranks
 from agents import Classifier, Encoder, Model
+from card import Origin
 from files import locked
 from games import GAMES, task_class
 from games.task import (
@@ -388,7 +389,8 @@ def train(cfg: Train, argv: list, locks: ExitStack) -> int:
     trained = Trained(weights, optimizers, peaks, scaler)
     # Ids of the examples in all trainings of this model, so that none of them is ever used as a test.
     trained_on = point.trained_on | (set(task.trained_on()) if isinstance(task, TracksTraining) else set())
-    save_model = partial(point.save, trained_on=trained_on)
+    origin = Origin(["train.py", *argv], cfg.task, cfg.seed)
+    save_model = partial(point.save, trained_on=trained_on, origin=origin)
 
     def prepare(number):
         """The Step of this number. Its games, if it has any, are played by the model as it is now."""
@@ -506,7 +508,7 @@ def train(cfg: Train, argv: list, locks: ExitStack) -> int:
         run.print(f"{left_out} samples longer than --max-tokens {cfg.max_tokens} were left out")
     if machine.evaluates:
         after = measure(cfg.eval_n)
-        report(run, cfg, before, after)
+        report(run, cfg, before, after, point, origin)
     run.print(f"trained in {duration(time.time() - began)}; play: python infer.py --run {run.folder}")
     return 0
 
@@ -547,8 +549,8 @@ def resume(run: Run, trained: Trained) -> Progress:
     return progress
 
 
-def report(run: Run, cfg: Train, before: dict, after: dict):
-    """Write and print the evaluation after training."""
+def report(run: Run, cfg: Train, before: dict, after: dict, point, origin: Origin):
+    """Write and print the evaluation after training, also into the model card."""
     if run.quiet:
         return
     (run.folder / "samples.jsonl").unlink(missing_ok=True)  # of the run before it was resumed
@@ -557,6 +559,9 @@ def report(run: Run, cfg: Train, before: dict, after: dict):
     run.write("eval.json", {"format": 1, "task": cfg.task, "seed": cfg.seed, **after})
     for line in table(after, before, cfg.verbose, "eval.json"):
         run.print(line)
+    origin.result = after
+    origin.table = table(after, before, verbose=True)
+    point.write_card(run.folder / "model", origin)
 
 
 class EpochMeans:

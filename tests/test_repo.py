@@ -71,12 +71,14 @@ MAY_IMPORT = {
     "data": {"games.task", "formats", "files", "terminal", "torch", "numpy", "tokenizers"},
     "embed": {"attention", "data", "files", "layers", "lora", "model", "weights", "tokenizers", "tqdm"}
     | TENSORS,
-    "checkpoint": {"model", "lora", "data", "embed", "runs", "families", "files", "formats", "tokenizers"}
-    | {"fused", "ranks", "terminal", "torch"},
+    "card": {"files", "terminal", "huggingface_hub"},
+    "checkpoint": {"card", "model", "lora", "data", "embed", "runs", "families", "files", "formats"}
+    | {"fused", "ranks", "terminal", "tokenizers", "torch"},
     "sampler": {"cache", "data", "losses", "games.task", "terminal", "torch", "numpy"},
     "journal": {"games.rows", "files", "ranks", "tqdm"},
     "agents": {"sampler", "cache", "data", "model", "games", "files", "journal", "terminal", "tqdm", "numpy"}
     | TENSORS,
+    "serve": {"agents", "cache", "data", "files", "games.rows", "ranks", "sampler", "terminal", "torch"},
     "steps": {"data", "embed", "losses", "lora", "model", "torch", "numpy"},
     "rerankers": {
         "agents",
