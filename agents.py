@@ -104,14 +104,8 @@ class Model:
         return groups
 
     def seeds(self, prompts):
-        """The seed of a reply to each prompt. Equal prompts are told apart by their repeat."""
-        seeds = []
-        repeats = Counter()
-        for prompt in prompts:
-            text = zlib.crc32(str(prompt).encode())
-            seeds.append([*self.seed, self.calls, text, repeats[text]])
-            repeats[text] += 1
-        return seeds
+        """The seed of a reply to each prompt."""
+        return reply_seeds([*self.seed, self.calls], prompts)
 
     def choose(self, conversations: list, choices: list) -> list:
         """Log-probability of each choice as the entire reply to each conversation: list of lists."""
@@ -132,6 +126,18 @@ class Model:
         prompt = self.tokenizer.prompt(conversation)
         session = Session(self.model)  # of one long row: all rows of the other would become as long
         return sampler.best_first(self.model, prompt, encoded, depth, limit, session)
+
+
+def reply_seeds(start: list, prompts: list) -> list:
+    """A seed for a reply to each prompt, which begins with `start`. Equal prompts are told apart by their
+    repeat."""
+    seeds = []
+    repeats = Counter()
+    for prompt in prompts:
+        text = zlib.crc32(str(prompt).encode())
+        seeds.append([*start, text, repeats[text]])
+        repeats[text] += 1
+    return seeds
 
 
 def in_groups(values, size):

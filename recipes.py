@@ -21,7 +21,7 @@ from games import GAMES, recipes_of, task_class
 from games.task import flag
 from terminal import UsageError, check_choice
 
-VERBS = "play", "eval", "sample", "collect", "submit", "merge", "rows"
+VERBS = "play", "eval", "sample", "collect", "submit", "merge", "rows", "serve"
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Train(Shared):
 @dataclass
 class Infer(Shared):
     # the game
-    verb: str = "play"  # play, eval, sample, collect, submit, merge or rows
+    verb: str = "play"  # play, eval, sample, collect, submit, merge, rows or serve
     # the model
     run: str = ""  # a run; default: runs/latest, unless --model is given
     model: str = ""  # a model folder or Hub name
@@ -136,7 +136,11 @@ class Infer(Shared):
     predictions: str = ""  # the predictions that eval wrote, for a game whose submission needs them
     # playing | play
     seat: str = ""  # the model's seat: asker (you answer) or answerer; arena: model or person judges
-    # replies | play eval sample collect submit
+    # an endpoint | serve
+    host: str = "127.0.0.1"  # address to listen at; 0.0.0.0 is every network of this machine
+    port: int = 8000  # 0 takes a free one
+    context: int = flag(4096, least=2)  # longest prompt with its reply, in tokens; fewer leave room for more
+    # replies | play eval sample collect submit serve
     n: int = 1  # replies to each prompt; default: the game's. More than 1 need --temperature
     temperature: float = 0.0  # 0 takes the likeliest token; default for eval and play: the game's
     top_k: int = 0  # sample among the k likeliest tokens; 0: among all
