@@ -139,7 +139,7 @@ class Infer(Shared):
     # an endpoint | serve
     host: str = "127.0.0.1"  # address to listen at; 0.0.0.0 is every network of this machine
     port: int = 8000  # 0 takes a free one
-    context: int = flag(4096, least=2)  # longest prompt with its reply, in tokens; fewer leave room for more
+    context: int = flag(2048, least=2)  # longest prompt with its reply, in tokens; fewer allow more at a time
     # replies | play eval sample collect submit serve
     n: int = 1  # replies to each prompt; default: the game's. More than 1 need --temperature
     temperature: float = 0.0  # 0 takes the likeliest token; default for eval and play: the game's

@@ -32,12 +32,12 @@ from cache import Session
 from data import read_tokenizer, replace_surrogates
 from files import COUNT, FLAG, OBJECT, TEXT, by_key, either, list_of, number, whole
 from games.rows import conversation
-from ranks import memory_of
 from sampler import BATCH, Batch, Growing, next_logits
 from terminal import UsageError
 
 LARGEST_BODY = 4 << 20  # bytes of a request
 QUEUE = 256  # replies that wait for a row of the cache; more are told to come again
+LONGEST_STOPS = 1000  # characters of all stop strings
 CONNECTIONS = 128  # at a time, each with a thread
 WAIT_SECONDS = 60  # that a client may send or read nothing
 END_SECONDS = 5  # in which running replies may end after SIGTERM or Ctrl-C
@@ -90,7 +90,7 @@ NEUTRAL = {
 class Refused(Exception):
     """A request that is answered with an error. param: the field; code: OpenAI's word for the reason."""
 
-    def __init__(self, status: int, message: str, param=None, code=None):
+    def __init__(self, message: str, param: str | None = None, status=400, code=None):
         self.status = status
         kind = "server_error" if status >= 500 else "invalid_request_error"
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -102,9 +102,9 @@ def check(value: dict, kinds: dict, where=""):
         param = f"{where}{name}"[:100]
         harmless = content in (None, "", [], {}) or name in HARMLESS or content == NEUTRAL.get(name, ...)
         if name not in kinds and not harmless:
-            raise Refused(400, f"{param} is not supported here", param, "unsupported_parameter")
+            raise Refused(f"{param} is not supported here", param)
         if name in kinds and content is not None and not kinds[name].fits(content):
-            raise Refused(400, f"{param} is {reprlib.repr(content)}, expected {kinds[name].name}", param)
+            raise Refused(f"{param} is {reprlib.repr(content)}, expected {kinds[name].name}", param)
 
 
 class Request:
@@ -113,7 +113,7 @@ class Request:
 
     def __init__(self, body, chat: bool, server):
         if type(body) is not dict:
-            raise Refused(400, "the body is no JSON object")
+            raise Refused("the body is no JSON object")
         check(body, CHAT if chat else COMPLETION)
         given = {name: value for name, value in body.items() if value is not None}
         self.body = {**server.defaults, **given}
@@ -121,14 +121,14 @@ class Request:
         self.server = server
         self.news = threading.Event()
         if given.get("model", "") not in ("", server.name):
-            raise Refused(404, f"the only model here is {server.name}", "model", "model_not_found")
+            raise Refused(f"the only model here is {server.name}", "model", 404, "model_not_found")
         for name, other in (("top_logprobs", "logprobs"), ("stream_options", "stream")):
             if given.get(name) and not given.get(other):
-                raise Refused(400, f"{name} needs {other}", name)
+                raise Refused(f"{name} needs {other}", name)
         stop = self.body["stop"]
         self.stops = [stop] if type(stop) is str else stop
-        if "" in self.stops:
-            raise Refused(400, "stop holds an empty text", "stop")
+        if "" in self.stops or sum(map(len, self.stops)) > LONGEST_STOPS:
+            raise Refused(f"stop holds an empty text, or more than {LONGEST_STOPS} characters", "stop")
         self.top = given.get("logprobs")  # tokens to show beside each token; None: no log-probabilities
         if chat:
             self.top = given.get("top_logprobs", 0) if self.top else None
@@ -150,14 +150,18 @@ class Request:
                 for part in content:
                     if part.get("type") != "text" or type(part.get("text")) is not str:
                         what = reprlib.repr(part.get("type"))
-                        raise Refused(400, f"{what} is not supported, only text", f"messages[{i}].content")
+                        raise Refused(f"{what} is not supported, only text", f"messages[{i}].content")
                 content = "\n".join([part["text"] for part in content])
             role = message.get("role")
             messages.append({"role": "system" if role == "developer" else role, "content": content})
+        tokenizer = self.server.tokenizer
+        for cached in (tokenizer.encode, tokenizer.shape_of):  # which keep 100,000 texts, of any length
+            if cached.cache_info().currsize > QUEUE:
+                cached.cache_clear()
         try:
-            return [("", self.server.tokenizer.prompt(conversation("the body", {"messages": messages})))]
+            return [("", tokenizer.prompt(conversation("the body", {"messages": messages})))]
         except ValueError as error:
-            raise Refused(400, str(error), "messages") from error
+            raise Refused(str(error), "messages") from error
 
     def read_prompts(self) -> list:
         """The same of a completion, whose prompts are texts or ids. Texts are read as transformers does."""
@@ -169,7 +173,7 @@ class Request:
             if type(prompt) is str:
                 ids = raw.encode(replace_surrogates(prompt)).ids
             if not ids or max(ids) >= self.server.engine.model.config.vocab:
-                raise Refused(400, "a prompt is missing, empty, or holds an id that is no token", "prompt")
+                raise Refused("a prompt is missing, empty, or holds an id that is no token", "prompt")
             text = ""
             if self.body.get("echo"):
                 text = prompt if type(prompt) is str else raw.decode(ids, skip_special_tokens=False)
@@ -179,6 +183,8 @@ class Request:
     def make_choices(self) -> list:
         body = self.body
         context = self.server.engine.context
+        if len(self.prompts) * body["n"] > QUEUE:
+            raise Refused(f"more than {QUEUE} replies", "n")
         repeated = [prompt for prompt in self.prompts for _ in range(body["n"])]
         seed = body.get("seed", int.from_bytes(os.urandom(6), "big"))
         seeds = reply_seeds([seed, 1], [ids for _, ids in repeated])
@@ -191,7 +197,7 @@ class Request:
             )
             if not 0 < limit <= room:
                 message = f"a prompt of {len(ids)} tokens and a reply of {limit}: more than {context}"
-                raise Refused(400, message, "messages" if self.chat else "prompt", "context_length_exceeded")
+                raise Refused(message, "messages" if self.chat else "prompt", 400, "context_length_exceeded")
             choices.append(Choice(self, text, len(choices), ids, limit, sampling, stream))
         return choices
 
@@ -233,8 +239,10 @@ class Choice(Growing):
         if self.before and self.request.top is not None:
             hidden = model(torch.tensor([self.prompt], device=model.device))[0]  # (T, D)
             self.entries.append((self.request.server.spell(self.prompt[0]), None, []))
-            for i, token in enumerate(self.prompt[1:]):
-                self.note(token, next_logits(model, hidden[i : i + 1])[0])
+            for start in range(0, len(self.prompt), BATCH):
+                logits = next_logits(model, hidden[start : start + BATCH])
+                for token, row in zip(self.prompt[start + 1 :], logits):
+                    self.note(token, row)
 
     def grew(self, logits):
         """Note what the last step added."""
@@ -279,16 +287,14 @@ class Engine:
         self.arrived = deque()
         self.deadline = None  # of replies that still run when the server is asked to end
         session = Session(model)
-        if model.device.type == "cpu":  # where memory is taken only when it is written to
-            session.budget = max(session.budget, memory_of(model.device) // 4)
         self.batch = Batch(model, session, session.reserve(BATCH, context), stop)
 
     def submit(self, choices: list):
         with self.lock:
             if self.deadline:
-                raise Refused(503, "the server is ending")
+                raise Refused("the server is ending", None, 503)
             if len(self.arrived) + len(choices) > QUEUE:
-                raise Refused(429, f"{len(self.arrived)} replies are waiting; come again", None, "queue_full")
+                raise Refused(f"{len(self.arrived)} replies are waiting; come again", None, 429)
             self.arrived += choices
             self.lock.notify()
 
@@ -322,7 +328,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     timeout = WAIT_SECONDS
     error_content_type = "application/json"  # of answers to what is no proper HTTP
-    error_message_format = json.dumps(Refused(400, "HTTP error %(code)d").body)
+    error_message_format = json.dumps(Refused("HTTP error %(code)d").body)
 
     def log_message(self, *_):
         """Nothing: `do_POST` prints a line."""
@@ -350,7 +356,7 @@ class Handler(BaseHTTPRequestHandler):
         call = f"{self.command} {unquote(self.path.partition('?')[0])}"
         key = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if server.key and not hmac.compare_digest(key.encode(), server.key.encode()):
-            raise Refused(401, "the key is missing or wrong", None, "invalid_api_key")
+            raise Refused("the key is missing or wrong", None, 401, "invalid_api_key")
         model = {"id": server.name, "object": "model", "created": server.began, "owned_by": "parlor"}
         if call == "GET /v1/models":
             self.send(200, {"object": "list", "data": [model]})
@@ -360,22 +366,22 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 body = json.loads(body)
             except (ValueError, RecursionError) as error:
-                raise Refused(400, f"the body is not valid JSON ({error})") from error
+                raise Refused(f"the body is not valid JSON ({error})") from error
             self.reply(Request(body, "chat" in call, server))
         else:
-            raise Refused(404, f"{call[:100]}: there is no such call")
+            raise Refused(f"{call[:100]}: there is no such call", None, 404)
 
     def read_body(self) -> bytes:
         length = self.headers.get("Content-Length", "0")
         if not re.fullmatch("[0-9]{1,12}", length) or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            raise Refused(411, "a request needs a Content-Length")
+            raise Refused("a request needs a Content-Length", None, 411)
         if int(length) <= LARGEST_BODY:
             return self.rfile.read(int(length))
         for _ in range(int(length) >> 20):  # many clients look for an answer only after their last byte
             self.rfile.read(1 << 20)
         self.close_connection = True
-        raise Refused(413, f"a request may have {LARGEST_BODY >> 20} MB")
+        raise Refused(f"a request may have {LARGEST_BODY >> 20} MB", None, 413)
 
     def send(self, status: int, value: dict):
         """Send a JSON object."""

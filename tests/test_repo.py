@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "journal": {"games.rows", "files", "ranks", "tqdm"},
     "agents": {"sampler", "cache", "data", "model", "games", "files", "journal", "terminal", "tqdm", "numpy"}
     | TENSORS,
-    "serve": {"agents", "cache", "data", "files", "games.rows", "ranks", "sampler", "terminal", "torch"},
+    "serve": {"agents", "cache", "data", "files", "games.rows", "sampler", "terminal", "torch"},
     "steps": {"data", "embed", "losses", "lora", "model", "torch", "numpy"},
     "rerankers": {
         "agents",

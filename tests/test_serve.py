@@ -388,6 +388,7 @@ REFUSED = [
     (dict(max_completion_tokens=10_000), "messages"),
     (dict(stop=["a", 5]), "stop"),
     (dict(stop=""), "stop"),
+    (dict(stop=["x" * 600] * 2), "stop"),
     (dict(stream="yes"), "stream"),
     (dict(stream_options={"include_usage": True}), "stream_options"),
     (dict(top_logprobs=3), "top_logprobs"),
@@ -412,6 +413,7 @@ REFUSED = [
     (dict(prompt=[-1]), "prompt"),
     (dict(prompt=[10**6]), "prompt"),
     (dict(prompt=["a", 5]), "prompt"),
+    (dict(prompt=["a"] * 10, n=60), "n"),
     (dict(prompt={"a": 1}), "prompt"),
 ]
 

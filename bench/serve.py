@@ -1,0 +1,94 @@
+"""Throughput of infer.py serve against the sampler alone: python bench/serve.py --model DIR
+
+In one process: 16 prompts by sampler.generate, then the same 16 as requests of 16 client threads on loopback,
+whole and streamed, in turn. Replies are greedy and have --new tokens each, whatever ends they come by. Prints
+the tokens a second of each side, and the ratio of the medians with the range of the rounds."""
+
+import argparse
+import http.client
+import json
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+import checkpoint  # noqa: E402
+import sampler  # noqa: E402
+import serve  # noqa: E402
+from cache import Session  # noqa: E402
+from fused import fuse  # noqa: E402
+
+
+def request(port, ids, new, streams):
+    """Ask for one reply and read it to its end. Returns its tokens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    body = {"prompt": ids, "max_tokens": new, "temperature": 0, "stream": streams}
+    if streams:
+        body["stream_options"] = {"include_usage": True}
+    connection.request("POST", "/v1/completions", json.dumps(body))
+    text = connection.getresponse().read().decode()
+    if streams:
+        text = text.split("\n\n")[-3].removeprefix("data: ")
+    connection.close()
+    return json.loads(text)["usage"]["completion_tokens"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True, help="a local folder of a chat model")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--new", type=int, default=128, help="tokens of a reply")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    point = checkpoint.open(args.model, dtype=torch.float32)
+    fuse(point.model)
+    engine = serve.Engine(point.model, 1024, [])  # no stop id: all replies have the same length
+    server = serve.Server(("127.0.0.1", 0), engine, point, "model")
+    port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=engine.run, daemon=True).start()
+    sys.stdout, terminal = open("/dev/null", "w"), sys.stdout  # the server's line for each request
+
+    rng = np.random.default_rng(0)
+    speeds = {"sampler": [], "serve": [], "serve, streamed": []}
+    for turn in range(args.rounds + 1):
+        prompts = [rng.integers(300, 40000, size=32).tolist() for _ in range(args.clients)]
+        for side, values in speeds.items():
+            clock = time.perf_counter()
+            if side == "sampler":
+                replies = sampler.generate(
+                    point.model, prompts, args.new, [], 0.0, session=Session(point.model)
+                )
+                tokens = sum(len(reply.ids) for reply in replies)
+            else:
+                counts = []
+                ask = lambda ids: counts.append(request(port, ids, args.new, side != "serve"))  # noqa: B023
+                clients = [threading.Thread(target=ask, args=(ids,)) for ids in prompts]
+                for client in clients:
+                    client.start()
+                for client in clients:
+                    client.join()
+                tokens = sum(counts)
+            assert tokens == args.clients * args.new
+            if turn:  # the first round warms up
+                values.append(tokens / (time.perf_counter() - clock))
+    print("side, tokens/s, ratio to the sampler (each round)", file=terminal)
+    for side, values in speeds.items():
+        ratios = [value / alone for value, alone in zip(values, speeds["sampler"])]
+        shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(
+            f"{side}: {statistics.median(values):.0f}, {statistics.median(ratios):.2f} ({shown})",
+            file=terminal,
+        )
+
+
+if __name__ == "__main__":
+    main()
