@@ -1,8 +1,9 @@
 """Throughput of infer.py serve against the sampler alone: python bench/serve.py --model DIR
 
 In one process: 16 prompts by sampler.generate, then the same 16 as requests of 16 client threads on loopback,
-whole and streamed, in turn. Replies are greedy and have --new tokens each, whatever ends they come by. Prints
-the tokens a second of each side, and the ratio of the medians with the range of the rounds."""
+whole and streamed, in turn. Replies are greedy and have --new tokens each, since no stop id is given. Prints
+the tokens of replies a second of each side (medians), and its ratio to the sampler in each round, by the wall
+clock and by the processor time of the process, clients included."""
 
 import argparse
 import http.client
@@ -39,6 +40,20 @@ def request(port, ids, new, streams):
     return json.loads(text)["usage"]["completion_tokens"]
 
 
+def together(port, prompts, new, streams):
+    """Ask for replies to all prompts at once, each in a thread of its own. Returns their tokens."""
+    counts = []
+    clients = []
+    for ids in prompts:
+        ask = lambda ids=ids: counts.append(request(port, ids, new, streams))
+        clients.append(threading.Thread(target=ask))
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    return counts
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, help="a local folder of a chat model")
@@ -58,36 +73,32 @@ def main():
     sys.stdout, terminal = open("/dev/null", "w"), sys.stdout  # the server's line for each request
 
     rng = np.random.default_rng(0)
-    speeds = {"sampler": [], "serve": [], "serve, streamed": []}
+    sides = ["sampler", "serve", "serve, streamed"]
+    seconds = {side: [] for side in sides}
+    cpu = {side: [] for side in sides}
     for turn in range(args.rounds + 1):
+        new = args.new if turn else 4  # the first round warms up
         prompts = [rng.integers(300, 40000, size=32).tolist() for _ in range(args.clients)]
-        for side, values in speeds.items():
+        for side in sides:
             clock = time.perf_counter()
+            used = time.process_time()
             if side == "sampler":
-                replies = sampler.generate(
-                    point.model, prompts, args.new, [], 0.0, session=Session(point.model)
-                )
+                replies = sampler.generate(point.model, prompts, new, [], 0.0, session=Session(point.model))
                 tokens = sum(len(reply.ids) for reply in replies)
             else:
-                counts = []
-                ask = lambda ids: counts.append(request(port, ids, args.new, side != "serve"))  # noqa: B023
-                clients = [threading.Thread(target=ask, args=(ids,)) for ids in prompts]
-                for client in clients:
-                    client.start()
-                for client in clients:
-                    client.join()
-                tokens = sum(counts)
-            assert tokens == args.clients * args.new
-            if turn:  # the first round warms up
-                values.append(tokens / (time.perf_counter() - clock))
-    print("side, tokens/s, ratio to the sampler (each round)", file=terminal)
-    for side, values in speeds.items():
-        ratios = [value / alone for value, alone in zip(values, speeds["sampler"])]
-        shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(
-            f"{side}: {statistics.median(values):.0f}, {statistics.median(ratios):.2f} ({shown})",
-            file=terminal,
-        )
+                tokens = sum(together(port, prompts, new, side != "serve"))
+            assert tokens == args.clients * new
+            if turn:
+                seconds[side].append(time.perf_counter() - clock)
+                cpu[side].append(time.process_time() - used)
+
+    def ratios(times, side):
+        return ", ".join(f"{alone / spent:.2f}" for alone, spent in zip(times["sampler"], times[side]))
+
+    for side in sides:
+        speed = args.clients * args.new / statistics.median(seconds[side])
+        line = f"{side}: {speed:.0f} tokens/s; ratio {ratios(seconds, side)}; CPU {ratios(cpu, side)}"
+        print(line, file=terminal)
 
 
 if __name__ == "__main__":
