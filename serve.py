@@ -144,7 +144,7 @@ class Request:
         """[(text that the reply shows first, ids of the prompt)] of a chat."""
         messages = []
         for i, message in enumerate(self.body.get("messages", [])):
-            check(message, {"role": TEXT, "content": either(TEXT, list_of(OBJECT))}, f"messages[{i}].")
+            check(message, MESSAGE, f"messages[{i}].")
             content = message.get("content")
             if type(content) is list:
                 for part in content:
@@ -192,9 +192,8 @@ class Request:
         choices = []
         for (text, ids), stream in zip(repeated, seeds):
             room = context - len(ids)
-            limit = (
-                body.get("max_completion_tokens") or body.get("max_tokens") or (room if self.chat else SHORT)
-            )
+            limits = body.get("max_completion_tokens"), body.get("max_tokens"), body.get("max_new")
+            limit = next(filter(None, limits), room if self.chat else SHORT)
             if not 0 < limit <= room:
                 message = f"a prompt of {len(ids)} tokens and a reply of {limit}: more than {context}"
                 raise Refused(message, "messages" if self.chat else "prompt", 400, "context_length_exceeded")
@@ -235,7 +234,7 @@ class Choice(Growing):
             self.entries.append((spell(token), float(logps[token]), list(likely)))
 
     def begin(self, model):
-        """Note the tokens of the prompt, if the reply shows them."""
+        """Note the tokens of the prompt, if the reply shows them: nothing is known of the first."""
         if self.before and self.request.top is not None:
             hidden = model(torch.tensor([self.prompt], device=model.device))[0]  # (T, D)
             self.entries.append((self.request.server.spell(self.prompt[0]), None, []))
@@ -547,8 +546,7 @@ def serve(cfg, point, name: str):
     key = os.environ.get("PARLOR_SERVE_KEY", "")
     context = min(cfg.context, config.hf.get("max_position_embeddings") or cfg.context)
     engine = Engine(point.model, context, point.tokenizer.stop_ids)
-    flags = {field: field for field in DEFAULTS} | {"seed": "seed", "max_new": "max_tokens"}
-    given = {field: getattr(cfg, flag) for flag, field in flags.items() if flag in cfg.origin}
+    given = {flag: getattr(cfg, flag) for flag in (*DEFAULTS, "seed", "max_new") if flag in cfg.origin}
     try:
         server = Server((cfg.host, cfg.port), engine, point, name, key, given)
     except (OSError, OverflowError) as error:
