@@ -75,10 +75,11 @@ def test_a_run_an_adapter_and_a_merged_model_have_cards(world_file, tmp_path):
     game = "--cells 2 --explore 0 --noise 0 --tries 1 --max-new 4 --steps 2 --device cpu --threads 1".split()
     flags = [*small, *game, "--world", str(world_file), "--runs", str(tmp_path), "--dtype", "float32"]
     assert train.main([*flags, "--name", "base", "--seed", "3"]) == 0
-    base = str(tmp_path / "base")
-    assert train.main([*flags, "--name", "adapter", "--model", base, "--lora-rank", "2"]) == 0
+    point = checkpoint.open(tmp_path / "base")
+    lora.add_lora(point.model, 2)
+    point.save(tmp_path / "adapter")
     merged = tmp_path / "merged"
-    assert infer.main(["merge", "--run", str(tmp_path / "adapter"), "--out", str(merged)]) == 0
+    assert infer.main(["merge", "--model", str(tmp_path / "adapter"), "--out", str(merged)]) == 0
 
     card = ModelCard.load(tmp_path / "base" / "model" / "README.md")
     report = read_json(tmp_path / "base" / "eval.json")
@@ -88,7 +89,7 @@ def test_a_run_an_adapter_and_a_merged_model_have_cards(world_file, tmp_path):
     assert shown[main].metric_value == report["metrics"][main]
     assert shown[main].metric_args["interval_95"] == report["intervals"].get(main)
     assert shown[main].metric_args["seed"] == 3 and "--name base --seed 3" in card.text
-    card = ModelCard.load(tmp_path / "adapter" / "model" / "README.md")
+    card = ModelCard.load(tmp_path / "adapter" / "README.md")
     assert card.data.library_name == "peft" and "## Base model\n\n    base\n" in card.text
     card = ModelCard.load(merged / "README.md")
     assert card.data.library_name == "transformers" and card.data.base_model is None
