@@ -91,14 +91,18 @@ def main():
             if turn:
                 seconds[side].append(time.perf_counter() - clock)
                 cpu[side].append(time.process_time() - used)
-
-    def ratios(times, side):
-        return ", ".join(f"{alone / spent:.2f}" for alone, spent in zip(times["sampler"], times[side]))
+                spent = f"{seconds[side][-1]:.1f} s, {cpu[side][-1]:.1f} s of processor time"
+                print(f"round {turn}, {side}: {spent}", file=sys.stderr, flush=True)
 
     for side in sides:
         speed = args.clients * args.new / statistics.median(seconds[side])
         line = f"{side}: {speed:.0f} tokens/s; ratio {ratios(seconds, side)}; CPU {ratios(cpu, side)}"
         print(line, file=terminal)
+
+
+def ratios(times, side):
+    """How many times as fast as the sampler a side was in each round."""
+    return ", ".join(f"{alone / spent:.2f}" for alone, spent in zip(times["sampler"], times[side]))
 
 
 if __name__ == "__main__":
