@@ -33,6 +33,8 @@ from journal import Journal
 from model import class_logits
 from terminal import UsageError
 
+LONGEST_TEXT = 4096  # tokens
+
 
 # ------------------------------------------------------------------------------------------------ own models
 class Model:
@@ -113,6 +115,14 @@ class Model:
         for conversation in conversations:
             samples += [self.tokenizer.render_reply(conversation, choice) for choice in choices]
         return in_groups(sampler.score(self.model, samples), len(choices))
+
+    def likelihood(self, chats: list) -> list:
+        """(log-probability, number) of the learned tokens of each Chat, cut after LONGEST_TEXT tokens."""
+        samples = []
+        for chat in chats:
+            ids, mask = self.tokenizer.render(chat.messages, chat.learn)
+            samples.append((ids[:LONGEST_TEXT], mask[:LONGEST_TEXT]))
+        return [(logp, sum(mask)) for logp, (_, mask) in zip(sampler.score(self.model, samples), samples)]
 
     def explore(self, conversation: list, parts: list, depth: int, limit: int) -> sampler.Tree:
         """Read replies that are made of parts, the likeliest first, until `limit` tokens were read. See

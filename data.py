@@ -96,9 +96,13 @@ class Tokenizer:
         """[(learned, control token or None, pieces, after), ...] of a conversation: see Format.layout, whose
         marks are cut at their control tokens. What lies between two of these is encoded as one text, as it
         would be in a whole conversation, but for the place where a reply begins. after: see encode_after."""
+        return self.cut(self.format.layout(shapes, opened, self.control_pattern))
+
+    def cut(self, parts):
+        """The plan of parts, which are cut at their control tokens."""
         plan = []
         after = -1
-        for part, learned in self.format.layout(shapes, opened, self.control_pattern):
+        for part, learned in parts:
             for piece in re.split(f"({self.control_pattern})", part) if isinstance(part, str) else [part]:
                 if piece in self.control:
                     after = self.control[piece]
@@ -127,18 +131,24 @@ class Tokenizer:
         counts, since nothing comes before it.
 
         A chat joins successive messages of one role into one message; in an encoder's input each stays a part
-        of its own."""
-        if not self.format.parts:
-            messages = merge_turns(messages)
-        shapes = []
+        of its own. A single message of the role "text" is a text without turns: what the tokenizer itself
+        puts before it, the text, in which control tokens count as such, and the token that ends a reply."""
         texts = []
-        for message in messages:
-            shape, hidden = self.shape_of(message["role"], message["content"])
-            shapes.append(shape)
-            texts += hidden
+        if messages[0]["role"] == "text":
+            begin = "".join(self.inner.encode("").tokens)
+            plan = self.cut([(begin + messages[0]["content"].removesuffix(self.end) + self.end, 2)])
+        else:
+            if not self.format.parts:
+                messages = merge_turns(messages)
+            shapes = []
+            for message in messages:
+                shape, hidden = self.shape_of(message["role"], message["content"])
+                shapes.append(shape)
+                texts += hidden
+            plan = self.plan(tuple(shapes), opened)
         ids = []
         mask = []
-        for learned, token, pieces, after in self.plan(tuple(shapes), opened):
+        for learned, token, pieces, after in plan:
             if token is None:
                 text = "".join([texts[piece] if isinstance(piece, int) else piece for piece in pieces])
                 ids += self.encode_after(after, text)

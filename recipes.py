@@ -13,12 +13,13 @@ import inspect
 import math
 import re
 import sys
+import textwrap
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from files import COUNT, FLAG, TEXT, check_fields, either, list_of, number, whole
-from games import GAMES, recipes_of, task_class
-from games.task import flag
+from games import GAMES, add_own, is_own, recipes_of, short_name, task_class
+from games.task import FollowsData, flag
 from terminal import UsageError, check_choice
 
 VERBS = "play", "eval", "sample", "collect", "submit", "merge", "rows", "serve"
@@ -166,7 +167,7 @@ def groups_of(kind: type) -> list[tuple]:
     groups = {}
     for base in kind.__mro__[:-1]:  # without object
         heading = ("", "")
-        for line in inspect.getsource(base).split("\n"):
+        for line in textwrap.dedent(inspect.getsource(base)).split("\n"):
             if match := re.fullmatch(r"    # ([^|]+?)(?: \| ([\w ]+))?", line):
                 heading = match[1], match[2] or ""
             elif match := re.fullmatch(r"    (\w+): [^#]*# (.*)", line):
@@ -246,13 +247,31 @@ def game_of(argv: list) -> tuple:
     first, _ = early.parse_known_args(argv)
     recipe = first.recipe
     game = next((game for game in GAMES if f"{recipe}-".startswith(f"{game}-")), "")
-    if recipe and not (game and recipe in recipes_of(game)):
-        known = [name for game in GAMES for name in recipes_of(game)]
-        raise UsageError(f"--recipe {recipe}: unknown{nearest(recipe, known)} (known: {', '.join(known)})")
     task = first.task or game or Shared.task
-    if task not in GAMES:
-        raise UsageError(f"--task {task}: unknown{nearest(task, GAMES)} (known: {', '.join(GAMES)})")
+    if is_own(task):
+        task = add_own(task)
+        check_own(task)
+    elif task not in GAMES:
+        known = ", ".join([*GAMES, "FILE.py:CLASS"])
+        raise UsageError(f"--task {task}: unknown{nearest(task, GAMES)} (known: {known})")
+    if recipe and recipe not in recipes_of(task):
+        known = [name for game in dict.fromkeys([*GAMES, task]) for name in recipes_of(game)]
+        raise UsageError(f"--recipe {recipe}: unknown{nearest(recipe, known)} (known: {', '.join(known)})")
     return task, recipe, first.loss
+
+
+def check_own(task: str):
+    """Raise UsageError if the parser cannot read the flags of a game of the user's."""
+    options = task_class(task).Options
+    helps = {name for _, _, fields in groups_of(options) for name in fields}
+    ours = {field.name for kind in (Train, Infer) for field in dataclasses.fields(kind)}
+    for field in dataclasses.fields(options):
+        readable = field.type in KINDS or get_args(field.type)
+        if not readable or field.name in ours or field.name not in helps:
+            raise UsageError(
+                f"--task {task}: the flag {field.name} needs a name that train.py and infer.py do not have, "
+                "a type (bool, int, float, str, list or Literal), and a comment behind it, which is its help"
+            )
 
 
 def parse(kind: type, argv: list | None = None):
@@ -282,7 +301,12 @@ def parse(kind: type, argv: list | None = None):
     given = vars(given)
     merged = {**given, "task": task}
     if kind is Train:
-        recipe = recipe or default_recipe(task, given)
+        game = task_class(task)
+        if issubclass(game, FollowsData):
+            chosen = recipes_of(task).get(recipe, {}) | merged
+            options = game.Options(**saved_values(game.Options, chosen))
+            merged["loss"] = game.loss_for(options, chosen.get("loss", ""))
+        recipe = recipe or default_recipe(task, merged)
         merged = {**recipes_of(task).get(recipe, {}), "recipe": recipe, **merged}
     settings = restore(kind, merged)
     settings.origin = {name: "flag" if name in given else f"recipe {recipe}" for name in merged}
@@ -291,10 +315,11 @@ def parse(kind: type, argv: list | None = None):
 
 def default_recipe(task: str, given: dict) -> str:
     """The recipe for a call of train.py that names none."""
-    by_loss = f"{task}-{given.get('loss')}"
+    game = short_name(task)
+    by_loss = f"{game}-{given.get('loss')}"
     if by_loss in recipes_of(task):
         return by_loss
-    return f"{task}-model" if given.get("model") or given.get("init") else task
+    return f"{game}-model" if given.get("model") or given.get("init") else game
 
 
 def check(settings):

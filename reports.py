@@ -16,6 +16,7 @@ from recipes import values
 from steps import Learner, Place, Step, batches_of, draw, items_of
 
 TABLE_LINES = 25  # a table fits a screen
+LINE = 150  # last characters of a prompt or a reply that stand below a table
 GROUPS = {"groups", "bias"}  # an evaluation with one of these fields has notes about groups of its examples
 
 
@@ -259,4 +260,9 @@ def table(after: dict, before: dict | None = None, verbose=False, file="") -> li
     if left_out := total - len(names) - len(notes):
         place = f"; {file} holds all figures" if file else ""
         lines.append(f"lines left out: {left_out} (--verbose prints them{place})")
+    for prompt, reply in after.get("replies", {}).items():
+        said = {"prompt": prompt, "before": (before or {}).get("replies", {}).get(prompt), "after": reply}
+        lines += [
+            f"{name:>8}: {' '.join(text.split())[-LINE:]}" for name, text in said.items() if text is not None
+        ]
     return lines

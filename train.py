@@ -26,7 +26,7 @@ import ranks
 from agents import Classifier, Encoder, Model
 from card import Origin
 from files import locked
-from games import GAMES, task_class
+from games import refuse_own, short_name, task_class
 from games.task import (
     Classifies,
     Contrast,
@@ -241,8 +241,9 @@ def resume_settings(cfg: Train) -> Train:
     saved = read_values(cfg.resume)
     if not saved:
         raise FileNotFoundError(f"{cfg.resume}: not a run (it has no run.json)")
-    check_choice("task", saved["task"], GAMES)
     given = {name: value for name, value in values(cfg).items() if cfg.origin.get(name) == "flag"}
+    if "task" not in given:
+        refuse_own(saved["task"])
     refuse_code(saved, given)
     changes = []
     for name, value in given.items():
@@ -524,7 +525,7 @@ def validation_step(cfg: Train, objective, learner: Learner, task) -> Step | Non
 def open_run(cfg: Train, machine: Machine, argv: list, locks: ExitStack) -> Run:
     if machine.rank or cfg.resume:
         return Run(cfg.resume or cfg.runs, bool(machine.rank), cfg.shard)
-    return Run.new(cfg.runs, cfg.task, cfg.name, cfg.shard, argv, locks)
+    return Run.new(cfg.runs, short_name(cfg.task), cfg.name, cfg.shard, argv, locks)
 
 
 def evaluate_before(cfg: Train, run: Run, measure) -> dict:

@@ -1,20 +1,82 @@
-"""The games by the name that --task takes. A game's module is imported only when somebody plays it."""
+"""The games by the name that --task takes, and the user's own, "FILE.py:CLASS". A game's module is imported
+only when somebody plays it; a file of the user's is run only when the command line names it."""
 
 import importlib
+import importlib.util
+import sys
+import zlib
+from pathlib import Path
+
+from terminal import UsageError
 
 GAMES = {
     "20q": "games.twentyq.task:TwentyQuestions",
     "arc": "games.arc.task:Arc",
     "arena": "games.arena.task:Arena",
+    "chat": "games.chat.task:Talk",
     "eedi": "games.eedi.task:Eedi",
     "reasoning": "games.reasoning.task:Reasoning",
 }
 
 
+OWN = {}  # "FILE.py:CLASS" -> the class, for the files that this call names
+
+
+def is_own(name: str) -> bool:
+    """Whether this is the name of a game of the user's."""
+    return ".py:" in name
+
+
+def add_own(name: str) -> str:
+    """Run the file that --task names, and return the game's name as task_class knows it."""
+    from games.task import Task
+
+    path, _, class_name = name.rpartition(":")
+    kind = load_code("task", path, class_name)
+    if Task not in getattr(kind, "__mro__", ()):
+        raise UsageError(f"--task {name}: {class_name} is no class that inherits from games.task.Task")
+    name = f"{Path(path)}:{class_name}"
+    OWN[name] = kind
+    return name
+
+
+def refuse_own(name: str):
+    """Raise UsageError if a run names a game of the user's: that may only be done by the command line."""
+    if is_own(name):
+        raise UsageError(f"this run executes a file of code; name it again: --task {name}")
+
+
+def load_code(flag: str, path: str, name: str):
+    """What a file of the user's Python code defines under a name. The file is run with all rights of the
+    program, so its path must come from the command line."""
+    if not Path(path).is_file():
+        raise UsageError(f"--{flag} {path}: no such file")
+    module_name = f"user_{zlib.crc32(path.encode())}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and inspect look there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"--{flag} {path}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        raise UsageError(f"--{flag} {path}: defines no {name}")
+    return getattr(module, name)
+
+
+def short_name(name: str) -> str:
+    """The name of a game in its recipes and in the names of runs: of FILE.py:CLASS the class's in lower
+    case."""
+    return name.rpartition(":")[2].lower()
+
+
 def task_class(name):
-    """The Task class of a game in GAMES. An entry is "module:class", or the class itself for a game that
-    somebody else's script adds to the table."""
-    entry = GAMES[name]
+    """The Task class of a game in GAMES or OWN. An entry is "module:class", or the class itself for a game
+    that somebody else's script adds to the table."""
+    entry = OWN.get(name) or GAMES.get(name)
+    if not entry:
+        refuse_own(name)
+        raise UsageError(f"--task {name}: must be one of {', '.join(GAMES)}")
     if not isinstance(entry, str):
         return entry
     module, _, class_name = entry.partition(":")
@@ -22,10 +84,12 @@ def task_class(name):
 
 
 def recipes_of(name):
-    """The recipes of a game as {name: settings}, from recipes.py in its folder. The name of a recipe begins
-    with the name of its game."""
+    """The recipes of a game as {name: settings}, from recipes.py in its folder, or RECIPES in the user's
+    file. The name of a recipe begins with the name of its game (short_name)."""
     # A game from elsewhere that inherits from one of ours takes over its recipes.
     for kind in task_class(name).__mro__:
+        if name in OWN and hasattr(sys.modules[kind.__module__], "RECIPES"):
+            return sys.modules[kind.__module__].RECIPES
         folder = kind.__module__.rpartition(".")[0]
         if folder.startswith("games."):
             return importlib.import_module(f"{folder}.recipes").RECIPES

@@ -5,14 +5,13 @@ The function `close` of closeness.py is called as close(example, text), with the
 text of the reply, and returns a number. Its file runs with all rights of the program. So it is named on the
 command line only: a run that is resumed does not take it from its run.json, but asks for it again."""
 
-import importlib.util
 import json
 import math
 import re
 from dataclasses import dataclass, field
 from numbers import Real
-from pathlib import Path
 
+from games import load_code
 from terminal import UsageError
 
 PART = r"(?:(.+\.py):)?([A-Za-z_]\w*):(\d*\.?\d+)"
@@ -73,7 +72,7 @@ def failure(name, what, example):
 def read_rewards(text: str, known) -> Rewards:
     """The Rewards of --rewards, for a game whose own parts are `known`."""
     rewards = Rewards()
-    for part in text.split(","):
+    for part in text.split(",") if text else ():
         match = re.fullmatch(PART, part)
         path, name, weight = match.groups() if match else (None, None, None)
         if not match or not (path or name in known):
@@ -85,21 +84,8 @@ def read_rewards(text: str, known) -> Rewards:
             raise UsageError(f"--rewards {part}: there is another part of the name {name}")
         rewards.weights[name] = float(weight)
         if path:
-            rewards.functions[name] = load_function(path, name)
+            function = load_code("rewards", path, name)
+            if not callable(function):
+                raise UsageError(f"--rewards {path}: {name} is no function")
+            rewards.functions[name] = function
     return rewards
-
-
-def load_function(path: str, name: str):
-    """The function of this name in a file of Python code, which is run."""
-    if not Path(path).is_file():
-        raise UsageError(f"--rewards {path}: no such file")
-    spec = importlib.util.spec_from_file_location("rewards_of_the_user", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(f"--rewards {path}: {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise UsageError(f"--rewards {path}: has no function {name}")
-    return function

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from files import LARGEST, TEXT, check_fields, one_of, regular
+from files import LARGEST, TEXT, check_fields, regular
 from terminal import UsageError
 
 # word in a file's path -> split
@@ -37,7 +37,18 @@ SPLITS = dict(
     evaluation="test",
 )
 NOT_DATA = re.compile(r"^/|(^|/)\.|(^|/)(dataset_infos?|state)\.json$")  # outside, hidden, or metadata
-ROLES = "system", "user", "assistant"
+ROLES = {  # of other tools -> ours
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
+}
+TOOLS = "tool", "function", "function_call", "observation", "ipython"  # roles
+# fields of rows and messages that ask for what no chat here can do
+# fields of rows and messages that ask for what no chat here can do
+UNSUPPORTED = (
+    *("tools", "functions", "tool_calls", "function_call", "reasoning_content", "thinking"),
+    *("image", "images", "video", "videos", "audio", "audios"),
+)
 LARGEST_LIST = 1 << 29  # characters
 BATCH = 1000  # Parquet rows that are in memory as Python objects at a time
 
@@ -93,22 +104,86 @@ def check_columns(where: str, columns, row: dict):
             raise ValueError(f"{where}: no column {name!r} (there are: {', '.join(map(repr, row))}){hint}")
 
 
+# ------------------------------------------------------------------------------------------------ chats
+class Refused(ValueError):
+    """A row that asks for more than we can do. what: the reason by which such rows are counted."""
+
+    def __init__(self, where, what):
+        super().__init__(f"{where}: rows {what} are not supported")
+        self.what = what
+
+
+def refuse(where, part):
+    """Raise Refused if a row or a message has a field that asks for more than we can do."""
+    for name in UNSUPPORTED:
+        if part.get(name) not in (None, "", "[]", [], {}):
+            raise Refused(where, f"with {name}")
+
+
+def read_messages(where: str, row: dict, name: str) -> list:
+    """The messages in a column of a row, after the "system" prompt of the row if it has one and they begin
+    with the user's. A text is one message, the user's in "prompt", else the assistant's."""
+    value = row[name]
+    if type(value) is str and name in ("messages", "conversations"):  # a cell of a CSV file
+        value = parse_json(value, where)
+    if type(value) is str:
+        value = [{"role": "user" if name == "prompt" else "assistant", "content": value}]
+    if type(value) is not list or not value:
+        raise ValueError(f"{where}: {name} must be a text or a list of messages that is not empty")
+    messages = [read_message(f"{where}, message {number}", entry) for number, entry in enumerate(value, 1)]
+    if row.get("system") and messages[0]["role"] == "user":
+        messages.insert(0, read_message(where, {"role": "system", "content": row["system"]}))
+    for number, message in enumerate(messages[1:], 2):
+        if message["role"] == "system":
+            raise Refused(f"{where}, message {number}", "with a system message that is not the first")
+    return messages
+
+
+def read_message(where, entry):
+    """A message as {"role", "content"}. Its text may come in parts, [{"type": "text", "text": "Hi"}]."""
+    check_fields(where, entry, {})
+    refuse(where, entry)
+    role = entry.get("role", entry.get("from"))
+    if role in TOOLS:
+        raise Refused(where, f"with tools (the role {role})")
+    if type(role) is not str or role not in ROLES:
+        raise ValueError(f"{where}: the role {role!r} is none of {', '.join(ROLES)}")
+    content = entry.get("content", entry.get("value"))
+    texts = []
+    for part in content if type(content) is list else [{"type": "text", "text": content}]:
+        check_fields(where, part, {"type": TEXT}, ["type"])
+        if part["type"] != "text":
+            raise Refused(where, f"with parts of the type {part['type']}")
+        texts.append(check_fields(where, part, {"text": TEXT}, ["text"])["text"])
+    return {"role": ROLES[role], "content": "".join(texts)}
+
+
 def conversation(where: str, row: dict) -> list:
-    """The messages of a row with "messages", or with "prompt", a text. Raises ValueError where they are no
-    texts of known roles that end with the user's."""
-    messages = row.get("messages")
-    if messages is None and type(row.get("prompt")) is str:
-        return [{"role": "user", "content": row["prompt"]}]
-    if type(messages) is not list or not messages:
-        raise ValueError(f'{where}: a row needs "prompt", a text, or "messages", a list of at least one')
-    kinds = {"role": one_of(*ROLES), "content": TEXT}
-    for number, message in enumerate(messages, 1):
-        check_fields(f"{where}, message {number}", message, kinds, list(kinds))
-        if number > 1 and message["role"] == "system":
-            raise ValueError(f"{where}, message {number}: a system message may only come first")
+    """The messages of a row with "messages", or with "prompt". Raises ValueError where they do not end with
+    the user's."""
+    name = next((name for name in ("messages", "prompt") if row.get(name) is not None), None)
+    if not name:
+        raise ValueError(f'{where}: a row needs "prompt" or "messages"')
+    messages = read_messages(where, row, name)
     if messages[-1]["role"] != "user":
         raise ValueError(f"{where}: the last message is the {messages[-1]['role']}'s, expected the user's")
     return messages
+
+
+# ------------------------------------------------------------------------------------------------ splits
+def hold_out(rows: list, tests: list | None, key, dropped: Counter) -> dict:
+    """{split: rows} of --data and --test-data. Without test rows (None) a twentieth of the prompts are for
+    testing, chosen by key(row), what rows of one prompt have in common. No test prompt is trained on."""
+    chosen = tests
+    if tests is None:
+        number = lambda row: zlib.crc32(key(row).encode()) % 20
+        least = min(map(number, rows), default=0)  # 0, unless there are few rows
+        chosen = [row for row in rows if number(row) == least]
+    prompts = {*map(key, chosen)}
+    train = [row for row in rows if key(row) not in prompts]
+    if tests and len(train) < len(rows):
+        dropped["with a prompt of the test rows"] = len(rows) - len(train)
+    return {"train": train, "valid": chosen, "test": chosen}
 
 
 # ------------------------------------------------------------------------------------------------ which files

@@ -232,6 +232,16 @@ class Task:
 
 # ------------------------------------------------------------------------------------------------ abilities
 # A game inherits from the classes whose methods it has; a verb of infer.py asks isinstance.
+class FollowsData:
+    """Learns by a loss that follows from the user's data."""
+
+    @classmethod
+    def loss_for(cls, options, asked: str) -> str:
+        """The loss for the data that the options name. asked: that of --loss or a recipe, "" without one.
+        Raises UsageError for one that cannot learn from these data."""
+        raise NotImplementedError
+
+
 class Rollouts:
     """Reinforcement learning plays games of its own, not those of `play`."""
 

@@ -35,6 +35,7 @@ FLAGS = {  # of both scripts: the smallest worlds
     "20q": "--noise 0 --answers 8 --tries 2 --max-new 4",
     "arc": f"--tests {TESTS} --seconds 0.5 --max-new 4",
     "arena": f"--battles 20 --tests {TESTS}",
+    "chat": f"--problems 40 --tests {TESTS} --max-new 4",
     "eedi": f"--questions 8 --tests {TESTS}",
     "reasoning": f"--problems 40 --tests {TESTS} --max-new 4",
 }
@@ -47,6 +48,7 @@ ROWS = {  # what --data takes, row i
     "20q": lambda i: {"keyword": f"thing {i}", "rounds": [ROUND] * 2},
     "arc": lambda i: {"id": f"task {i}", **PROGRAM},
     "arena": lambda i: {"prompt": f"p {i}", "response_a": "yes", "response_b": "no", "winner": "a"},
+    "chat": lambda i: {"prompt": f"q {i}", "completion": "yes"},
     "eedi": lambda i: {"query": f"q {i}", "pos": [f"label {i % 3}"], "neg": ["another"]},
     "reasoning": lambda i: {"question": f"q {i}", "reasoning": "1 + 1 = 2.", "answer": "2"},
 }

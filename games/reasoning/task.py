@@ -5,7 +5,6 @@ world.py makes the embedded problems. This file says where examples come from, w
 and how its replies are evaluated."""
 
 import re
-import zlib
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from games.reasoning.answers import (
 )
 from games.reasoning.traces import read_test, read_traces
 from games.rewards import read_rewards, win_shares
+from games.rows import hold_out
 from games.sandbox.sandbox import SAFE, Job, Sandbox, level
 from games.stats import pass_at, wilson
 from games.task import (
@@ -92,19 +92,11 @@ class Reasoning(HasJudge, EvaluatesRecords, Collects, Interactive, Task):
 
     # -------------------------------------------------------------------------------------------- examples
     def read_data(self):
-        """{split: rows} of the user's data. The rows of --test-data, or a twentieth of --data chosen by the
-        text of the question, are for testing."""
+        """{split: rows} of the user's data."""
         options = self.options
         rows = list(self.read_rows(options.data, options.rows, "train"))
-        if options.test_data:
-            test = list(self.read_rows(options.test_data, "", "test"))
-        else:
-            test = [row for row in rows if zlib.crc32(row["question"].encode()) % 20 == 0]
-        test_questions = {row["question"] for row in test}
-        train = [row for row in rows if row["question"] not in test_questions]
-        if options.test_data and len(train) < len(rows):
-            self.dropped["questions of the test rows"] = len(rows) - len(train)
-        return {"train": train, "valid": test, "test": test}
+        tests = list(self.read_rows(options.test_data, "", "test")) if options.test_data else None
+        return hold_out(rows, tests, lambda row: row["question"], self.dropped)
 
     def read_rows(self, source, rows, split):
         """Yield the good rows of a source; the others are counted. Rows with code count as bad on a machine

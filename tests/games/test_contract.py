@@ -14,6 +14,7 @@ from recipes import Infer, parse
 SMALL = {  # flags for a small world
     "arc": dict(tests=8),
     "arena": dict(battles=60, tests=20),
+    "chat": dict(problems=60, tests=20),
     "eedi": dict(questions=60, tests=20),
     "reasoning": dict(problems=60, tests=20),
 }
@@ -25,6 +26,7 @@ LOSSES = [
 GOLD = {  # for games with one prompt and one reply: the same example with another answer
     "arc": lambda task: task | {"program": "return 1", "test": [task["test"][0] | {"output": [[7]]}]},
     "arena": lambda battle: battle | {"target": 2, "probs": None},
+    "chat": lambda row: row | {"messages": [*row["messages"][:-1], {"role": "assistant", "content": "x"}]},
     "reasoning": lambda row: row | {"answer": "x", "trace": "y", "reasoning": "z"},
 }
 

@@ -46,7 +46,7 @@ def test_train_and_test_questions_differ(tmp_path):
     other = tmp_path / "test.jsonl"
     other.write_text(json.dumps(rows[0]) + "\n")
     task = task_of(tmp_path, rows, test_data=str(other))
-    assert len(task.examples("train")) == 399 and task.dropped == {"questions of the test rows": 1}
+    assert len(task.examples("train")) == 399 and task.dropped == {"with a prompt of the test rows": 1}
 
 
 def test_code_is_left_out_where_it_cannot_be_run(tmp_path, monkeypatch):

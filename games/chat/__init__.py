@@ -1,0 +1,1 @@
+"""Talking: a model learns from chats, the user's or those of a small world."""
