@@ -3,6 +3,7 @@
 All that a script prints goes through a Screen, which escapes control characters: text from a model, a file,
 an endpoint or a player cannot move the cursor, clear the screen or imitate a prompt."""
 
+import itertools
 import os
 import re
 import sys
@@ -89,9 +90,12 @@ def person():
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # a keyboard or a pipe can send bytes that are no UTF-8
 
-    # A pipe is read to its end at once, to learn whether it holds anything.
-    lines = sys.stdin if at_keyboard else sys.stdin.readlines() if sys.stdin else []
-    remaining = iter(lines)
+    # A pipe is read up to the first line that says something, to learn whether there is one.
+    lines = iter(sys.stdin or ())
+    begin = []
+    while not at_keyboard and not "".join(begin).strip() and (line := next(lines, "")):
+        begin.append(line)
+    remaining = itertools.chain(begin, lines)
 
     def read():
         print("> ", end="", flush=True)
@@ -103,7 +107,7 @@ def person():
     def show(line, dim=False, end="\n"):
         print(paint(line, DIM) if dim else line, end=end, flush=True, file=screen())
 
-    nobody = not at_keyboard and not any(line.strip() for line in lines)
+    nobody = not at_keyboard and not "".join(begin).strip()
     return (None if nobody else read), show
 
 
