@@ -170,8 +170,8 @@ def groups_of(kind: type) -> list[tuple]:
         for line in textwrap.dedent(inspect.getsource(base)).split("\n"):
             if match := re.fullmatch(r"    # ([^|]+?)(?: \| ([\w ]+))?", line):
                 heading = match[1], match[2] or ""
-            elif match := re.fullmatch(r"    (\w+): [^#]*# (.*)", line):
-                groups.setdefault(heading, {})[match[1]] = match[2]
+            elif match := re.fullmatch(r"    (\w+): [^#]*(?:# (.*))?", line):
+                groups.setdefault(heading, {})[match[1]] = match[2] or ""
     return [(heading, tuple(verbs.split()), fields) for (heading, verbs), fields in groups.items()]
 
 
@@ -234,6 +234,8 @@ def settings_of(field) -> tuple:
     if field.type is list:
         return flags, dict(nargs="+", metavar="NAME")
     choices = get_args(field.type)
+    if not choices and field.type not in KINDS:
+        raise TypeError(f"{field.name} is no bool, int, float, str, list or Literal")
     return flags, dict(type=type(choices[0]) if choices else field.type, metavar="")
 
 
@@ -250,28 +252,13 @@ def game_of(argv: list) -> tuple:
     task = first.task or game or Shared.task
     if is_own(task):
         task = add_own(task)
-        check_own(task)
     elif task not in GAMES:
         known = ", ".join([*GAMES, "FILE.py:CLASS"])
         raise UsageError(f"--task {task}: unknown{nearest(task, GAMES)} (known: {known})")
     if recipe and recipe not in recipes_of(task):
-        known = [name for game in dict.fromkeys([*GAMES, task]) for name in recipes_of(game)]
+        known = [name for game in [*GAMES, task] for name in recipes_of(game)]
         raise UsageError(f"--recipe {recipe}: unknown{nearest(recipe, known)} (known: {', '.join(known)})")
     return task, recipe, first.loss
-
-
-def check_own(task: str):
-    """Raise UsageError if the parser cannot read the flags of a game of the user's."""
-    options = task_class(task).Options
-    helps = {name for _, _, fields in groups_of(options) for name in fields}
-    ours = {field.name for kind in (Train, Infer) for field in dataclasses.fields(kind)}
-    for field in dataclasses.fields(options):
-        readable = field.type in KINDS or get_args(field.type)
-        if not readable or field.name in ours or field.name not in helps:
-            raise UsageError(
-                f"--task {task}: the flag {field.name} needs a name that train.py and infer.py do not have, "
-                "a type (bool, int, float, str, list or Literal), and a comment behind it, which is its help"
-            )
 
 
 def parse(kind: type, argv: list | None = None):
@@ -292,7 +279,10 @@ def parse(kind: type, argv: list | None = None):
     if kind is Train:
         used = {"train", loss or recipes_of(task).get(recipe, {}).get("loss") or task_class(task).loss}
     add_flags(parser, kind, used)
-    add_flags(parser, task_class(task).Options, used)
+    try:
+        add_flags(parser, task_class(task).Options, used)
+    except (argparse.ArgumentError, TypeError) as error:
+        raise UsageError(f"--task {task}: {error}") from error
 
     given, unknown = parser.parse_known_args(argv)
     if unknown:

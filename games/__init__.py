@@ -88,8 +88,8 @@ def recipes_of(name):
     file. The name of a recipe begins with the name of its game (short_name)."""
     # A game from elsewhere that inherits from one of ours takes over its recipes.
     for kind in task_class(name).__mro__:
-        if name in OWN and hasattr(sys.modules[kind.__module__], "RECIPES"):
-            return sys.modules[kind.__module__].RECIPES
+        if recipes := getattr(sys.modules[kind.__module__], "RECIPES", None):
+            return recipes
         folder = kind.__module__.rpartition(".")[0]
         if folder.startswith("games."):
             return importlib.import_module(f"{folder}.recipes").RECIPES

@@ -26,6 +26,7 @@ from games.arena.files import (
     swap_answers,
 )
 from games.arena.stats import targets_of
+from games.rows import hold_out
 from games.stats import davidson_logits, log_softmax, mean_interval, wilson
 from games.task import (
     Classifies,
@@ -98,11 +99,7 @@ class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interacti
         if not self.options.data:
             return self.make_splits()
         train, tests = self.read_splits()
-        test_prompts = {first_prompt(example) for example in tests}
-        unseen = [example for example in train if first_prompt(example) not in test_prompts]
-        if len(unseen) < len(train):
-            self.dropped["with a prompt of the test battles"] += len(train) - len(unseen)
-        return {"train": unseen, "test": tests}
+        return hold_out(train, tests, first_prompt, self.dropped)
 
     def make_splits(self):
         """The world's battles. A fair judge decides half of the test battles, which measure what the model

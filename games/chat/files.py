@@ -104,26 +104,24 @@ def read_example(where, row, form):
 def read_replies(where, row, form):
     """A prompt and replies to it. Some rows give the prompt only in the chats that end in the replies, some
     there as well."""
-    given = row.get("prompt") is not None
-    prompt = read_messages(where, row, "prompt") if given else []
-    chats = {}
+    prompt = read_messages(where, row, "prompt") if row.get("prompt") is not None else []
+    replies = {}
     for name in form:
-        if name not in ("prompt", "label"):
-            chat = read_messages(where, row, name)
-            chats[name] = chat if given and prompt[-1] in chat else prompt + chat
-    if "chosen" in form:
-        prompt = chats["chosen"][:-1]
+        if name in ("prompt", "label"):
+            continue
+        chat = read_messages(where, row, name)
+        *before, last = chat if prompt and prompt[-1] in chat else prompt + chat
+        if name == "chosen":
+            prompt = before
+        if before != prompt or last["role"] != "assistant":
+            raise BadRow("with other turns than a prompt and a reply")
+        replies[name] = last["content"]
     if not prompt or prompt[-1]["role"] != "user":
         raise Refused(where, "without a prompt that ends with the user's message")
-    example = {"prompt": prompt}
-    for name, chat in chats.items():
-        if chat[:-1] != prompt or chat[-1]["role"] != "assistant":
-            raise BadRow("with other turns than a prompt and a reply")
-        example[name] = chat[-1]["content"]
-    if "chosen" in form and example["chosen"] == example["rejected"]:
+    if len({*replies.values()}) < len(replies):
         raise BadRow("with the same reply chosen and rejected")
     if "label" in form:
-        example["label"] = LABELS.get(str(row["label"]).lower())  # CSV has only texts
-        if example["label"] is None:
+        replies["label"] = LABELS.get(str(row["label"]).lower())  # CSV has only texts
+        if replies["label"] is None:
             raise ValueError(f"{where}: label is {row['label']!r}, expected true or false")
-    return example
+    return {"prompt": prompt, **replies}

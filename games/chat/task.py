@@ -51,17 +51,15 @@ class Talk(FollowsData, Interactive, Task):
         super().__init__(options, seed, kind)
         options = self.options
         source = options.data or options.test_data
-        rewards = options.rewards or ("" if source else "exact:1")
-        self.rewards = read_rewards(rewards, ["exact"])
+        self.rewards = read_rewards(options.rewards or "exact:1" * (not source), ["exact"])
         self.form = ("messages",)  # of all examples, a key of FORMS
         self.splits = {}
         if source:
             _, self.form = form_at(source, options.rows, "train" if options.data else "test")
-            drop = options.on_bad_row == "drop"
-            read = lambda *source: [*read_chats(*source, self.form, self.dropped, options.system, drop)]
-            data = read(options.data, options.rows, "train") if options.data else []
-            tests = read(options.test_data, "", "test") if options.test_data else None
-            self.splits = hold_out(data, tests, prompt_text, self.dropped)
+            more = self.form, self.dropped, options.system, options.on_bad_row == "drop"
+            rows = [*read_chats(options.data, options.rows, "train", *more)] if options.data else []
+            tests = [*read_chats(options.test_data, "", "test", *more)] if options.test_data else None
+            self.splits = hold_out(rows, tests, prompt_text, self.dropped)
         by_loss = not (self.rewards.weights or "chosen" in self.form)
         self.evaluation = Evaluation(max_new=256, lower_is_better=by_loss)
 
@@ -119,8 +117,6 @@ class Talk(FollowsData, Interactive, Task):
         return {"score": score} | parts | {"score": score}  # the main metric stands first
 
     def evaluate(self, examples, players):
-        if players.n > 1:
-            raise UsageError("--n, --eval-replies: this game scores one reply to each prompt")
         metrics = {}
         intervals = {}
 
@@ -131,7 +127,8 @@ class Talk(FollowsData, Interactive, Task):
 
         # where nothing scores replies there are only some, to read
         count = len(examples) if self.rewards.weights else SHOWN
-        games = self.play([] if "text" in self.form else examples[:count], players.player)
+        asked = [row for row in examples[:count] if "prompt" in row]
+        games = self.play([row for row in asked for _ in range(players.n)], players.player)
         for name in games[0].scores if games and self.rewards.weights else ():
             add_mean(name, [game.scores[name] for game in games])
         for family in sorted({game.example.get("family", "") for game in games} - {""}):
@@ -147,9 +144,7 @@ class Talk(FollowsData, Interactive, Task):
             metrics["loss"] = -sum(logp for logp, _ in measured) / max(1, sum(n for _, n in measured))
             metrics["perplexity"] = math.exp(metrics["loss"])
 
-        records = [dict(row) for row in examples]
-        for record, game in zip(records, games):
-            record |= game.turns[0]
+        records = [game.example | game.turns[0] for game in games] or examples
         replies = {row["prompt"][-1]["content"]: row["reply"] for row in records[:SHOWN] if "reply" in row}
         result = {"n": len(examples), "metrics": metrics, "intervals": intervals, "baselines": {}}
         return result | {"replies": replies, "records": records}

@@ -45,7 +45,7 @@ def test_sources_are_chosen_and_those_for_testing_are_never_trained_on(battles):
     assert {e["source"] for e in task.examples("test")} == {"y"} and len(task.examples("test")) == 30
     asked = {e["turns"][0][0] for e in task.examples("test")}
     assert not asked & {e["turns"][0][0] for e in task.examples("train")}
-    assert task.dropped == {"with a prompt of the test battles": 30 - len(task.examples("train"))}
+    assert task.dropped == {"with a prompt of the test rows": 30 - len(task.examples("train"))}
     one = Arena(Options(data=battles, source="x"))
     assert {e["source"] for e in one.examples("train") + one.examples("test")} == {"x"}
     with pytest.raises(UsageError, match="--source z: no battle has it"):

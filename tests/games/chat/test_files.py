@@ -133,7 +133,7 @@ def test_rows_that_teach_nothing_are_counted_by_reason(read, row, reason):
         ({"prompt": "Hi", "completion": "Hello", "images": ["a.png"]}, "images"),
         ({"messages": [USER, REPLY, SYSTEM, USER, REPLY]}, "a system message that is not the first"),
         ({"messages": [USER, REPLY | {"reasoning_content": "Hm."}]}, "reasoning_content"),
-        ({"prompt": CHAT, "completion": "Hello"}, "ends with the user's"),
+        ({"prompt": CHAT, "completion": "More"}, "ends with the user's"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name_or_dropped_if_the_user_says_so(read, row, what):

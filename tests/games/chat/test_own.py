@@ -56,6 +56,12 @@ def test_the_games_own_recipe_and_flags_are_read(game):
     assert parse(Train, ["--task", game[1], "--recipe", "guess-grpo"]).loss == "grpo"
 
 
+def test_a_flag_without_a_comment_is_a_flag_all_the_same(tmp_path):
+    path = tmp_path / "game.py"
+    path.write_text(code_blocks()[0].replace("  # the largest number", ""))
+    assert parse(Infer, ["eval", "--task", f"{path}:Guess", "--top", "9"]).options.top == 9
+
+
 def test_the_help_shows_the_games_flags(game, capsys):
     with pytest.raises(SystemExit):
         parse(Train, ["--task", game[1], "--help"])
@@ -112,9 +118,9 @@ def test_resuming_asks_for_the_file_again(game, tmp_path, capsys):
         ("x = 1", "defines no Game"),
         ("Game = 1", "no class that inherits"),
         ("class Game: pass", "no class that inherits"),
-        ("top: int = 3", "comment behind it"),
-        ("steps: int = 3  # the steps", "--task .*steps needs a name"),
-        ("top: tuple = ()  # a tuple", "a type"),
+        ("steps: int = 3  # the steps", "--task .*--steps"),
+        ("top: tuple = ()  # a tuple", "top is no bool"),
+        ("top: 'int' = 3  # a number", "top is no bool"),
     ],
 )
 def test_a_file_that_is_no_game_is_a_wrong_call(tmp_path, code, what):
