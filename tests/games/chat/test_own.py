@@ -118,7 +118,7 @@ def test_resuming_asks_for_the_file_again(game, tmp_path, capsys):
         ("x = 1", "defines no Game"),
         ("Game = 1", "no class that inherits"),
         ("class Game: pass", "no class that inherits"),
-        ("steps: int = 3  # the steps", "--task .*--steps"),
+        ("seed: int = 3  # the seed", "--task .*--seed"),
         ("top: tuple = ()  # a tuple", "top is no bool"),
         ("top: 'int' = 3  # a number", "top is no bool"),
     ],

@@ -181,7 +181,7 @@ def test_undo_and_again_of_nothing_are_answered():
     assert rows is None and len(printed) == 3
 
 
-@pytest.mark.usefixtures("at_most_20_seconds")
+@pytest.mark.slow
 def test_a_chat_through_pipes_answers_each_line_before_the_next(run, tmp_path):
     """Another program talks through pipes: it waits for each reply, and interrupts one."""
     call = [sys.executable, "infer.py", "play", "--run", str(run), "--threads", "1", "--max-new", "3000"]
@@ -195,6 +195,6 @@ def test_a_chat_through_pipes_answers_each_line_before_the_next(run, tmp_path):
         assert chat.stdout.read(1)  # the reply grows
         time.sleep(0.1)
         chat.send_signal(signal.SIGINT)
-        rest, errors = chat.communicate(b"/undo\n")
+        rest, errors = chat.communicate(b"/undo\n", timeout=100)
         assert chat.returncode == 0, errors
         assert b"taken back: first" in rest
