@@ -135,7 +135,7 @@ class Tokenizer:
         puts before it, the text, in which control tokens count as such, and the token that ends a reply."""
         texts = []
         if messages[0]["role"] == "text":
-            begin = "".join(self.inner.encode("").tokens)
+            begin = "".join([token for token in self.inner.encode("").tokens if token in self.control])
             plan = self.cut([(begin + messages[0]["content"].removesuffix(self.end) + self.end, 2)])
         else:
             if not self.format.parts:

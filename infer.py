@@ -43,7 +43,7 @@ from files import (
     write_rows,
     write_text,
 )
-from games import refuse_own, task_class
+from games import task_class
 from games.rows import conversation, read_rows
 from games.task import (
     Collects,
@@ -110,7 +110,8 @@ def with_task(argv: list[str]) -> list[str]:
     if named.task:
         return argv
     saved = read_values(named.model or named.run or Path(named.runs or "", "latest"))
-    refuse_own(saved.get("task", ""))
+    if saved:
+        task_class(saved["task"])  # of a file of the user's this call does not name, it raises UsageError
     return [*argv, "--task", saved["task"]] if saved else argv
 
 

@@ -32,7 +32,7 @@ def add_own(name: str) -> str:
     from games.task import Task
 
     path, _, class_name = name.rpartition(":")
-    kind = load_code("task", path, class_name)
+    kind = load_code("task", path, "class", class_name)
     if Task not in getattr(kind, "__mro__", ()):
         raise UsageError(f"--task {name}: {class_name} is no class that inherits from games.task.Task")
     name = f"{Path(path)}:{class_name}"
@@ -40,15 +40,9 @@ def add_own(name: str) -> str:
     return name
 
 
-def refuse_own(name: str):
-    """Raise UsageError if a run names a game of the user's: that may only be done by the command line."""
-    if is_own(name):
-        raise UsageError(f"this run executes a file of code; name it again: --task {name}")
-
-
-def load_code(flag: str, path: str, name: str):
-    """What a file of the user's Python code defines under a name. The file is run with all rights of the
-    program, so its path must come from the command line."""
+def load_code(flag: str, path: str, what: str, name: str):
+    """The function or class of this name in a file of the user's Python code, which is run with all rights of
+    the program: its path must come from the command line."""
     if not Path(path).is_file():
         raise UsageError(f"--{flag} {path}: no such file")
     module_name = f"user_{zlib.crc32(path.encode())}"
@@ -59,8 +53,8 @@ def load_code(flag: str, path: str, name: str):
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f"--{flag} {path}: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        raise UsageError(f"--{flag} {path}: defines no {name}")
+    if not callable(getattr(module, name, None)):
+        raise UsageError(f"--{flag} {path}: has no {what} {name}")
     return getattr(module, name)
 
 
@@ -72,10 +66,12 @@ def short_name(name: str) -> str:
 
 def task_class(name):
     """The Task class of a game in GAMES or OWN. An entry is "module:class", or the class itself for a game
-    that somebody else's script adds to the table."""
+    that somebody else's script adds to the table. Raises UsageError for a file of the user's that a run
+    names and the command line does not."""
     entry = OWN.get(name) or GAMES.get(name)
+    if not entry and is_own(name):
+        raise UsageError(f"this run executes a file of code; name it again: --task {name}")
     if not entry:
-        refuse_own(name)
         raise UsageError(f"--task {name}: must be one of {', '.join(GAMES)}")
     if not isinstance(entry, str):
         return entry

@@ -72,7 +72,7 @@ def failure(name, what, example):
 def read_rewards(text: str, known) -> Rewards:
     """The Rewards of --rewards, for a game whose own parts are `known`."""
     rewards = Rewards()
-    for part in text.split(",") if text else ():
+    for part in text.split(","):
         match = re.fullmatch(PART, part)
         path, name, weight = match.groups() if match else (None, None, None)
         if not match or not (path or name in known):
@@ -84,8 +84,5 @@ def read_rewards(text: str, known) -> Rewards:
             raise UsageError(f"--rewards {part}: there is another part of the name {name}")
         rewards.weights[name] = float(weight)
         if path:
-            function = load_code("rewards", path, name)
-            if not callable(function):
-                raise UsageError(f"--rewards {path}: {name} is no function")
-            rewards.functions[name] = function
+            rewards.functions[name] = load_code("rewards", path, "function", name)
     return rewards

@@ -21,7 +21,7 @@ import runs
 import train
 from files import read_json
 from games import GAMES, task_class
-from games.task import Collects, EvaluatesRecords, HasBank, LearnsAtTestTime
+from games.task import Collects, EvaluatesRecords, HasBank, LearnsAtTestTime, Mines
 from tests.games.arc.help_arc import runs_programs
 
 STEPS = 4
@@ -291,7 +291,8 @@ def test_a_flag_that_is_unknown_or_has_a_wrong_value_is_a_wrong_call(game, capsy
 
 
 def test_what_a_game_or_a_verb_cannot_do_is_a_wrong_call_that_names_the_flag(game, capsys):
-    calls = [([verb], "--out") for verb in ("submit", "collect", "rows", "merge")]
+    calls = [([verb], "--out") for verb in ("submit", "rows", "merge")]
+    calls.append((["collect"], "--out" if issubclass(game.kind, (Collects, Mines)) else "--task chat"))
     calls.append((["play", "--seat", "referee"], "--seat"))
     if game.kind.loss == "sft":
         calls.append((["eval", "--n", "4", "--temperature", "0"], "--n"))

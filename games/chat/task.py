@@ -14,7 +14,7 @@ import numpy as np
 from games.chat import world
 from games.chat.files import FORMS, form_at, read_chats
 from games.chat.terminal import Dialogue, talk
-from games.rewards import read_rewards
+from games.rewards import Rewards, read_rewards
 from games.rows import hold_out
 from games.stats import mean_interval, wilson
 from games.task import Chat, Evaluation, FollowsData, Interactive, Judged, Pair, Task, flag
@@ -51,7 +51,9 @@ class Talk(FollowsData, Interactive, Task):
         super().__init__(options, seed, kind)
         options = self.options
         source = options.data or options.test_data
-        self.rewards = read_rewards(options.rewards or "exact:1" * (not source), ["exact"])
+        self.rewards = Rewards()
+        if options.rewards or not source:
+            self.rewards = read_rewards(options.rewards or "exact:1", ["exact"])
         self.form = ("messages",)  # of all examples, a key of FORMS
         self.splits = {}
         if source:

@@ -115,8 +115,8 @@ def test_resuming_asks_for_the_file_again(game, tmp_path, capsys):
     [
         (None, "no such file"),
         ("import nothing_of_this_name", "ModuleNotFoundError"),
-        ("x = 1", "defines no Game"),
-        ("Game = 1", "no class that inherits"),
+        ("x = 1", "has no class Game"),
+        ("Game = 1", "has no class Game"),
         ("class Game: pass", "no class that inherits"),
         ("seed: int = 3  # the seed", "--task .*--seed"),
         ("top: tuple = ()  # a tuple", "top is no bool"),
