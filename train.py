@@ -305,6 +305,7 @@ def update(objective, learner: Learner, step: Step, place, trained, machine, sto
         factor = (0 if batch.filler else 1) / weight
         trained.scaler.scale(batch_sums[0] * factor).backward()
         sums[:-1] += torch.stack([value.detach().float() for value in batch_sums]) * factor
+    trained.scaler.scale(sums)  # of no use but that a rank without rows has a scale as well
     sums[-1] = stop_asked  # travels with the figures, so all ranks learn of it in the same step
 
     if machine.world > 1 and not machine.shard:

@@ -121,6 +121,26 @@ def test_two_ranks_train_what_one_does_for_every_loss(
 
 
 @pytest.mark.slow
+def test_under_float16_a_rank_may_have_no_rows(torchrun, base, world_file, tmp_path):
+    """Its loss scaler would not know the scale."""
+    flags = [
+        *SMALL,
+        "--world",
+        str(world_file),
+        "--model",
+        str(base),
+        "--steps",
+        "4",
+        "--micro-tokens",
+        "9999",
+    ]
+    two = torchrun([*flags, "--batch", "1", "--dtype", "float16"], ["sft"])
+    output = two.communicate(timeout=120)[0]
+    assert two.returncode == 0, output
+    assert len(rows_in(tmp_path / "two" / "sft")) >= 4
+
+
+@pytest.mark.slow
 def test_a_sharded_run_resumes_with_its_optimizer(torchrun, base, world_file, tmp_path):
     flags = [*SMALL, "--world", str(world_file), "--model", str(base), "--shard", "--schedule", "constant"]
     for steps, more in (("4", flags), ("2", flags), ("4", ["--resume", str(tmp_path / "two" / "sft")])):
