@@ -14,9 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-import bank
 import data
 import losses
 from data import Batch, pack, share_prefixes, text_row, trees
@@ -288,10 +286,6 @@ class ContrastStep(WholeStep):
     positive: torch.Tensor | None = None  # (Q,) which candidate is each query's positive
     query_label: torch.Tensor | None = None  # (Q,)
     candidate_label: torch.Tensor | None = None  # (C,) where none is known, a number that no other has
-    # with --bank-every:
-    number: int = 0  # of the step
-    live: list = field(default_factory=list)  # labels of the positives, which this step computes
-    stale: list = field(default_factory=list)  # the other labels of the bank, whose vectors are older
     teacher: torch.Tensor | None = None  # (Q, G) with --teacher-weight: a teacher's scores, -inf where fewer
     group: torch.Tensor | None = None  # (Q, G) the candidates that these scores belong to
 
@@ -323,29 +317,29 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     """One row for each distinct text. With --bank every label of the task is a candidate."""
     items = flat_items(task, drawn, Contrast)
     cfg = learner.cfg
-    label_texts = learner.bank
+    bank = learner.bank
 
     # Texts are numbered, and so become rows, in this order: queries, positives, negatives, the bank.
     texts = Texts()
     query = [texts.index("query", item.query) for item in items]
     positive = []
     for item in items:
-        text = label_texts[item.label_id] if label_texts else item.positive
+        text = bank[item.label_id] if bank else item.positive
         positive.append(texts.index("document", text))
     negatives = []  # a list for each item
     all_negatives = []
     for item in items:
-        hard = item.negatives if cfg.teacher_weight or not label_texts else []  # else they are in the bank
+        hard = item.negatives if cfg.teacher_weight or not bank else []  # else they are in the bank
         indices = [texts.index("document", text) for text in hard]
         negatives.append(indices)
         all_negatives += indices
-    in_bank = [] if cfg.bank_every else [texts.index("document", text) for text in label_texts]
+    in_bank = [texts.index("document", text) for text in bank]
     candidates = list(dict.fromkeys([*positive, *in_bank, *all_negatives]))  # each once
     place_of = {index: i for i, index in enumerate(candidates)}
 
     labels = {}
     for index, item in zip(positive, items):
-        if not (label_texts or item.label_id is None):
+        if not (bank or item.label_id is None):
             labels[index] = item.label_id
     label = lambda index: labels.get(index, ~index)  # negative, so unlike any label
 
@@ -359,10 +353,7 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
         positive=tensor([place_of[index] for index in positive]),
         query_label=tensor([*map(label, positive)]),
         candidate_label=tensor([*map(label, candidates)]),
-        number=place.number,
     )
-    if cfg.bank_every:
-        bank.split(learner, step, items, texts)
 
     if cfg.teacher_weight:
         step.teacher = tensor(teacher_scores(items))
@@ -399,11 +390,9 @@ def contrast(learner, vectors, step):
     """[loss of each text, (texts,)] from the vectors of all texts of a step; only queries have a loss."""
     query = vectors[step.query]  # (Q, E)
     candidates = vectors[step.candidate]  # (C, E)
-    labels = step.candidate_label  # (C,)
-    if step.stale:
-        candidates = torch.cat([candidates, learner.bank_vectors[step.stale]])
-        labels = F.pad(labels, (0, len(step.stale)), value=bank.NO_LABEL)
-    loss = losses.contrastive(query, candidates, step.positive, learner.cfg.tau, step.query_label, labels)
+    loss = losses.contrastive(
+        query, candidates, step.positive, learner.cfg.tau, step.query_label, step.candidate_label
+    )
     if step.teacher is not None:
         grouped = candidates[step.group]  # (Q, G, E)
         scores = torch.einsum("be,bge->bg", query, grouped) / learner.cfg.tau  # (Q, G)
@@ -413,15 +402,9 @@ def contrast(learner, vectors, step):
     return [zeros.index_add(0, step.query, loss)]
 
 
-cached_before, contrastive_loss = whole_step_functions(
+contrast_before, contrastive_loss = whole_step_functions(
     text_vectors, lambda learner: learner.embedder.width, contrast
 )
-
-
-def contrast_before(learner, step, batches, reduce):
-    if step.live:
-        bank.prepare(learner, step)
-    cached_before(learner, step, batches, reduce)
 
 
 # ------------------------------------------------------------------------------------------------ duels

@@ -70,8 +70,6 @@ class Train(Shared):
     tau: float = 0.05  # temperature of the softmax over the candidates
     teacher_weight: float = 0.0  # weight of the divergence from a teacher's scores
     bank: bool = False  # compare every query with all labels of the task
-    bank_every: int = 0  # encode the bank only every so many steps, without gradient; 0: in every step
-    hard: int = 0  # with --bank-every: so many labels nearest to each positive join the step
     # games of its own | grpo distil
     group: int = 8  # games about each example
     temperature: float = 1.0  # temperature of the sampled replies

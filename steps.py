@@ -27,7 +27,6 @@ class Learner:
     # the model before training, or the expert; None: the model without its adapter
     reference: Transformer | None = None
     bank: list = field(default_factory=list)  # the texts of all labels, with --bank
-    bank_vectors: torch.Tensor | None = None  # (labels, width), with --bank-every
     judge: object = None  # the agent that grades games (games.task.HasJudge)
 
 

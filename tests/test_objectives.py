@@ -591,28 +591,3 @@ def test_an_expert_is_needed_and_reads_the_same_tokens(flags, facts, base, tiny,
     facts("grpo")
     assert train.main([*flags, "--steps", "1", "--group", "1"]) == 2
     assert "--group must be at least 2" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("cut", [3, 100])
-@pytest.mark.parametrize("hard", [0, 1, 9])
-def test_a_bank_of_older_vectors_has_the_loss_of_the_exact_one_until_the_model_changes(embeds, hard, cut):
-    """Every label is a candidate once: computed in this step, or with the vector that the model gave before.
-    The more labels a step computes, the more of the exact gradient it has."""
-    bank = ["tree", "metal", "it can fly", "stone", "alive", "stone"]
-    learner = embeds("--bank", bank=bank)
-    expected, exact = gradients(learner, step_of("contrastive", learner, contrasts()), 100)
-    learner = embeds("--bank", "--bank-every", "2", "--hard", str(hard), bank=bank)
-    step = step_of("contrastive", learner, contrasts())
-    rows = len(step.rows)
-    total, found = gradients(learner, step, cut)
-    assert total == pytest.approx(expected, rel=1e-5)
-    assert len(step.candidate) + len(step.stale) == 5  # labels of one text are one candidate
-    assert len(step.rows) - rows == 2 - len(step.stale) >= min(hard, 1)
-    errors = [float((a - b).abs().max()) for a, b in zip(found, exact)]
-    assert (max(errors) < 1e-5) == (not step.stale)
-
-    kept = learner.bank_vectors
-    for number, live, same in ((1, [0], True), (2, [0], False)):
-        gradients(learner, replace(step, number=number, live=live), cut)
-        assert (learner.bank_vectors is kept) == same
-    assert learner.model.training

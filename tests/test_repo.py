@@ -93,9 +93,7 @@ MAY_IMPORT = {
         "tqdm",
     },
     "rollouts": {"agents", "data", "games.task", "losses", "ranks", "steps", "torch", "numpy"},
-    "bank": {"data", "terminal", "torch"},
     "objectives": {
-        "bank",
         "data",
         "games.task",
         "losses",
