@@ -58,7 +58,7 @@ def is_plain(source):
     """Whether the texts of a test file are single strings, as WSDM's are."""
     found = list(read_rows(source, "", TEXTS, "test"))
     arrays = all(map(looks_like_arrays, found))
-    return not arrays and all(isinstance(row[TEXTS[0]], str) for _, row in found)
+    return not arrays and not any(isinstance(row[name], list) for _, row in found for name in TEXTS)
 
 
 def looks_like_arrays(found):

@@ -61,8 +61,8 @@ class Options:
     source: str = ""  # use only battles of these sources (column "source" or "language"), by commas
     test_data: str = ""  # battles to evaluate on; else a tenth of the prompts of --data
     test_source: str = ""  # evaluate on battles of these sources of --data and never train on them
-    # who judges | eval submit
-    judge: str = flag("", agent="classify", plays="eval submit")  # features (fitted to --data) or a model
+    # who judges | play eval submit
+    judge: str = flag("", agent="classify", plays="play eval submit")  # features (fitted to --data), or a run
     # the order of the answers | train
     swap: Literal["none", "random", "both"] = "both"  # orders to train on; none: only the order of the data
     # the world | train eval play collect
