@@ -3,6 +3,7 @@
 `open` takes the name of a run, a folder or a Hub repository, with or without an adapter. `from_scratch` makes
 a small new model and its tokenizer. Both return a Checkpoint; what its `save` writes, `open` reads."""
 
+import hashlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from card import Origin, write_card
 from data import Tokenizer, load_tokenizer, train_tokenizer
 from embed import TOKENIZER, Embedder, embedder_of, modules_of, save_embedder
 from families import config_from_hf, small_config, with_head
-from files import COUNT, TEXT, either, list_of, read_json, write_json
+from files import COUNT, OBJECT, TEXT, either, list_of, read_json, replacing, write_json
 from formats import encoder_format
 from fused import fuse
 from lora import adapters, head_of_adapter, load_lora, merge_lora, read_base, save_lora
@@ -157,6 +158,25 @@ def open_to_play(
     elif writes:
         fuse(model)
     return checkpoint
+
+
+def save_merged(point: Checkpoint, base: Path, adapter: Path, target: Path | str, origin: Origin):
+    """Write a model into which an adapter was merged, whole or not at all. base, adapter: their folders.
+
+    merged.json lists the adapters in it. Raises ValueError if this one was already in the base."""
+    before = read_json(base / "merged.json", list_of(OBJECT), default=[])
+    digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    if digest in [entry.get("sha256") for entry in before]:
+        raise ValueError(f"{base}: the adapter {adapter} is already merged into it (see its merged.json)")
+    with replacing(target) as partial:
+        if point.embedder:
+            save_embedder(point.embedder, partial)
+        else:
+            models.save(point.model, partial)
+        for source in (base, point.folder):
+            copy_tokenizer(source, partial)
+        point.write_card(partial, origin)
+        write_json(partial / "merged.json", [*before, {"adapter": str(adapter), "sha256": digest}])
 
 
 def from_scratch(

@@ -6,7 +6,6 @@ flags name and calls it."""
 
 import argparse
 import csv
-import hashlib
 import io
 import os
 import sys
@@ -27,18 +26,14 @@ import ttt
 from agents import Classifier, Encoder, Model, Teacher, open_endpoint
 from cache import Session
 from card import Origin
-from embed import save_embedder
 from files import (
     COUNT,
     FLAG,
     OBJECT,
     TEXT,
-    list_of,
     locked,
     map_of,
     new_file,
-    read_json,
-    replacing,
     write_json,
     write_rows,
     write_text,
@@ -60,7 +55,6 @@ from games.task import (
     tests_for,
 )
 from journal import Journal
-from model import save
 from ranks import device_of
 from recipes import VERBS, Infer, agent_flags, check_quantize, cosmetic, nearest, parse, take_from_run
 from reports import dropped_line, table
@@ -473,29 +467,12 @@ def merge(call: Call):
         raise ValueError(
             f"{name} is no adapter: there is nothing to merge (name an adapter for it with --lora)"
         )
-    adapter = hashlib.sha256((name / "adapter_model.safetensors").read_bytes()).hexdigest()
     # an adapter in a run or folder of its own names its base
     base = resolve(model_name(cfg), cfg.revision or None) if cfg.lora else resolve(*lora.read_base(name))
-    before = read_json(base / "merged.json", list_of(OBJECT), default=[])
-    if adapter in [entry.get("sha256") for entry in before]:
-        raise ValueError(f"{base}: the adapter {name} is already merged into it (see its merged.json)")
-    # whole or not at all: an interrupted merge leaves no folder behind
-    with replacing(cfg.out) as partial:
-        if point.embedder:
-            save_embedder(point.embedder, partial)
-        else:
-            save(point.model, partial)
-        for source in (base, point.folder):
-            checkpoint.copy_tokenizer(source, partial)
-        command = [
-            "infer.py",
-            "merge",
-            "--model",
-            model_name(cfg),
-            *(["--lora", cfg.lora] if cfg.lora else []),
-        ]
-        point.write_card(partial, Origin(command))
-        write_json(partial / "merged.json", [*before, {"adapter": str(name), "sha256": adapter}])
+    command = ["infer.py", "merge", "--model", model_name(cfg)]
+    if cfg.lora:
+        command += ["--lora", cfg.lora]
+    checkpoint.save_merged(point, base, name, cfg.out, Origin(command))
     print(f"written: {cfg.out}")
 
 

@@ -126,7 +126,8 @@ MAY_IMPORT = {
 # 3,000: 100 of 106 published chat templates are read), and of reasoning the values of answers and programs,
 # rewards of one's own, a judge and an expert (about 3,500). Then nine families of checkpoints (about 2,400),
 # files of two more competitions, reward models and decoders as rerankers (3,200), and ARC's search with what
-# draws a wide world (5,200) and functions on grids that its families share (1,900). Whoever adds one, takes one away.
+# draws a wide world (5,200) and functions on grids that its families share (1,900). Whoever adds one, takes one
+# away.
 SOURCE_TOKENS, FILE_TOKENS, FUNCTION_TOKENS, FLAGS, CONTRACT = 177_000, 4_500, 540, 165, 15
 WORLDS = re.compile(r"games/arc/wide_\w+\.py|games/chat/world\.py")  # tables of families, which are data
 LARGER_FUNCTIONS = {"train.py:train": 1_200}  # the loop stays in the open
