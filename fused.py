@@ -73,8 +73,9 @@ class Int8(nn.Module):
 
     On a processor that multiplies 8-bit numbers, more than FEW rows of input are rounded to 8 bits too, each
     row x as x ~ step * high. `exact` adds the rest: x ~ step * (high + low / 254), two rows for each, which
-    leaves errors of bfloat16's size. MLP.down_proj needs this, as single channels of its input are large: on
-    answers to GSM8K, SmolLM2-135M loses 2.2 % per token without it, and with it nothing. `out` is the dtype
+    leaves errors of bfloat16's size. It is for inputs in which single channels are large: MLP.down_proj's,
+    without which SmolLM2-135M loses 2.2 % per token on answers to GSM8K, and those of q, k and v, which take
+    0.95 % to 0.2 %. `out` is the dtype
     of the output, by default that of the input."""
 
     def __init__(self, *layers: nn.Linear, dtype, device, exact=False, out=None):
@@ -156,7 +157,7 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
     for block in model.layers:
         attn = block.attn
         if hasattr(attn, "q_proj"):  # recurrent layers stay as they are
-            attn.qkv_proj = join(attn.q_proj, attn.k_proj, attn.v_proj)
+            attn.qkv_proj = exact(attn.q_proj, attn.k_proj, attn.v_proj)
             attn.o_proj = join(attn.o_proj)
             del attn.q_proj, attn.k_proj, attn.v_proj
 
