@@ -3,7 +3,6 @@
 import threading
 import time
 
-import openai
 import pytest
 from conftest import tiny_model
 
@@ -11,6 +10,7 @@ import checkpoint
 import serve
 from agents import Model
 
+openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.peers
 ASK = [{"role": "user", "content": "Is it alive?"}]
 KEY = "sk-secret-0123456789"
