@@ -2,7 +2,6 @@
 model behind an endpoint) reply(). A game's own player may be an agent too (games/task.py)."""
 
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -123,19 +122,6 @@ class Model:
             ids, mask = self.tokenizer.render(chat.messages, chat.learn)
             samples.append((ids[:LONGEST_TEXT], mask[:LONGEST_TEXT]))
         return [(logp, sum(mask)) for logp, (_, mask) in zip(sampler.score(self.model, samples), samples)]
-
-    def explore(self, conversation: list, parts: list, depth: int, limit: int) -> sampler.Tree:
-        """Read replies that are made of parts, the likeliest first, until `limit` tokens were read. See
-        sampler.best_first. A part: (its text in pieces, whether it ends a reply). Each piece is encoded by
-        itself, and only once, as many parts share it."""
-        end = self.tokenizer.control[self.tokenizer.end]
-        encoded = []
-        for pieces, closed in parts:
-            ids = list(itertools.chain(*map(self.tokenizer.encode, pieces)))
-            encoded.append((ids + [end] * closed, closed))
-        prompt = self.tokenizer.prompt(conversation)
-        session = Session(self.model)  # of one long row: all rows of the other would become as long
-        return sampler.best_first(self.model, prompt, encoded, depth, limit, session)
 
 
 def reply_seeds(start: list, prompts: list) -> list:

@@ -1,4 +1,4 @@
-"""Batched generation with a KV cache: sampling, n-best, given texts best first, and their probability.
+"""Batched generation with a KV cache: sampling, n-best, and the probability of given texts.
 
 Prompts are ragged lists of ids. A Session (cache.py) keeps the cache between calls, so what a prompt shares
 with any text in it is not read again. Rows leave a batch when their reply ends, and waiting prompts take
@@ -6,9 +6,8 @@ their place. Each reply has its own random stream, so neighbours, order and batc
 
 import itertools
 from collections import deque
-from dataclasses import dataclass, field
 from functools import partial
-from heapq import heappop, heappush, nlargest
+from heapq import nlargest
 from operator import attrgetter
 
 import numpy as np
@@ -19,10 +18,8 @@ from cache import Session
 from data import collate, share_prefixes, shared_length
 from games.task import Reply
 from losses import token_logp
-from terminal import UsageError
 
 BATCH = 64  # replies that grow at a time
-TOGETHER = 128  # tokens of branches that best_first reads in one pass
 DRAFT = 3  # tokens; with the one before them they are as many rows as fused.FEW
 PAYS = 0.4  # tokens of a draft that must come true on average: four rows cost 1.3 to 1.4 times as much as one
 COLDEST = 1e-6  # logits divided by less would overflow, and differ by too much for a second token anyway
@@ -433,143 +430,6 @@ def grow_beams(model, prompts, n, max_new, stop, session):
     cache.used = None
     cache.states = states
     return [search.ended or search.beams for search in searches]  # unfinished ones where none ended in time
-
-
-# ------------------------------------------------------------------------------------------------ best first
-@dataclass(order=True)
-class Run:
-    """Tokens that several texts share and that have not been read yet."""
-
-    cost: float  # minus the log-probability of a text up to the first of these tokens
-    number: int  # the order in which runs were made decides between equal costs
-    path: tuple = field(compare=False)  # the parts before this one
-    members: list = field(compare=False)  # the parts that go on with these tokens, in the order of their ids
-    start: int = field(compare=False)  # tokens of these parts that lie before the run
-    slots: list = field(compare=False)  # where all tokens behind the prompt and before the run are kept
-
-
-class Tree:
-    """All texts made of at most `depth` parts, of which only the last is closed, behind a prompt of P tokens.
-
-    parts: (ids, whether it is closed) of each. Only the likeliest branches are ever made: `runs` is a heap of
-    those that could be read next. `texts` holds (log-probability, indexes of the parts) of each text that was
-    read to its end, and `firsts` for each part the log-probability of a text that begins with it, as far as
-    it was read."""
-
-    def __init__(self, parts, depth, P, S):
-        self.ids = [ids for ids, _ in parts]
-        self.closed = [closed for _, closed in parts]
-        self.depth = depth
-        order = sorted(range(len(parts)), key=self.ids.__getitem__)
-        closing = [part for part in order if self.closed[part]]
-        # of parts that follow a path: by whether the next one is the last
-        self.beginnings = {False: self.grouped(order, 0), True: self.grouped(closing, 0)}
-        self.runs = []
-        self.made = 0  # runs so far
-        self.texts = []
-        self.firsts = [0.0] * len(parts)
-        # of S slots in a row of the cache
-        self.P = P
-        self.used = P
-        self.positions = np.arange(S)
-        self.mask = np.zeros((S, S), bool)  # which slots each slot sees
-        self.mask[:, :P] = True
-
-    def grouped(self, members, start):
-        """[(token, parts)] of parts, in the order of their ids, by the token at `start`."""
-        groups = itertools.groupby(members, key=lambda part: self.ids[part][start])
-        return [(token, list(group)) for token, group in groups]
-
-    def add(self, groups, path, start, slots, cost, logps):
-        """Add a run for each group. logps: of the next token, (V,)."""
-        for token, members in groups:
-            self.made += 1
-            heappush(self.runs, Run(cost - logps[token], self.made, path, members, start, slots))
-
-    def begin(self, path, slots, cost, logps):
-        """Add the beginnings of what may follow a path."""
-        if len(path) < self.depth:
-            groups = self.beginnings[len(path) + 1 == self.depth]
-            self.add(groups, path, 0, slots, cost, logps)
-
-    def fork(self, run, end, slots, cost, logps):
-        """Add what follows a run that has been read, up to the first `end` tokens of its parts."""
-        path = run.path
-        if not path:
-            for part in run.members:
-                self.firsts[part] = -cost
-        going = []
-        for part in run.members:
-            if len(self.ids[part]) > end:
-                going.append(part)
-            elif self.closed[part]:
-                self.texts.append((-cost, (*path, part)))
-            else:
-                self.begin((*path, part), slots, cost, logps)
-        self.add(self.grouped(going, end), path, end, slots, cost, logps)
-
-    def take(self):
-        """The likeliest runs, about TOGETHER tokens: (run, its tokens, slots of the text up to its end) of
-        each. A run is as long as what all its members share."""
-        batch = []
-        first = self.used
-        while self.runs and self.used < first + TOGETHER:
-            run = heappop(self.runs)
-            ids = self.ids[run.members[0]]
-            tokens = ids[run.start : shared_length(ids, self.ids[run.members[-1]])]
-            slots = list(run.slots)
-            for _ in tokens:
-                slots.append(self.used)
-                self.mask[self.used, slots] = True
-                self.positions[self.used] = self.P + len(slots) - 1
-                self.used += 1
-            batch.append((run, tokens, slots))
-        return batch
-
-
-@torch.no_grad()
-def best_first(model, prompt: list, parts: list, depth: int, limit: int, session: Session) -> Tree:
-    """Read the texts that `parts` make behind a prompt, the likeliest first, until `limit` tokens were read.
-
-    Texts are branches of a tree in one row of the cache, kept apart by the mask, as the beams of n_best are:
-    what they share is read once. The probabilities are the model's own, over all its tokens."""
-    if model.config.recurrent:
-        raise UsageError("a search in the branches of one row needs a model with attention in every layer")
-    P = len(prompt)
-    S = P + limit + TOGETHER + max(len(ids) for ids, _ in parts)
-    tree = Tree(parts, depth, P, S)
-    session.reserve(1, S, windows=False)
-    rows, hidden = session.prefill([prompt])
-    logps = next_logits(model, hidden).log_softmax(-1)[0]  # (V,)
-    tree.begin((), [], 0.0, logps.tolist())
-
-    cache = session.cache
-    tensor = partial(torch.tensor, device=model.device)
-    while tree.runs and tree.used < P + limit:
-        first = tree.used
-        batch = tree.take()
-        new = slice(first, tree.used)
-        ids = list(itertools.chain(*[tokens for _, tokens, _ in batch]))  # T of them
-        cache.rows = tensor(rows)
-        cache.positions = tensor(tree.positions)[None]  # (1, S)
-        cache.slots = torch.arange(first, tree.used, device=model.device)[None]  # (1, T)
-        cache.used = tree.used
-        mask = tensor(tree.mask[new, : tree.used])[None, None]  # (1, 1, T, used)
-        hidden = model(tensor([ids]), cache.positions[:, new], cache=cache, mask=mask)  # (1, T, D)
-        logps = next_logits(model, hidden[0]).log_softmax(-1).cpu()  # (T, V)
-        at = 0
-        for run, tokens, slots in batch:
-            inner = logps[range(at, at + len(tokens) - 1), tokens[1:]]  # the first token is in the cost
-            at += len(tokens)
-            cost = run.cost - float(inner.sum())
-            tree.fork(run, run.start + len(tokens), slots, cost, logps[at - 1].tolist())
-    cache.slots = None
-    cache.used = None
-    for run in tree.runs:
-        if not run.path:
-            for part in run.members:
-                tree.firsts[part] = -run.cost
-    return tree
 
 
 # ------------------------------------------------------------------------------------------------ scoring

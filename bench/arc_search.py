@@ -1,19 +1,19 @@
-"""What guides the search for ARC programs, side by side: one table from several arms over the same tasks.
+"""What search for ARC programs solves, and what a model adds by programs that it writes: one table.
 
-    python bench/arc_search.py --data TASKS.json:eval --out FOLDER [--run RUN] [--arms blind,uniform,model]
+    python bench/arc_search.py --data TASKS.json:eval --out FOLDER [--run RUN --n 8]
 
-The arms are the orders of --search-order: blind (families in their order), uniform (by chance) and model (the
-likeliest first, with the model of --run). With --n N the model also writes N programs for each task, which
-run in the sandbox and vote behind what search finds; the arm "replies" is what these alone give. Arms run one
-after the other and go on where they were stopped: FOLDER/ARM.jsonl gets a line for each task, and nothing
-about single tasks is printed. FOLDER/ARM_predictions.json is for infer.py submit, FOLDER/ARM_submission.json
-is its result. --part 1/2 takes every second task by id from the second on, 0/2 the others."""
+With --n N the model of --run also writes N programs for each task, which run in the sandbox: the table has a
+line for search, one for the replies, and one for both, where the replies vote behind what search finds. The
+call goes on where it was stopped: FOLDER/records.jsonl gets a line for each task, and nothing about single
+tasks is printed. FOLDER/predictions.json is for infer.py submit, FOLDER/submission.json is its result. --part
+1/2 takes every second task by id from the second on, 0/2 the others."""
 
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
+
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import infer
@@ -25,15 +25,14 @@ from recipes import Infer, parse, take_from_run
 from runs import read_values
 
 SIZES = 1, 10, 100, 300, 1000, 3000, 10_000, 30_000, 100_000  # programs tried, for the curve
-EVERY = 20  # tasks between two lines of progress
 
 
-def open_arm(args, arm):
-    """The task of an arm, and its model or None."""
-    flags = dict(data=args.data, search=args.programs, search_seconds=args.seconds, search_order=arm)
-    if arm != "model":
+def open_task(args):
+    """The task, and the model of --run or None."""
+    flags = dict(data=args.data, search=args.programs, search_seconds=args.seconds)
+    if not args.run:
         return Arc(Options(world="wide", **flags)), None
-    sampling = ["--n", str(max(args.n, 1)), "--temperature", "1", "--max-new", "200", "--threads", "1"]
+    sampling = ["--n", str(args.n), "--temperature", "1", "--max-new", "200", "--threads", "1"]
     cfg = parse(Infer, ["eval", "--task", "arc", "--run", args.run, *sampling])
     take_from_run(cfg, read_values(args.run))
     for name, value in flags.items():
@@ -50,39 +49,35 @@ def examples_of(task, part):
     return examples[first::step]
 
 
-def run(args, arm):
-    """The records of an arm over all tasks. Those of FOLDER/ARM.jsonl are taken from there."""
-    path = Path(args.out, f"{arm}.jsonl")
+def run(args):
+    """The records of all tasks. Those of FOLDER/records.jsonl are taken from there."""
+    path = Path(args.out, "records.jsonl")
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole, _, _ = text.rpartition("\n")  # a kill may leave a part of a line behind
     path.write_text(whole + "\n" * bool(whole), encoding="utf-8")
     done = {row["id"]: row for row in map(json.loads, whole.splitlines())}
-    task, player = open_arm(args, arm)
+    task, player = open_task(args)
     examples = examples_of(task, args.part)[: args.limit or None]
     records = []
-    began = time.monotonic()
     with path.open("a", encoding="utf-8") as file:
-        for i, example in enumerate(examples, 1):
+        for example in tqdm(examples, unit="task"):
             record = task.record(example)
             if saved := done.get(example["id"]):
                 record |= saved
             else:
-                guide = player if task.is_short(record) else None
-                if guide and args.n:
-                    task.add_replies(task.versions[0], task.questions([record], args.n), guide)
-                record["search"] = task.search(record, guide)
+                if player and task.is_short(record):
+                    task.add_replies(task.versions[0], task.questions([record], args.n), player)
+                record["search"] = task.search(record)
                 row = {name: record[name] for name in ("id", "replies", "search")}
                 print(json.dumps(row), file=file, flush=True)
             records.append(record)
-            if i % EVERY == 0 or i == len(examples):
-                minutes = (time.monotonic() - began) / 60
-                print(f"{arm}: {i} of {len(examples)} tasks, {minutes:.1f} minutes", file=sys.stderr)
     return records
 
 
-def only_replies(records):
-    """The records without what search found."""
-    return [{**record, "search": {**record["search"], "found": []}} for record in records]
+def only(records, part):
+    """The records with what search found alone, or with the replies alone."""
+    empty = {"replies": []} if part == "search" else {"search": {"found": [], "tried": 0, "seconds": 0.0}}
+    return [record | empty for record in records]
 
 
 def share(wins, n):
@@ -99,17 +94,15 @@ def row_of(arm, records):
     answered = sum(any(grids) for grids in best)
     tried = sum(record["search"]["tried"] for record in records)
     seconds = sum(record["search"]["seconds"] for record in records)
-    unguided = sum(record["search"]["order"] != "model" for record in records)
-    note = f", {unguided} of them too long for the model" if arm == "model" and unguided else ""
-    cells = [arm, f"{n}{note}", share(sum(first), n), share(sum(second), n)]
+    cells = [arm, str(n), share(sum(first), n), share(sum(second), n)]
     cells += [f"{sum(first)} of {answered}", f"{n - answered}"]
     cells += [f"{tried / max(seconds, 1e-9):,.0f}", f"{seconds / max(n, 1):.1f}"]
     return " | ".join(cells)
 
 
-def curve_of(arm, records):
-    """The line of the second table: tasks that search solves within two answers, by programs tried."""
-    cells = [arm]
+def curve_of(records):
+    """The tasks that search solves within two answers, by programs tried."""
+    cells = []
     for size in SIZES:
         solved = 0
         for record in records:
@@ -126,45 +119,37 @@ def show(arms):
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for arm, records in arms.items():
         print(f"| {row_of(arm, records)} |")
-    heads = ["solved within two answers, by programs tried", *(f"{size:,}" for size in SIZES)]
+    heads = ["programs tried", *(f"{size:,}" for size in SIZES)]
     print("\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-    for arm, records in arms.items():
-        if arm != "replies":
-            print(f"| {curve_of(arm, records)} |")
+    print(f"| solved by search within two answers | {curve_of(arms['search'])} |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", required=True, help="tasks, as infer.py eval takes them")
     parser.add_argument("--out", required=True, help="folder of the records")
-    parser.add_argument("--run", default="", help="run or model folder that guides the arm model")
-    parser.add_argument("--arms", default="blind,uniform")
+    parser.add_argument("--run", default="", help="run or model folder that writes programs")
     parser.add_argument("--n", type=int, default=0, help="programs that the model writes for a task")
     parser.add_argument("--programs", type=int, default=50_000, help="most programs of search for a task")
     parser.add_argument("--seconds", type=float, default=4.0, help="... and at most so long")
     parser.add_argument("--part", default="0/1", help="I/N: every N-th task by id, from I on")
     parser.add_argument("--limit", type=int, default=0, help="first tasks only")
     args = parser.parse_args()
-    arms = args.arms.split(",")
-    if unknown := {*arms} - {"blind", "uniform", "model"}:
-        parser.error(f"--arms: {', '.join(sorted(unknown))} is none of blind, uniform and model")
-    if "model" in arms and not args.run:
-        parser.error("--arms model: name the run with --run")
+    if bool(args.run) != bool(args.n):
+        parser.error("--run and --n go together")
     Path(args.out).mkdir(parents=True, exist_ok=True)
     settings = {name: getattr(args, name) for name in ("data", "run", "n", "programs", "seconds", "part")}
     path = Path(args.out, "settings.json")
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
         parser.error(f"--out: {path} has other settings; name a new folder, or give the same flags again")
     path.write_text(json.dumps(settings), encoding="utf-8")
-    table = {}
-    for arm in arms:
-        table[arm] = run(args, arm)
-        if arm == "model" and args.n:
-            table["replies"] = only_replies(table[arm])
-    for arm, records in table.items():
-        for name, make in (("predictions", files.predictions), ("submission", files.submission)):
-            Path(args.out, f"{arm}_{name}.json").write_text(json.dumps(make(records)), encoding="utf-8")
-    show(table)
+    records = run(args)
+    arms = {"search": only(records, "search")}
+    if args.n:
+        arms |= {"replies": only(records, "replies"), "both": records}
+    for name, make in (("predictions", files.predictions), ("submission", files.submission)):
+        Path(args.out, f"{name}.json").write_text(json.dumps(make(records)), encoding="utf-8")
+    show(arms)
 
 
 if __name__ == "__main__":

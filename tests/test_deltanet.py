@@ -13,8 +13,7 @@ from deltanet import in_chunks, rows_of, token_by_token
 from families import config_from_hf
 from model import Transformer
 from optim import Muon, optimizers_of
-from sampler import best_first, generate, n_best
-from terminal import UsageError
+from sampler import generate, n_best
 from tests.replies import agree, count
 
 FAMILY = "qwen3_5_text"
@@ -185,11 +184,6 @@ def test_beams_have_states_of_their_own_and_leave_those_of_the_rows(model, budge
     assert [session.cache.states[0][0].shape[0]] == [len(session.texts)] == [1 if budget else 3]
     replies = generate(model, prompts, 4, [], temperature=0, session=session)
     agree(replies, generate(model, prompts, 4, [], temperature=0))
-
-
-def test_a_search_in_one_row_is_refused_in_words(model):
-    with pytest.raises(UsageError, match="attention in every layer"):
-        best_first(model, [5, 6], [([3, 4], True)], 1, 10, Session(model))
 
 
 # ------------------------------------------------------------------------------------------------ training

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 import sampler
 from cache import Session
-from sampler import best_first, generate, invert, n_best, pick, score, truncate
-from tests.replies import PROMPTS, STOP, agree, attentive, count, families, samplings, teacher_forced
+from sampler import generate, invert, n_best, pick, score, truncate
+from tests.replies import PROMPTS, STOP, agree, count, families, samplings, teacher_forced
 
 
 # ------------------------------------------------------------------------------------------------ not finite
@@ -254,57 +254,6 @@ def test_n_best_equals_brute_force(tiny, family, stop, n, longest):
             logps = teacher_forced(model, prompt, reply.ids)
             assert reply.finished
             assert_close(torch.tensor(reply.logps), logps, atol=1e-5, rtol=0)
-
-
-# ------------------------------------------------------------------------------------------------ best first
-PARTS = [  # (ids, whether it ends a text); the third begins like the first, the fourth is its beginning
-    ([5, 9, 200, 2], True),
-    ([31, 2], True),
-    ([5, 9, 31, 4, 8], False),
-    ([5, 9], False),
-    ([7, 18, 90, 2], True),
-]
-
-
-def every_text(model, prompt, depth):
-    """{indexes of the parts: log-probability} of all texts, by brute force."""
-    texts = {}
-    for length in range(1, depth + 1):
-        for path in product(range(len(PARTS)), repeat=length):
-            if [PARTS[part][1] for part in path] == [False] * (length - 1) + [True]:
-                ids = [token for part in path for token in PARTS[part][0]]
-                texts[path] = float(teacher_forced(model, prompt, ids).sum())
-    return texts
-
-
-@attentive
-def test_best_first_reads_every_text_if_it_may(tiny, family, monkeypatch):
-    """Twice in one session, which other prompts use before and after."""
-    monkeypatch.setattr(sampler, "TOGETHER", 6)
-    model = tiny(family)
-    session = Session(model)
-    for prompt in (PROMPTS[2], PROMPTS[0], PROMPTS[2]):
-        tree = best_first(model, prompt, PARTS, 3, 400, session)
-        expected = every_text(model, prompt, 3)
-        assert {path for _, path in tree.texts} == expected.keys() and len(tree.texts) == len(expected)
-        for logp, path in tree.texts:
-            assert_close(logp, expected[path], atol=1e-4, rtol=0)
-        for (ids, _), logp in zip(PARTS, tree.firsts):
-            assert_close(logp, float(teacher_forced(model, prompt, ids).sum()), atol=1e-4, rtol=0)
-    agree(generate(model, PROMPTS, 4, STOP, 0, session=session), generate(model, PROMPTS, 4, STOP, 0))
-
-
-def test_best_first_reads_the_likeliest_texts_first(tiny, monkeypatch):
-    """One branch at a time: no text that was left out is likelier than what was read."""
-    monkeypatch.setattr(sampler, "TOGETHER", 1)
-    model = tiny()
-    expected = every_text(model, PROMPTS[0], 3)
-    for limit in (1, 8, 30):
-        tree = best_first(model, PROMPTS[0], PARTS, 3, limit, Session(model))
-        left = [logp for path, logp in expected.items() if path not in {path for _, path in tree.texts}]
-        bound = max(-run.cost for run in tree.runs)
-        assert left and max(left) <= bound + 1e-4
-        assert max(tree.firsts) <= 0 and len(tree.texts) < len(expected)
 
 
 # ------------------------------------------------------------------------------------------------ score

@@ -55,8 +55,7 @@ class Family:
     values: dict  # k, n -> (values to train on, held-out values; where there are none, the first serve both)
 
     def __post_init__(self):
-        self.parts = [(text, name) for text, name, _, _ in Formatter().parse(self.body)]
-        names = [name for _, name in self.parts if name]
+        names = [name for _, name, _, _ in Formatter().parse(self.body) if name]
         self.fields = list(dict.fromkeys(names))  # each once, in order of first use
         self.has_held_out = any(held_out for _, held_out in self.values.values())
 
@@ -89,16 +88,6 @@ class Family:
         for other in self.fillings(inside, painted):
             if sum(p.get(x, other[x]) != other[x] for x in other) < 2:
                 yield other
-
-    def pieces(self, p, as_last=True):
-        """The body with these parameters, cut before and after each of them; or as a step before another,
-        which gives its result to the next."""
-        pieces = []
-        for text, name in self.parts:
-            pieces.append(text if as_last else text.replace("return ", "grid = "))
-            if name:
-                pieces.append(str(p[name]))
-        return pieces if as_last else [*pieces, "\n"]
 
     @cached_property
     def function(self):

@@ -1,8 +1,7 @@
 """Search for programs made of a world's own steps that give every shown output of a task.
 
 A step is a family with parameters that fit the task (`steps_for`). Each is tried alone, then each behind a
-first one: first steps that bring an input nearest to its output are taken first. Before that, a model may
-propose programs, the likeliest first, and say in which order steps are tried (`guided`).
+first one: first steps that bring an input nearest to its output are taken first.
 
 Where no single step is a program, a table may make one of several steps (`learn`): it says which colour a
 cell of the output has, given the cells at its place in what each step makes of the input.
@@ -20,7 +19,6 @@ from games.arc.world import REVERSAL, is_grid, key_of, permuted
 
 BREADTH = 1000  # steps tried after a first one: there are up to 20,000, and many first steps wait
 COMBINED = 80  # steps that tables combine in twos: those which leave fewest cells wrong
-EXPLORED = 2048  # tokens of programs that the model reads for a task
 
 
 class Search:
@@ -44,19 +42,10 @@ class Search:
         self.columns = {}  # of single steps: (step, what it makes of the first input), in its output's shape
 
     @np.errstate(all="ignore")  # such as a division by zero
-    def run(self, order, proposals=()):
+    def run(self):
         """Search until the budget is used up; once a program is found, only for as many programs again. All
-        single steps are tried, even if there is a program among them.
-
-        order: a function of a list of steps that puts them into the order in which they are tried; proposals:
-        programs to try first."""
-        for steps in proposals:
-            if self.is_spent():
-                return
-            self.tried += 1
-            if self.fits(steps) and self.accept(steps):
-                break
-        nodes = self.single_steps(order)
+        single steps are tried, even if there is a program among them."""
+        nodes = self.single_steps()
         if self.world.features and not self.found:
             self.learn()
         seen = {tuple(map(key_of, self.inputs))}
@@ -66,8 +55,8 @@ class Search:
             if any(grid is None for grid in grids) or (key := tuple(map(key_of, grids))) in seen:
                 continue
             seen.add(key)
-            choices = order(list(steps_for(self.world.families, grids, self.outputs)))
-            for second in choices[:BREADTH]:
+            steps = steps_for(self.world.families, grids, self.outputs)
+            for second in itertools.islice(steps, BREADTH):
                 if self.is_over():
                     return
                 self.attempt([first, second], grids[0])
@@ -78,14 +67,14 @@ class Search:
     def is_over(self):
         return self.is_spent() or bool(self.found) and self.tried >= 2 * self.found[0]["tried"]
 
-    def single_steps(self, order):
+    def single_steps(self):
         """Try each step alone. Returns those that may go on: (distance of what the step makes of the first
         input from its output, number, which decides between equal distances, step)."""
         output = self.outputs[0]
-        steps = order(list(steps_for(self.world.families, self.inputs, self.outputs)))
-        features = list(steps_for(self.world.features, self.inputs, self.outputs))
         nodes = []
-        for step in steps + features:
+        pairs = self.inputs, self.outputs
+        steps = steps_for(self.world.families, *pairs), steps_for(self.world.features, *pairs)
+        for step in itertools.chain(*steps):
             if self.is_spent():
                 return []
             grid = self.attempt([step], self.inputs[0])
@@ -177,13 +166,10 @@ class Search:
         return True
 
     def accept(self, steps):
-        """Keep a program that answers a test. Returns whether it does."""
-        if any(found["steps"] == steps for found in self.found):
-            return True
+        """Keep a program that answers a test."""
         answers = [self.answer(steps, grid) for grid in self.tests]
         if any(answers):
             self.keep(steps, source(self.world.render(steps)), answers)
-        return any(answers)
 
     def keep(self, steps, text, answers, **more):
         found = {"steps": steps, "source": text, "answers": answers, "tried": self.tried}
@@ -281,34 +267,3 @@ def tabular(world, steps, table):
     codes = np.flatnonzero(table >= 0)
     parts += [f"codes = {codes.tolist()}", f"colours = np.array({table[codes].tolist()})"]
     return source("\n".join([*parts, f"return colours[np.searchsorted(codes, {' + '.join(terms)})]"]))
-
-
-# ------------------------------------------------------------------------------------------------ orders
-def uniform(rng):
-    """The order of chance."""
-    return lambda steps: [steps[i] for i in rng.permutation(len(steps))]
-
-
-def guided(search, conversation, player):
-    """(order, proposals) of a model: programs of one or two steps, the likeliest first, and the order of
-    steps by the probability that a program begins with them."""
-    steps = list(steps_for(search.world.families, search.inputs, search.outputs))
-    parts = []
-    for name, p in steps:
-        family = search.world.families[name]
-        parts.append((family.pieces(p), True))  # as the last step, and as one before another
-        parts.append((family.pieces(p, as_last=False), False))
-    tree = player.explore(conversation, parts, 2, EXPLORED)
-    proposals = []
-    for _, path in sorted(tree.texts, reverse=True):
-        proposals.append([steps[part // 2] for part in path])
-
-    best = {}  # step, and family -> the log-probability of the likeliest program that begins with it
-    for part, logp in enumerate(tree.firsts):
-        name, p = steps[part // 2]
-        for key in (str((name, p)), name):
-            best[key] = max(logp, best.get(key, logp))
-    least = min(best.values(), default=0.0)
-    # later steps may have parameters that no first step has
-    likelihood = lambda step: best.get(str(step), best.get(step[0], least))
-    return lambda steps: sorted(steps, key=likelihood, reverse=True), proposals

@@ -19,7 +19,7 @@ from games.arc import figures, files, hindsight, terminal
 from games.arc.grids import GRIDS, VIEWS, Frame
 from games.arc.judging import Question, Runner, grid_verdict
 from games.arc.prompts import JUDGES_ANSWERS, PROMPTS
-from games.arc.search import Search, guided, uniform
+from games.arc.search import Search
 from games.arc.world import open_world, parts_of
 from games.rewards import read_rewards
 from games.task import (
@@ -48,7 +48,6 @@ CYCLES = {  # test tasks of a world take turns: the first n hold a share of each
     "small": ("", "/parameters", "", "/compositions"),
     "wide": ("", "/parameters", "", "/compositions", "", "/families"),
 }
-ORDERS = "model", "blind", "uniform"  # of search: likeliest first, families in their order, by chance
 
 
 @dataclass
@@ -67,7 +66,6 @@ class Options:
     # search for programs of the world's own steps | eval play
     search: int = 0  # programs to try for a task, beside the model's own; 0: no search
     search_seconds: float = 15.0  # ... at most so long
-    search_order: Literal[ORDERS] = "model"  # ... likeliest first, families in order, or by chance
     # replies | train eval collect play
     frames: int = 1  # frames of a task, one prompt each, that share the --n replies; 0: as many as --n
     ties: Literal[("", *JUDGES_ANSWERS)] = ""  # version of the prompt that breaks ties of the vote
@@ -105,11 +103,6 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         self.world = open_world(self.options.world)
         if self.options.only == "families" and not self.world.unseen:
             raise UsageError("--only families: --world wide alone has families that are never trained on")
-        guided = self.options.search and self.options.search_order == "model"
-        if guided and self.versions[0] is not PROMPTS["code"]:
-            raise UsageError(
-                "--search-order model: needs --prompt-version code; or take --search-order blind"
-            )
         self.runner = Runner(self.options)
         self.rewards = read_rewards(self.options.rewards, ("right", "shown", "memorised"))
         self.splits = {}
@@ -263,7 +256,7 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
         self.add_replies(version, self.questions(short, players.n), players.player)
         for record in records:
             if self.options.search and "search" not in record:
-                record["search"] = self.search(record, players.player if self.is_short(record) else None)
+                record["search"] = self.search(record)
         if self.options.ties:
             from games.arc.experiments.judges import prefer
 
@@ -282,22 +275,14 @@ class Arc(LearnsAtTestTime, Collects, TracksTraining, Interactive, SubmitsPredic
             "replies": [],
         }
 
-    def search(self, record, player):
-        """What a search for a record finds: {"order", "tried", "seconds", "found": as in Search}. Without a
-        player, the families come in their own order."""
+    def search(self, record):
+        """What a search for a record finds: {"tried", "seconds", "found": as in Search}."""
         o = self.options
         began = time.monotonic()
         search = Search(self.world, record, o.search, o.search_seconds)
-        kind = "blind" if o.search_order == "model" and not player else o.search_order
-        order = list
-        proposals = ()
-        if kind == "model":
-            order, proposals = guided(search, self.prompt(record), player)
-        elif kind == "uniform":
-            order = uniform(self.rng_of(record, 6))
-        search.run(order, proposals)
+        search.run()
         seconds = round(time.monotonic() - began, 3)
-        return {"order": kind, "tried": search.tried, "seconds": seconds, "found": search.found}
+        return {"tried": search.tried, "seconds": seconds, "found": search.found}
 
     def count_blind(self, example, n):
         """How many of n programs drawn without a look at the task are right: the baseline of chance."""

@@ -8,7 +8,7 @@ import pytest
 
 from games.arc import dsl
 from games.arc.files import ranked, searched, submission
-from games.arc.search import Search, distance_of, guided, same, steps_for, uniform
+from games.arc.search import Search, distance_of, same
 from games.arc.task import Arc, Options
 from games.arc.terminal import show_steps, side_by_side
 from games.arc.world import World, open_world, permuted
@@ -19,9 +19,9 @@ from tests.games.arc.help_arc import FLIP, SMALL, TASK, Says, attempt, draw_task
 MANY = 50_000
 
 
-def search(task, programs=MANY, order=list, proposals=(), seconds=60.0):
+def search(task, programs=MANY, seconds=60.0):
     made = Search(SMALL, task, programs, seconds)
-    made.run(order, proposals)
+    made.run()
     return made
 
 
@@ -110,7 +110,7 @@ def test_a_table_makes_a_program_of_two_steps():
 
     task = coloured(rule, 9)
     made = Search(FEW, task, MANY, 60)
-    made.run(list)
+    made.run()
     (found, *_) = made.found
     assert "table" in found and len(found["steps"]) == 3 and found["answers"] == [task["test"][0]["output"]]
     assert all(reproduces(program, task["train"] + task["test"]) for program in made.found[:5])
@@ -170,44 +170,12 @@ def test_the_budget_holds():
         made = search(task, programs)
         assert made.tried == programs and not made.found
     assert search(task, seconds=0.0).tried == 0
-    assert search(task, 5, proposals=[[("transpose", {})]] * 9).tried == 5
 
 
-def test_blind_search_repeats_itself_and_another_order_tries_the_same_steps():
+def test_search_repeats_itself():
     for task in draw_tasks(23, 5):
         one, two = search(task, 400), search(task, 400)
         assert (one.found, one.tried) == (two.found, two.tried)
-        steps = list(steps_for(SMALL.families, one.inputs, one.outputs))
-        mixed = uniform(np.random.default_rng(0))(steps)
-        assert mixed != steps and sorted(mixed, key=str) == sorted(steps, key=str)
-
-
-def test_pieces_are_the_program():
-    for name, family in open_world("wide").families.items():
-        p = next(family.fillings([1, 2], [3]))
-        assert "".join(family.pieces(p)) == family.body.format(**p)
-        both = "".join(family.pieces(p, as_last=False) + family.pieces(p))
-        assert both == open_world("wide").render([(name, p)] * 2)
-
-
-def test_likely_programs_come_first():
-    """A model that is sure of a program: it is tried first, and steps go by what it thinks of them."""
-    (task,) = draw_tasks(24, 1, ["tile"])
-    made = Search(SMALL, task, MANY, 60)
-    steps = list(steps_for(SMALL.families, made.inputs, made.outputs))
-    right = steps.index(("tile", task["parameters"]))
-
-    def explore(conversation, parts, depth, limit):
-        firsts = [-9.0] * len(parts)
-        firsts[2 * right] = -0.1
-        assert "".join(parts[2 * right][0]) == task["program"] and parts[2 * right][1]
-        return SimpleNamespace(texts=[(-5.0, (3, 0)), (-0.1, (2 * right,))], firsts=firsts)
-
-    order, proposals = guided(made, [], SimpleNamespace(explore=explore))
-    assert proposals == [[steps[right]], [steps[1], steps[0]]]
-    assert order(steps)[0] == steps[right] and sorted(map(str, order(steps))) == sorted(map(str, steps))
-    made.run(order, proposals)
-    assert made.found[0]["steps"] == [steps[right]] and made.found[0]["tried"] == 1
 
 
 def test_distance():
@@ -220,7 +188,7 @@ def test_distance():
 
 # ------------------------------------------------------------------------------------------------ evaluation
 def options(**more):
-    return Options(search=2000, search_order="blind", tests=4, seconds=0.5, **more)
+    return Options(search=2000, tests=4, seconds=0.5, **more)
 
 
 @runs_programs
@@ -231,7 +199,7 @@ def test_search_answers_where_no_reply_does():
     truth = TASK["test"][0]["output"]
     assert [reply["answers"] for reply in record["replies"]] == [None, None]
     assert searched(record, 0)[0] == truth and submission([record])["a"][0]["attempt_1"] == truth
-    assert record["search"]["order"] == "blind" and record["search"]["tried"] >= 2
+    assert record["search"]["tried"] >= 2
     report = summarise(task, [json.loads(json.dumps(record))], 2)
     metrics = report["metrics"]
     assert metrics["top_1"] == metrics["top_2"] == metrics["top_precision"] == 1.0
@@ -256,7 +224,7 @@ def test_a_task_that_is_too_long_is_searched_without_the_model():
     task = Arc(Options(search=500, cells=8, seconds=0.5))
     agent = Says("return grid")
     record = attempt(task, {"id": "a", "split": "", **TASK}, agent, 2)
-    assert record["replies"] == [] == agent.seen and record["search"]["order"] == "blind"
+    assert record["replies"] == [] == agent.seen and record["search"]["found"]
     report = summarise(task, [record], 2)
     assert report["metrics"]["top_1"] == 1.0 and report["curve"] == {}
     assert "1 tasks do not fit" in report["notes"][0]
@@ -270,11 +238,9 @@ def test_without_search_a_task_that_is_too_long_is_asked_with_one_pair():
 
 
 def test_flags_that_do_not_go_together_are_refused():
-    with pytest.raises(UsageError, match="search-order"):
-        Arc(Options(search=10, prompt_version="output"))
     with pytest.raises(UsageError, match="only families"):
         Arc(Options(only="families"))
-    Arc(Options(search=10, search_order="uniform", prompt_version="output"))
+    Arc(Options(search=10, prompt_version="output"))
 
 
 @runs_programs
