@@ -111,7 +111,7 @@ class QuantizedLinear(nn.Linear):
 def hold(model: nn.Module, state: dict, name: str, kind: str):
     """Quantise the weight of this name if it is a matrix of a block. Its layer becomes a QuantizedLinear, and
     the state holds None."""
-    if not name.startswith("layers.") or state[name].dim() < 2:
+    if not name.startswith("layers.") or state[name].dim() != 2:  # a convolution has three
         return
     weight = state[name]
     state[name] = None

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from files import COUNT, FLAG, TEXT, check_fields, either, list_of, number, whole
-from games import GAMES, add_own, is_own, recipes_of, short_name, task_class
+from games import GAMES, is_own, recipes_of, short_name, task_class
+from games.own import add_own
 from games.task import FollowsData, flag
 from terminal import UsageError, check_choice
 

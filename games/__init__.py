@@ -1,13 +1,11 @@
 """The games by the name that --task takes, and the user's own, "FILE.py:CLASS". A game's module is imported
-only when somebody plays it; a file of the user's is run only when the command line names it."""
+only when somebody plays it; a file of the user's is run only when the command line names it (own.py).
+
+The sandbox's processes import this file too. They should know few names of libraries, because a program that
+uses one runs alone: so it imports little."""
 
 import importlib
-import importlib.util
 import sys
-import zlib
-from pathlib import Path
-
-from terminal import UsageError
 
 GAMES = {
     "20q": "games.twentyq.task:TwentyQuestions",
@@ -17,45 +15,12 @@ GAMES = {
     "eedi": "games.eedi.task:Eedi",
     "reasoning": "games.reasoning.task:Reasoning",
 }
-
-
 OWN = {}  # "FILE.py:CLASS" -> the class, for the files that this call names
 
 
 def is_own(name: str) -> bool:
     """Whether this is the name of a game of the user's."""
     return ".py:" in name
-
-
-def add_own(name: str) -> str:
-    """Run the file that --task names, and return the game's name as task_class knows it."""
-    from games.task import Task
-
-    path, _, class_name = name.rpartition(":")
-    kind = load_code("task", path, "class", class_name)
-    if Task not in getattr(kind, "__mro__", ()):
-        raise UsageError(f"--task {name}: {class_name} is no class that inherits from games.task.Task")
-    name = f"{Path(path)}:{class_name}"
-    OWN[name] = kind
-    return name
-
-
-def load_code(flag: str, path: str, what: str, name: str):
-    """The function or class of this name in a file of the user's Python code, which is run with all rights of
-    the program: its path must come from the command line."""
-    if not Path(path).is_file():
-        raise UsageError(f"--{flag} {path}: no such file")
-    module_name = f"user_{zlib.crc32(path.encode())}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and inspect look there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(f"--{flag} {path}: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, name, None)):
-        raise UsageError(f"--{flag} {path}: has no {what} {name}")
-    return getattr(module, name)
 
 
 def short_name(name: str) -> str:
@@ -68,6 +33,8 @@ def task_class(name):
     """The Task class of a game in GAMES or OWN. An entry is "module:class", or the class itself for a game
     that somebody else's script adds to the table. Raises UsageError for a file of the user's that a run
     names and the command line does not."""
+    from terminal import UsageError
+
     entry = OWN.get(name) or GAMES.get(name)
     if not entry and is_own(name):
         raise UsageError(f"this run executes a file of code; name it again: --task {name}")

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from numbers import Real
 
-from games import load_code
+from games.own import load_code
 from terminal import UsageError
 
 PART = r"(?:(.+\.py):)?([A-Za-z_]\w*):(\d*\.?\d+)"

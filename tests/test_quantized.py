@@ -146,16 +146,20 @@ def test_a_matrix_is_gone_before_the_next_one_is_read(folder, monkeypatch, kind)
     read = weights.read_tensor
     most = 0
 
+    def alive():
+        tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor and one.shape == (48, 32)]
+        return sum(one.is_floating_point() and not one.is_meta for one in tensors)
+
     def watched(path, key, device):
         nonlocal most
-        alive = [one for one in gc.get_objects() if type(one) is torch.Tensor and one.shape == (48, 32)]
-        most = max(most, len([one for one in alive if one.is_floating_point() and not one.is_meta]))
+        most = max(most, alive())
         return read(path, key, device)
 
     gc.collect()
+    others = alive()  # of other tests
     monkeypatch.setattr(weights, "read_tensor", watched)
     models.load(folder / "base", quantize=kind)
-    assert most == 0
+    assert most <= others
 
 
 @kinds

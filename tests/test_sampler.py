@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import sampler
 from cache import Session
 from sampler import generate, invert, n_best, pick, score, truncate
-from tests.replies import PROMPTS, STOP, agree, count, families, samplings, teacher_forced
+from tests.replies import PROMPTS, STOP, agree, attentive, count, families, samplings, teacher_forced
 
 
 # ------------------------------------------------------------------------------------------------ not finite
@@ -300,7 +300,7 @@ def without_drafts(monkeypatch, *arguments, **settings):
         return generate(*arguments, **settings)
 
 
-@families
+@attentive
 def test_a_reply_read_with_drafts_is_the_same(tiny, monkeypatch, family):
     """A greedy random model soon repeats itself, so many drafts come true. Its reply may end within a draft,
     by a stop token, its limit or `until`. The session then goes on as if there had been no draft."""

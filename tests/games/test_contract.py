@@ -75,7 +75,7 @@ def test_no_prompt_depends_on_the_gold_answer(name, task):
 
 
 # ------------------------------------------------------------------------------------------------ flags
-WITH_AGENT = {"words", "max_new", "endpoint", "plays"}  # marks of a flag that names an agent
+WITH_AGENT = {"words", "max_new", "endpoint", "plays", "instruct"}  # marks of a flag that names an agent
 MARKS = {"agent", "as_trained", "code", "cosmetic", "least", "share"} | WITH_AGENT
 
 
@@ -86,7 +86,7 @@ def test_marks_of_flags_are_those_that_are_read(name):
         assert marks.keys() <= MARKS, field.name
         assert "agent" in marks or not marks.keys() & WITH_AGENT, field.name
         assert marks.get("agent", "reply") in ("reply", "classify"), field.name
-        assert marks.get("plays", "eval") in ("eval", "collect"), field.name
+        assert {*marks.get("plays", "eval").split()} <= {"play", "eval", "collect", "submit"}, field.name
         endpoint = marks.get("endpoint", {})
         assert endpoint.keys() <= {"model", "workers", "price"}, field.name
         assert set(endpoint.values()) <= fields.keys(), field.name

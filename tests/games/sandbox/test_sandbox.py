@@ -63,7 +63,7 @@ import dsl
 from dsl import *
 from dsl import objects as parts
 def task(grid):
-    return move(grid, dsl.objects(grid)[0], 1, 0) if parts(grid) else flip(grid, 0)
+    return move(grid, dsl.objects(grid)[0], 1, 0) if parts(grid) else trim(grid)
 ===
 from collections import deque, defaultdict, namedtuple
 from typing import Dict, List, Optional, Set, Tuple
