@@ -257,4 +257,4 @@ def open_world(name):
     couples = {*SMALL_COUPLES, ("crop", "geometry"), ("crop", "colour")}
     new = families.keys() - FAMILIES.keys()
     unseen = frozenset(name for name in new if zlib.crc32(name.encode()) % 16 == 0)
-    return World(families, couples, prompt=1800, larger=0.25, unseen=unseen, tries=100)
+    return World(families, couples, prompt=1800, larger=0.125, unseen=unseen, tries=100)
