@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from games.arc import dsl
 from games.arc.families import COLOURS, DSL, FAMILIES, SLOW
 from games.arc.prompts import source
-from games.arc.world import Rejected, open_world, parts_of, permuted
+from games.arc.world import Rejected, World, open_world, parts_of, permuted
 from tests.games.arc.help_arc import SMALL, draw_tasks
 
 WITH_HELD_OUT = [name for name in FAMILIES if FAMILIES[name].has_held_out]
@@ -128,6 +129,19 @@ def test_what_is_rejected(steps, inputs, reason):
         pairs.append((x, y))
     with pytest.raises(Rejected, match=reason):
         SMALL.check(steps, pairs)
+
+
+def test_a_family_that_cannot_take_its_own_input_is_drawn_again():
+    """Once in 16,000 draws a wide family finds nothing to count."""
+    flip = FAMILIES["flip_left_right"]
+    body = "if grid.shape[0] % 2: raise ValueError\n" + flip.body
+    world = World({"picky": replace(flip, name="picky", body=body)}, (), 420)
+    for seed in range(20):
+        task = world.draw(np.random.default_rng(seed))
+        assert all(len(pair["input"]) % 2 == 0 for pair in task["train"] + task["test"])
+    never = World({"never": replace(flip, name="never", body="raise IndexError\n" + flip.body)}, (), 420)
+    with pytest.raises(RuntimeError, match="never.*a step fails"):
+        never.draw(np.random.default_rng(0))
 
 
 def test_few_tasks_are_ambiguous():
