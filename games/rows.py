@@ -149,8 +149,11 @@ def read_message(where, entry):
     if type(role) is not str or role not in ROLES:
         raise ValueError(f"{where}: the role {role!r} is none of {', '.join(ROLES)}")
     content = entry.get("content", entry.get("value"))
+    if type(content) is not list or not content:
+        check_fields(where, {"content": content}, {"content": TEXT}, ["content"])
+        content = [{"type": "text", "text": content}]
     texts = []
-    for part in content if type(content) is list else [{"type": "text", "text": content}]:
+    for part in content:
         check_fields(where, part, {"type": TEXT}, ["type"])
         if part["type"] != "text":
             raise Refused(where, f"with parts of the type {part['type']}")

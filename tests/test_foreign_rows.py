@@ -616,7 +616,7 @@ UNDRAWN = {  # what is no picture -> where
             "curve": [None, GONE, 5, "x", [1], {"x": 1}],
             "curve.1": ["x", [], {}],
             "records": [None, GONE, [], 5, {}, [5], [{}]],
-            "records.0.replies": [None, GONE, 5, [], [5], [{}]],
+            "records.0.replies": [None, GONE, 5, [5], [{}]],
             "records.0.replies.0.tokens": [None, GONE, "x", [], {}],
             "records.0.train.0.input": [5, "x", [[1], [1, 2]], [["a"]]],
             "records.0.test.0": [None, 5, [], {}],
