@@ -112,8 +112,25 @@ def curve_of(records):
     return " | ".join(cells)
 
 
+def sources_of(records):
+    """{what stands behind a first answer: [first answers right, tasks] where all programs found agree, and
+    the same where they differ}."""
+    sources = {"a program of steps": [[0, 0], [0, 0]], "a table": [[0, 0], [0, 0]]}
+    for record in records:
+        if found := record["search"]["found"]:
+            length = min(len(program["steps"]) for program in found)
+            best = [program for program in found if len(program["steps"]) == length]
+            name = "a table" if all("table" in program for program in best) else "a program of steps"
+            differ = any(program["answers"] != found[0]["answers"] for program in found)
+            grids = [files.searched(record, test) for test in files.tests_of(record)]
+            count = sources[name][differ]
+            count[0] += within(record, grids, 1)
+            count[1] += 1
+    return sources
+
+
 def show(arms):
-    """Print both tables in Markdown."""
+    """Print the tables in Markdown."""
     heads = "arm", "tasks", "solved, 1 answer", "2 answers", "first answers right", "unanswered"
     heads += "programs a second", "seconds a task"
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
@@ -122,6 +139,9 @@ def show(arms):
     heads = ["programs tried", *(f"{size:,}" for size in SIZES)]
     print("\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     print(f"| solved by search within two answers | {curve_of(arms['search'])} |")
+    print("\n| first answers right, by | all programs agree | they differ |\n|---|---|---|")
+    for name, counts in sources_of(arms["search"]).items():
+        print(f"| {name} | " + " | ".join(f"{right} of {n}" for right, n in counts) + " |")
 
 
 def main():
