@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from quantized import pack_int8
 from ranks import is_native
 
 FEW = 4  # rows of input up to which Int8 multiplies by the weights as they are (by measurement)
@@ -49,6 +50,7 @@ class Fused(nn.Module):
 
 
 def check_plain(layers):
+    """Raise ValueError if one is no plain linear layer."""
     for layer in layers:
         if type(layer) is not nn.Linear:
             raise ValueError(f"cannot fuse a {type(layer).__name__}: merge the adapter first")
@@ -73,10 +75,9 @@ class Int8(nn.Module):
 
     On a processor that multiplies 8-bit numbers, more than FEW rows of input are rounded to 8 bits too, each
     row x as x ~ step * high. `exact` adds the rest: x ~ step * (high + low / 254), two rows for each, which
-    leaves errors of bfloat16's size. It is for inputs in which single channels are large: MLP.down_proj's,
-    without which SmolLM2-135M loses 2.2 % per token on answers to GSM8K, and those of q, k and v, which take
-    0.95 % to 0.2 %. `out` is the dtype
-    of the output, by default that of the input."""
+    leaves errors of bfloat16's size. It is for inputs in which single channels are large, those of
+    MLP.down_proj and of q, k and v; bench/RESULTS.md has the loss with and without. `out` is the dtype of the
+    output, by default that of the input."""
 
     def __init__(self, *layers: nn.Linear, dtype, device, exact=False, out=None):
         super().__init__()
@@ -90,7 +91,7 @@ class Int8(nn.Module):
         start = 0
         for part in parts:  # so that no whole matrix is ever in memory in a second precision
             rows = slice(start, start + len(part))
-            weight[rows], scale[rows] = to_int8(part, dtype)
+            weight[rows], scale[rows] = pack_int8(part, dtype)
             start += len(part)
         self.weight = nn.Parameter(weight, requires_grad=False)  # (O, I)
         self.scale = nn.Parameter(scale, requires_grad=False)  # (O,)
@@ -133,15 +134,6 @@ class Int8(nn.Module):
     def embedding(self, ids):
         """Rows of the matrix, for an embedding that is tied to this layer: (..., I) of ids (...)."""
         return self.weight[ids] * self.scale[ids, None]
-
-
-def to_int8(weight, dtype):
-    """(int8 weight (O, I), scale (O,)) of a matrix (O, I): weight ~ int8 * scale. The scale is rounded to its
-    dtype first, so its error is in no product."""
-    weight = weight.float()
-    scale = (weight.abs().amax(1) / 127).clamp(min=1e-30).to(dtype)
-    whole = (weight / scale.float()[:, None]).round().clamp(-127, 127)
-    return whole.to(torch.int8), scale
 
 
 def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:

@@ -620,7 +620,7 @@ def run_call(argv: list[str]):
         raise UsageError(f"--ttt-steps: --task {cfg.task} has nothing to learn from at test time")
     if cfg.verb == "collect" and not isinstance(task, (Collects, Mines)):
         raise UsageError(f"collect: --task {cfg.task} makes no training rows from replies")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # all ranks refuse alike, before one waits for another
+    if ranks.count() > 1:  # all ranks refuse alike, before one waits for another
         share_rows(cfg, task, instead)
     ranks.join(device_of(cfg.device))
     with outputs_locked(cfg, task) if ranks.is_first() else nullcontext():

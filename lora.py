@@ -89,9 +89,8 @@ class LoRALinear(nn.Module):
         self.enabled = True  # see without_lora
         self.root = 0.5 if rank_stabilised else 1  # alpha is divided by rank to this power
         self.scale = alpha / rank**self.root
-        kind = dict(
-            device=next(base.parameters()).device, dtype=torch.float32
-        )  # bfloat16 would round small steps away
+        # float32, because bfloat16 would round small steps away
+        kind = dict(device=next(base.parameters()).device, dtype=torch.float32)
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, **kind))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **kind))
         self.magnitude = nn.Parameter(base.weight.detach().float().norm(dim=1)) if dora else None

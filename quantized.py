@@ -30,11 +30,14 @@ TINY = 1e-30  # a scale of zeros
 
 # ------------------------------------------------------------------------------------------------ the numbers
 # Weights are rounded some four million at a time, which takes about 60 MB.
-def pack_int8(weight: Tensor) -> list[Tensor]:
-    """codes (O, I) in int8 and scales (O,) of a matrix (O, I), which is about codes * scales."""
-    scales = (weight.norm(torch.inf, 1).float() / 127).clamp(min=TINY)
-    pairs = zip(weight.split(256), scales[:, None].split(256))
-    return [torch.cat([(rows / scale).round_().to(torch.int8) for rows, scale in pairs]), scales]
+def pack_int8(weight: Tensor, dtype=torch.float32) -> list[Tensor]:
+    """codes (O, I) in int8 and scales (O,) of a matrix (O, I), which is about codes * scales. The scales are
+    rounded to their dtype first, so the codes make up for it."""
+    scales = (weight.norm(torch.inf, 1).float() / 127).clamp(min=TINY).to(dtype)
+    codes = []
+    for rows, scale in zip(weight.split(256), scales.float()[:, None].split(256)):
+        codes.append((rows / scale).round_().clamp_(-127, 127).to(torch.int8))
+    return [torch.cat(codes), scales]
 
 
 def pack_nf4(weight: Tensor) -> list[Tensor]:

@@ -96,13 +96,18 @@ def memory_of(device: torch.device) -> int:
 def join(device: torch.device) -> tuple[int, int]:
     """Connect this process with those that torchrun started. Returns (rank, world): its number, and how many
     there are."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = count()
     if world == 1:
         return 0, 1
     if not dist.is_initialized():
         patience = datetime.timedelta(hours=4)  # the other ranks wait while the first one evaluates
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     return dist.get_rank(), world
+
+
+def count() -> int:
+    """How many processes torchrun started; before `join`, too."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def here() -> tuple[int, int]:

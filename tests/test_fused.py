@@ -7,8 +7,9 @@ import torch
 from torch.testing import assert_close
 
 from cache import KVCache
-from fused import Int8, fuse, to_int8
+from fused import Int8, fuse
 from lora import add_lora
+from quantized import pack_int8
 from sampler import generate, n_best, score
 from tests.replies import PROMPTS, SAMPLING, STOP, agree, families
 
@@ -89,6 +90,6 @@ def test_a_row_of_8_bits_does_not_depend_on_its_neighbours(exact):
             assert error(layer(x[:rows]), wanted[:rows]) < (0.01 if exact else 0.05)
         layer.multiplies = False
         assert error(layer(x), wanted) < 0.01
-    weight, scale = to_int8(plain.weight.detach(), torch.bfloat16)
+    weight, scale = pack_int8(plain.weight.detach(), torch.bfloat16)
     off = (weight * scale.float()[:, None] - plain.weight).abs() / scale.float()[:, None]
     assert off.max() <= 0.51 + 127 / 256  # half a step, and at the end of the range what the scale is rounded

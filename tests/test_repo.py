@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "attention": {"torch"},
     "rotary": {"files", "torch"},
     "cache": {"attention", "data", "deltanet", "torch", "numpy"},
-    "fused": {"ranks", "torch"},
+    "fused": {"quantized", "ranks", "torch"},
     "quantized": {"ranks", "torch"},
     "dequantize": {"files", "quantized", "torch"},
     "weights": {"files", "dequantize"} | TENSORS,
