@@ -21,19 +21,26 @@ class Fused(nn.Module):
 
     In float32 on a CPU the matrix is cut into blocks of columns, (blocks, I, O / blocks), at least one for
     each thread. Then one row of input is multiplied at the speed of the memory, which F.linear lets only one
-    thread read, and few rows are faster too."""
+    thread read, and few rows are faster too. In bfloat16 it is laid out as the processor's kernel reads it
+    (oneDNN), which F.linear would do again at every call."""
 
     def __init__(self, *layers: nn.Linear):
         super().__init__()
         check_plain(layers)
         weight = torch.cat([layer.weight.detach() for layer in layers])  # (O, I)
-        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        on_cpu = weight.device.type == "cpu"
+        self.packed = on_cpu and weight.dtype == torch.bfloat16 and packs_bfloat16()
+        if self.packed:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        elif on_cpu and weight.dtype == torch.float32:
             weight = weight.unflatten(0, (count_blocks(len(weight)), -1)).transpose(1, 2).contiguous()
             weight = weight[0].t() if len(weight) == 1 else weight
         self.weight = nn.Parameter(weight, requires_grad=False)  # (O, I) or (blocks, I, O / blocks)
         self.bias = join_biases(layers)
 
     def forward(self, x):
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         if self.weight.dim() == 2:
             return F.linear(x, self.weight, self.bias)
         n, I, width = self.weight.shape
@@ -47,6 +54,11 @@ class Fused(nn.Module):
             return F.embedding(ids, self.weight)
         width = self.weight.shape[2]
         return self.weight[ids // width, :, ids % width]
+
+
+def packs_bfloat16():
+    """Whether oneDNN, where torch has it, has a kernel for bfloat16 on this processor."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def check_plain(layers):
@@ -164,7 +176,8 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
     config = model.config
     if hasattr(model, "head"):
         model.head = exact(model.head, out=torch.float32) if quantize else Fused(model.head)
-        if config.tied:  # so that the matrix is not in memory twice
+        packed = not quantize and model.head.packed  # then the embedding stays as it is
+        if config.tied and not packed:  # so that the matrix is not in memory twice
             # of Int8 the scale: others ask model.embed.weight for the dtype and the device of activations
             model.embed.weight = model.head.scale if quantize else model.head.weight
             model.embed.forward = model.head.embedding

@@ -29,7 +29,7 @@ COLDEST = 1e-6  # logits divided by less would overflow, and differ by too much 
 def finite(model, values):
     """The values, which a model has computed. Raises ValueError if one is not finite, with what is likely."""
     if not values.isfinite().all():
-        broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+        broken = [name for name, w in model.named_parameters() if not w.to_dense().isfinite().all()]
         cause = f"they overflow in {model.embed.weight.dtype}; --dtype float32 has the most room"
         if broken:
             cause = f"its weight {model.config.file_name(broken[0])} is not; download or train it again"

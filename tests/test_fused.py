@@ -32,6 +32,26 @@ def test_a_fused_model_samples_the_same(tiny, family, threads):
     assert_close(*(score(net, samples) for net in (fused, model)), atol=1e-5, rtol=0)
 
 
+@families
+def test_a_fused_model_in_bfloat16_computes_the_same(tiny, family):
+    """Whatever layout the processor's kernel wants."""
+    model = tiny(family).bfloat16()
+    fused = fuse(copy.deepcopy(model))
+    ids = torch.tensor([[5, 9, 200, 31, 4, 4, 18, 90, 2]])
+    with torch.no_grad():
+        assert_close(*(net.logits(net(ids)) for net in (fused, model)), atol=0.02, rtol=0.02)
+    agree(*(generate(net, PROMPTS[:1], 1, STOP, temperature=0) for net in (fused, model)))
+
+
+def test_numbers_that_are_not_finite_are_found_in_a_fused_model_too(tiny):
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny("llama").to(dtype)
+        with torch.no_grad():
+            model.layers[1].mlp.down_proj.weight[3, 5] = torch.nan
+        with pytest.raises(ValueError, match="not finite: its weight .*down_proj.weight is not"):
+            generate(fuse(model), PROMPTS, 4, STOP, temperature=0)
+
+
 def test_only_a_merged_model_can_be_fused(tiny):
     with pytest.raises(ValueError, match="merge the adapter first"):
         fuse(add_lora(tiny("llama"), 2))
