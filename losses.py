@@ -78,16 +78,6 @@ def contrastive(query, candidates, positive, temperature, query_label, candidate
     return F.cross_entropy(scores, positive, reduction="none")
 
 
-def ranking_kl(scores, teacher) -> Tensor:
-    """KL(teacher || scores) (B,) of the softmax over the texts of each query. scores, teacher (B, G); for a
-    query with fewer than G texts, the teacher's scores end in -inf."""
-    absent = teacher == -torch.inf
-    target = teacher.float().log_softmax(-1)
-    logp = scores.float().masked_fill(absent, -torch.inf).log_softmax(-1)
-    gap = (target - logp).masked_fill(absent, 0.0)  # -inf minus -inf would be nan
-    return (target.exp() * gap).sum(-1)
-
-
 # ------------------------------------------------------------------------------------------------ preference
 def dpo(logp_chosen, logp_rejected, ref_chosen, ref_rejected, beta) -> Tensor:
     """Preference loss (B,) of each pair: eq. 7 of arXiv 2305.18290. Inputs (B,): log-probabilities of whole

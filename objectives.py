@@ -7,7 +7,6 @@ what all objectives share in steps.py, the formulas in losses.py. Every loss is 
 divides the total by the step's weight, which is known before the first backward pass, so how the work is cut
 changes nothing."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +21,6 @@ from games.task import Chat, Contrast, Duel, Judged, Label, Pair, Ranked
 from model import class_logits
 from rollouts import distil_loss, grpo_before, grpo_loss, rollout_step
 from steps import Learner, Place, Step, before_training, draw, flat_items, items_of, token_logp
-from terminal import UsageError
 
 # what --beta 0 stands for, as in the papers
 BETA = 0.1
@@ -286,8 +284,6 @@ class ContrastStep(WholeStep):
     positive: torch.Tensor | None = None  # (Q,) which candidate is each query's positive
     query_label: torch.Tensor | None = None  # (Q,)
     candidate_label: torch.Tensor | None = None  # (C,) where none is known, a number that no other has
-    teacher: torch.Tensor | None = None  # (Q, G) with --teacher-weight: a teacher's scores, -inf where fewer
-    group: torch.Tensor | None = None  # (Q, G) the candidates that these scores belong to
 
 
 class Texts:
@@ -316,7 +312,6 @@ class Texts:
 def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     """One row for each distinct text. With --bank every label of the task is a candidate."""
     items = flat_items(task, drawn, Contrast)
-    cfg = learner.cfg
     bank = learner.bank
 
     # Texts are numbered, and so become rows, in this order: queries, positives, negatives, the bank.
@@ -326,15 +321,13 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
     for item in items:
         text = bank[item.label_id] if bank else item.positive
         positive.append(texts.index("document", text))
-    negatives = []  # a list for each item
-    all_negatives = []
+    others = []
     for item in items:
-        hard = item.negatives if cfg.teacher_weight or not bank else []  # else they are in the bank
-        indices = [texts.index("document", text) for text in hard]
-        negatives.append(indices)
-        all_negatives += indices
-    in_bank = [texts.index("document", text) for text in bank]
-    candidates = list(dict.fromkeys([*positive, *in_bank, *all_negatives]))  # each once
+        for text in () if bank else item.negatives:  # the bank has them
+            others.append(texts.index("document", text))
+    for text in bank:
+        others.append(texts.index("document", text))
+    candidates = list(dict.fromkeys(positive + others))  # each once
     place_of = {index: i for i, index in enumerate(candidates)}
 
     labels = {}
@@ -355,31 +348,11 @@ def contrast_step(learner: Learner, task, drawn: list, place: Place) -> Step:
         candidate_label=tensor([*map(label, candidates)]),
     )
 
-    if cfg.teacher_weight:
-        step.teacher = tensor(teacher_scores(items))
-        groups = []
-        for first, hard in zip(positive, negatives):
-            group = [place_of[index] for index in (first, *hard)]
-            # Any candidate may fill up a group, for the teacher's score there is -inf.
-            padding = group[:1] * (step.teacher.shape[1] - len(group))
-            groups.append(group + padding)
-        step.group = tensor(groups)
-
     # Candidates with a query's own label, beside its positive: the loss masks them.
     twins = (step.query_label[:, None] == step.candidate_label).sum().item() - len(items)
     comparisons = len(items) * (len(candidates) - 1)
     step.report = {"texts": len(rows), "masked": twins / max(1, comparisons)}
     return step
-
-
-def teacher_scores(items):
-    """The teacher's scores of the texts of each item, filled up to one length with -inf."""
-    if any(item.scores is None for item in items):
-        raise UsageError(
-            "--teacher-weight: these rows hold no scores; make them: infer.py collect --reranker"
-        )
-    size = max(len(item.scores) for item in items)
-    return [item.scores + [-math.inf] * (size - len(item.scores)) for item in items]
 
 
 def text_vectors(learner, batch):
@@ -393,11 +366,6 @@ def contrast(learner, vectors, step):
     loss = losses.contrastive(
         query, candidates, step.positive, learner.cfg.tau, step.query_label, step.candidate_label
     )
-    if step.teacher is not None:
-        grouped = candidates[step.group]  # (Q, G, E)
-        scores = torch.einsum("be,bge->bg", query, grouped) / learner.cfg.tau  # (Q, G)
-        loss = loss + learner.cfg.teacher_weight * losses.ranking_kl(scores, step.teacher)
-
     zeros = loss.new_zeros(len(vectors))  # (texts,)
     return [zeros.index_add(0, step.query, loss)]
 

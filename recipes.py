@@ -69,7 +69,6 @@ class Train(Shared):
     nll: float = 0.0  # dpo: weight of the chosen reply's negative log-likelihood
     # retrieval | contrastive
     tau: float = 0.05  # temperature of the softmax over the candidates
-    teacher_weight: float = 0.0  # weight of the divergence from a teacher's scores
     bank: bool = False  # compare every query with all labels of the task
     # games of its own | grpo distil
     group: int = 8  # games about each example
@@ -356,14 +355,11 @@ KINDS = {
 }
 
 
-RENAMED = {"teacher_weight": "distil"}  # flag -> its name in older runs
-
-
 def saved_values(part, saved: dict) -> dict:
     """The saved values of a dataclass's fields. Raises ValueError if one is not of its field's type."""
     known = {}
     for field in dataclasses.fields(part):
-        value = saved.get(field.name, saved.get(RENAMED.get(field.name)))
+        value = saved.get(field.name)
         if value is not None:
             choices = get_args(field.type)
             kind = KINDS[type(choices[0]) if choices else field.type]

@@ -85,7 +85,6 @@ class Contrast:
     positive: str
     negatives: list
     label_id: int | None = None  # number of the positive's label; texts of the same label are no negatives
-    scores: list | None = None  # a teacher's scores of the positive and the negatives (--teacher-weight)
 
 
 # ------------------------------------------------------------------------------------------------ playing

@@ -188,7 +188,7 @@ READERS = {
     "eedi": (
         lambda i: {
             **{"query": f"q {i}", "pos": ["a", "b"], "neg": ["c"], "candidates": ["c", "a"], "id": i},
-            **{"pos_scores": [1.5, 2], "neg_scores": [0.5], "split": "train", "subject": "s"},
+            **{"split": "train", "subject": "s"},
         },
         read_eedi,
     ),

@@ -18,7 +18,6 @@ from losses import (
     grpo,
     kl,
     kto,
-    ranking_kl,
     sft,
     simpo,
     token_logp,
@@ -113,16 +112,6 @@ def test_davidson_by_hand():
 def test_bradley_terry_by_hand():
     found = bradley_terry(tensor(1, 0, -3), tensor(1, LN(3), -5))
     assert_close(found, tensor(LN(2), LN(4), math.log1p(math.exp(-2))))
-
-
-def test_ranking_kl_is_the_divergence_of_softmaxes_by_hand_and_skips_what_is_not_there():
-    teacher = torch.tensor([[LN(3), 0.0, -math.inf], [0.0, 0.0, 0.0]])
-    scores = torch.tensor([[0.0, 0.0, 9.0], [5.0, 5.0, 5.0]], requires_grad=True)
-    first = 0.75 * LN(0.75) + 0.25 * LN(0.25) + LN(2)
-    ranking_kl(scores, teacher).sum().backward()
-    assert_close(scores.grad, torch.tensor([[-0.25, 0.25, 0.0], [0.0, 0.0, 0.0]]))
-    assert_close(ranking_kl(scores, teacher), torch.tensor([first, 0.0]))
-    assert ranking_kl(teacher[:, :2] + 7, teacher[:, :2]).abs().max() < 1e-6
 
 
 def test_dpo_starts_at_log_two_and_by_hand():

@@ -389,24 +389,6 @@ def test_against_the_bank_the_candidates_are_all_labels(embeds):
     assert own == [tokens[item.label_id] for item in contrasts()]
 
 
-@pytest.mark.parametrize("cut", [3, 100])
-def test_a_teacher_moves_the_scores_of_a_querys_own_texts_towards_its_own(embeds, cut):
-    """With --teacher-weight the loss grows by the divergence over each query's own texts, however the step
-    is cut."""
-    items = [replace(item, scores=[2.0, 0.0, 1.0]) for item in contrasts()]
-    items[0] = replace(items[0], negatives=["stone"], scores=[2.0, 0.0])
-    plain, taught = (embeds("--teacher-weight", str(weight)) for weight in (0.0, 0.5))
-    totals = [gradients(one, step_of("contrastive", one, items), cut)[0] for one in (plain, taught)]
-    embedder, gaps = taught.embedder, 0.0
-    for item in items:
-        vectors = embedder.embed([item.query, item.positive, *item.negatives])
-        scores = (vectors[1:] @ vectors[0])[None] / taught.cfg.tau
-        gaps += float(losses.ranking_kl(scores, torch.tensor([item.scores])))
-    assert gaps > 0.1 and totals[1] - totals[0] == pytest.approx(0.5 * gaps, rel=1e-3)
-    with pytest.raises(ValueError, match="--teacher-weight: these rows hold no scores"):
-        step_of("contrastive", taught, contrasts())
-
-
 def test_a_contrastive_run_opens_in_both_forms_and_its_vectors_learned(flags, facts, tmp_path):
     """From scratch an encoder, from a checkpoint with an adapter that one; both are folders to embed with."""
     facts("contrastive")

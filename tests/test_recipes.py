@@ -197,8 +197,3 @@ def test_the_seed_trained_the_attention_of_layers_22_to_31_the_embedding_and_the
     chosen = {name for name in names if re.search(SEED_20Q["train_only"], name)}
     expected = {f"layers.{i}.attn.{side}_proj.weight" for i in range(22, 32) for side in "qkvo"}
     assert chosen == expected | {"embed.weight", "head.weight"}
-
-
-def test_a_flag_of_an_older_run_counts_under_its_new_name():
-    assert restore(Train, {"task": "eedi", "distil": 0.5}).teacher_weight == 0.5
-    assert restore(Train, {"task": "eedi", "distil": 0.5, "teacher_weight": 0.25}).teacher_weight == 0.25

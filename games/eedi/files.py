@@ -16,7 +16,7 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from files import TEXT, check_fields, list_of, number, one_of
+from files import TEXT, check_fields, list_of, one_of
 from games.rows import read_rows
 
 LETTERS = tuple("ABCD")  # no str, which would also contain "" and "AB"
@@ -31,14 +31,11 @@ CATEGORIES = "True_Correct True_Neither True_Misconception False_Correct False_N
 EXPLAINED_COLUMNS = ["row_id", "QuestionId", "QuestionText", "MC_Answer", "StudentExplanation"]
 EXPLAINED_LABEL = ["Category", "Misconception"]  # missing in test.csv
 EXPLAINED_PLACES = 3  # labels in a submission
-SCORES = list_of(number(-1e30, 1e30))
 MINED = {  # of the columns of a mined row
     "query": TEXT,
     "pos": list_of(TEXT, 1),
     "neg": list_of(TEXT),
     "candidates": list_of(TEXT),
-    "pos_scores": SCORES,
-    "neg_scores": SCORES,
     "split": one_of("train", "test"),
     "subject": TEXT,
 }
@@ -211,19 +208,17 @@ def item_example(where, number, row, labels):
 
 def mined_examples(where, number, row, labels):
     """Yield one example for each positive of a row in FlagEmbedding's form; labels as in item_example. Rows
-    from infer.py collect have more columns: an id, the split, the ranked candidates, and a reranker's scores
-    of positives and negatives."""
+    from infer.py collect have more columns: an id, the split and the ranked candidates."""
     check_fields(where, row, MINED, ["query", "pos"])
+    if row.keys() & {"pos_scores", "neg_scores"}:
+        raise ValueError(f"{where}: scores of a teacher are not learned here; drop pos_scores and neg_scores")
     places = {}  # column -> the indices of its labels
     for column in ("pos", "neg", "candidates"):
         texts = row.get(column) or []
-        scores = row.get(f"{column}_scores") or []
-        if "pos_scores" in row and column != "candidates" and len(scores) != len(texts):
-            raise ValueError(f"{where}: '{column}_scores' must have a number for each text of {column!r}")
         places[column] = [labels.setdefault(text, len(labels)) for text in texts]
     for i, place in enumerate(places["pos"]):
         suffix = f"+{i}" if i else ""  # several positives of one query need different ids
-        example = {
+        yield {
             "id": f"{row.get('id', number)}{suffix}",
             "question": row["query"],
             "query": row["query"],
@@ -234,9 +229,6 @@ def mined_examples(where, number, row, labels):
             "candidates": places["candidates"],
             "split": row.get("split"),
         }
-        if "pos_scores" in row:
-            example["scores"] = [row["pos_scores"][i], *(row.get("neg_scores") or [])]
-        yield example
 
 
 # ------------------------------------------------------------------------------------------------ queries

@@ -165,9 +165,7 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
             if right not in self.trained:
                 continue
             query = self.query(answer)
-            candidates = [right, *answer.get("neg", [])]
-            drawn = self.draw_group(len(candidates), rng)
-            labels = [candidates[k] for k in drawn]
+            labels = [right, *self.draw_negatives(answer.get("neg", []), rng)]
             texts = self.texts_of(labels)
             if self.kind is not Contrast and len(labels) == 1:
                 raise UsageError("--data: a reranker learns from rows that infer.py collect made")
@@ -175,20 +173,17 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
                 for label, text in zip(labels, texts):
                     items.append(Label(parts(query, text), int(label == right)))
             else:
-                scores = answer.get("scores")
-                if scores:
-                    scores = [scores[k] for k in drawn]
-                items.append(Contrast(query, texts[0], texts[1:], self.trained[right], scores))
+                items.append(Contrast(query, texts[0], texts[1:], self.trained[right]))
         return items
 
-    def draw_group(self, n, rng):
-        """The index 0 of the right label, and the indices of --group-size - 1 of the n - 1 negatives after
-        it. They are drawn without replacement; if they run out, drawing starts again with all of them."""
-        size = self.options.group_size
-        drawn = [0]
-        while 1 < n and len(drawn) < size:
-            negatives = 1 + rng.permutation(n - 1)  # (n - 1,): may be fewer than are missing
-            drawn += negatives[: size - len(drawn)].tolist()
+    def draw_negatives(self, negatives, rng):
+        """--group-size - 1 of the negatives, drawn without replacement; if they run out, drawing starts again
+        with all of them."""
+        wanted = self.options.group_size - 1
+        drawn = []
+        while negatives and len(drawn) < wanted:
+            for k in rng.permutation(len(negatives))[: wanted - len(drawn)]:
+                drawn.append(negatives[k])
         return drawn
 
     # -------------------------------------------------------------------------------------------- ranking
@@ -386,8 +381,6 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
                         "places": [ranking.index(label) for label in negatives],
                     }
                 )
-        if rows and "reranker" in players.named:
-            add_scores(rows, players.named["reranker"])
         return rows, [{"text": text} for text in self.label_texts]
 
     # -------------------------------------------------------------------------------------------- use
@@ -440,15 +433,6 @@ def rate(reranker, queries, texts):
     chances = np.clip(reranker.classify(pairs).astype(float), 1e-300, 1)
     scores = np.log(chances[:, 1]) - np.log(chances[:, 0])  # (pairs,)
     return np.split(scores, np.cumsum([*map(len, texts)])[:-1])
-
-
-def add_scores(rows, reranker):
-    """Add a reranker's scores of positives and negatives to mined rows; --teacher-weight learns from them."""
-    texts = [row["pos"] + row["neg"] for row in rows]
-    for row, scores in zip(rows, rate(reranker, [row["query"] for row in rows], texts)):
-        rounded = [round(float(score), 4) for score in np.clip(scores, -30, 30)]
-        row["pos_scores"] = rounded[: len(row["pos"])]
-        row["neg_scores"] = rounded[len(row["pos"]) :]
 
 
 def parts(*texts):

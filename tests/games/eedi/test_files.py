@@ -123,13 +123,13 @@ def test_a_wrong_cell_of_the_successors_is_named(tmp_path, place, value, message
 def test_rows_of_flagembedding_and_a_pool(tmp_path):
     path, pool = tmp_path / "mined.jsonl", tmp_path / "mined_pool.jsonl"
     rows = [
-        {"query": "q1", "pos": ["b"], "neg": ["a", "c"], "pos_scores": [1.5], "neg_scores": [0.5, -1]},
+        {"query": "q1", "pos": ["b"], "neg": ["a", "c"]},
         {"query": "q2", "pos": ["a", "d"], "neg": [], "id": "x", "split": "test", "candidates": ["d", "a"]},
     ]
     write_lines(path, rows)
     labels, (first, second, third) = read(path)
     assert labels == ["b", "a", "c", "d"] and first["label"] == 0 and first["neg"] == [1, 2]
-    assert first["scores"] == [1.5, 0.5, -1] and query_of(first, "s1") == "q1"
+    assert query_of(first, "s1") == "q1"
     assert (second["id"], third["id"]) == ("x", "x+1")
     assert third["label"] == 3 and third["candidates"] == [3, 1]
     # A pool next to the rows is found without --pool.
@@ -145,7 +145,7 @@ def test_rows_of_flagembedding_and_a_pool(tmp_path):
     [
         ({"pos": []}, "pos is .*expected a list of at least 1"),
         ({"pos": "b"}, "pos is 'b', expected a list"),
-        ({"pos": ["b"], "pos_scores": []}, "'pos_scores' must have a number for each"),
+        ({"pos": ["b"], "pos_scores": [1.5]}, "scores of a teacher are not learned here"),
     ],
 )
 def test_a_broken_row_is_an_error_that_names_its_line(tmp_path, row, message):

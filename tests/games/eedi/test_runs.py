@@ -85,16 +85,6 @@ def test_a_reranker_reads_the_first_candidates(runs, call, reranker, capsys):
     assert "makes vectors" in capsys.readouterr().err
 
 
-def test_its_scores_are_distilled(runs, mined, call, reranker, tmp_path, capsys):
-    out = tmp_path / "scored.jsonl"
-    flags = "--questions 8 --tests 5 --negatives 3 --range 1-40".split()
-    assert call("collect", "--reranker", reranker, "--out", out, *flags) == 0
-    distil = "--teacher-weight 0.5 --steps 2 --no-bank".split()
-    assert train_on(out, runs, "distilled", *distil) == 0
-    assert train_on(mined, runs, "not", *distil) == 2
-    assert "--teacher-weight: these rows hold no scores" in capsys.readouterr().err
-
-
 def test_negatives_of_an_untrained_model_come_with_a_warning(runs, tmp_path, capsys):
     call = ["collect", "--task", "eedi", "--model", str((runs / "first/model").resolve()), "--limit", "4"]
     flags = "--questions 4 --tests 4 --device cpu".split()
