@@ -37,7 +37,6 @@ prompt tokens that must be read, at the speed of a large product."""
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -50,6 +49,8 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from tables import peak  # noqa: E402
+
 import checkpoint  # noqa: E402
 import model as models  # noqa: E402
 import sampler  # noqa: E402
@@ -234,9 +235,8 @@ def side(args):
         clock, used = time.perf_counter(), time.process_time()
         replies, read = played(call, case, args.seed, args.scale, texts)
         seconds, cpu = time.perf_counter() - clock, time.process_time() - used
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         new = sum(map(len, replies))
-        numbers = {"seconds": seconds, "cpu": cpu, "peak": peak, "new": new, "read": read}
+        numbers = {"seconds": seconds, "cpu": cpu, "peak": peak(), "new": new, "read": read}
         print(json.dumps({"case": case, **numbers, "replies": replies}), flush=True)
 
 

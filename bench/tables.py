@@ -43,6 +43,12 @@ def table(what, args, lengths, matmul, flops, found, apart):
     return lines
 
 
+def peak():
+    """The largest resident size of this process so far, in MiB. ru_maxrss would begin with the parent's."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+
+
 def carry_out(args, side, compare):
     """With --side, measure that side in this process. Without it, compare all sides, print the table, and
     write it to --out."""
