@@ -284,6 +284,23 @@ def test_quantised_play_says_what_it_cannot_do(flags, all_runs, tmp_path, capsys
         assert "--quantize" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("quantize", "int8"),
+        ("lora", "adapter"),
+        ("revision", "main"),
+        ("format", "chatml"),
+        ("dtype", "bfloat16"),
+    ],
+)
+def test_flags_of_a_model_are_refused_where_none_is_opened(flag, value, capsys):
+    call = ["eval", "--task", "arena", "--tests", "10", "--battles", "40", "--judge", "features"]
+    assert infer.main([*call, f"--{flag}", value]) == 2
+    assert f"--{flag}: no model is opened in this call" in capsys.readouterr().err
+    assert infer.main(call) == 0
+
+
 @pytest.mark.parametrize("native", [False, True])
 def test_auto_keeps_the_half_precision_of_a_file_where_it_is_native(all_runs, tmp_path, monkeypatch, native):
     """Files in float32 stay so."""
