@@ -56,7 +56,7 @@ from games.task import (
 )
 from journal import Journal
 from ranks import device_of
-from recipes import VERBS, Infer, agent_flags, check_quantize, cosmetic, nearest, parse, take_from_run
+from recipes import VERBS, Infer, agent_flags, check_infer, cosmetic, nearest, parse, take_from_run
 from reports import dropped_line, table
 from rerankers import reranker_of
 from runs import read_values, resolve
@@ -608,9 +608,7 @@ def run_call(argv: list[str]):
     cfg = parse(Infer, with_task(argv))
     if cfg.verb not in VERBS:
         raise UsageError(f"{cfg.verb}: unknown verb{nearest(cfg.verb, VERBS)} (known: {', '.join(VERBS)})")
-    if cfg.n < 1:
-        raise UsageError("--n must be at least 1")
-    check_quantize(cfg)
+    check_infer(cfg)
     instead = stand_in(cfg)
     if instead and isinstance(name := getattr(cfg.options, instead[0]), str):
         if cfg.model or cfg.run:

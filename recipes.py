@@ -325,8 +325,10 @@ def check(settings):
             raise UsageError(f"--{name} {value}: a share lies between 0 and 1")
 
 
-def check_quantize(settings):
-    """Raise UsageError where the --quantize of infer.py cannot be done."""
+def check_infer(settings):
+    """Raise UsageError for flags of infer.py that cannot be done."""
+    if settings.n < 1:
+        raise UsageError("--n must be at least 1")
     if settings.quantize and settings.verb not in ("play", "eval", "sample", "collect"):
         raise UsageError(f"--quantize: {settings.verb} does not use it; play, eval, sample and collect do")
     if settings.quantize and settings.ttt_steps:

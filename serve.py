@@ -142,18 +142,9 @@ class Request:
 
     def read_messages(self) -> list:
         """[(text that the reply shows first, ids of the prompt)] of a chat."""
-        messages = []
-        for i, message in enumerate(self.body.get("messages", [])):
+        messages = self.body.get("messages", [])
+        for i, message in enumerate(messages):
             check(message, MESSAGE, f"messages[{i}].")
-            content = message.get("content")
-            if type(content) is list:
-                for part in content:
-                    if part.get("type") != "text" or type(part.get("text")) is not str:
-                        what = reprlib.repr(part.get("type"))
-                        raise Refused(f"{what} is not supported, only text", f"messages[{i}].content")
-                content = "\n".join([part["text"] for part in content])
-            role = message.get("role")
-            messages.append({"role": "system" if role == "developer" else role, "content": content})
         tokenizer = self.server.tokenizer
         for cached in (tokenizer.encode, tokenizer.shape_of):  # which keep 100,000 texts, of any length
             if cached.cache_info().currsize > QUEUE:

@@ -402,7 +402,7 @@ REFUSED = [
     (dict(messages=[*ASK, {"role": "assistant", "content": "x"}]), "messages"),
     (dict(messages=[{"role": "user", "content": 5}]), "messages[0].content"),
     (dict(messages=[{**ASK[0], "tool_calls": [{"id": "x"}]}]), "messages[0].tool_calls"),
-    (dict(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content"),
+    (dict(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "messages"),
     (dict(messages=[{"role": "user", "content": "long " * 400}]), "messages"),
     (dict(prompt="x", suffix="y"), "suffix"),
     (dict(prompt="x", logprobs=True), "logprobs"),
@@ -428,10 +428,10 @@ def test_what_changes_no_reply_is_accepted(served):
         user="me", metadata={"a": "b"}, store=True, tools=None, logit_bias={}, frequency_penalty=0, stop=None,
         presence_penalty=0.0, response_format={"type": "text"}, model="tiny", n=None, service_tier="auto",
     )  # fmt: skip
-    parts = [{"type": "text", "text": "Is it"}, {"type": "text", "text": "alive?"}]
+    parts = [{"type": "text", "text": "Is it "}, {"type": "text", "text": "alive?"}]
     system = {"role": "developer", "content": "Play."}
     messages = [system, {"role": "user", "content": parts, "tool_calls": None}]
-    plain = [{"role": "system", "content": "Play."}, {"role": "user", "content": "Is it\nalive?"}]
+    plain = [{"role": "system", "content": "Play."}, {"role": "user", "content": "Is it alive?"}]
     assert texts_of(served.ask(messages=messages, **more)) == texts_of(served.ask(messages=plain))
 
 
