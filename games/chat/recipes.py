@@ -8,7 +8,7 @@ RECIPES = {
     "chat": SCRATCH
     | dict(
         task="chat",
-        steps=2500,
+        steps=1400,  # five minutes on one core; 2,500 have 76 instead of 66 % of the replies right
         batch=64,
         max_tokens=192,
         micro_tokens=2048,
