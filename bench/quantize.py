@@ -85,7 +85,7 @@ def curve(args):
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 loss = SFT.loss(learner, batch, step)[0] / step.weight
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_([w for w in model.parameters() if w.requires_grad], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
