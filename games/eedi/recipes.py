@@ -58,7 +58,8 @@ RECIPES = {
     ),
     # A retriever of 23 million parameters on two cores, from --data FOLDER with the competition's files. As a
     # step cannot encode 2,587 labels there, negatives come from the batch. The settings are those of a run of
-    # six minutes on one core (165 steps), which took MAP@25 on held-out questions from 0.18 to 0.27.
+    # six minutes on one core (165 steps), which took MAP@25 on held-out questions from 0.18 to 0.27. What was
+    # tried beyond it is on the page.
     "eedi-laptop": CHECKPOINT
     | dict(
         model="sentence-transformers/all-MiniLM-L6-v2",

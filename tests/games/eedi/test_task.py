@@ -207,6 +207,7 @@ def test_labels_of_one_text_are_one_label(tmp_path):
     task = Eedi(Options(data=str(tmp_path), split="all"))
     order = np.array([[1, 2, 0]] * 9)  # the right label comes second, behind its twin
     assert {name: value for name, value, *_ in task.figures(order, task.examples("test"))}["map@25"] == 1
+    assert task.record(task.examples("test")[0], order[0], np.zeros(3))["rank"] == 1
 
 
 def test_the_successor_is_scored_at_three_and_its_twins_stay_together(tmp_path):
