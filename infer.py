@@ -579,7 +579,7 @@ def open_call(cfg: Infer, task, instead) -> Call:
     opener = Opener(cfg, task)
     players = replacement(cfg, opener, *instead) if instead else None
     if players or not needs_model(cfg, task):
-        for name in () if opener.opened else ("lora", "revision", "format", "quantize", "dtype"):
+        for name in () if opener.opened else ("lora", "revision", "format", "quantize"):
             if name in cfg.origin:
                 raise UsageError(f"--{name}: no model is opened in this call; drop the flag")
         return Call(cfg, task, None, players or Players(n=cfg.n))

@@ -286,13 +286,7 @@ def test_quantised_play_says_what_it_cannot_do(flags, all_runs, tmp_path, capsys
 
 @pytest.mark.parametrize(
     "flag, value",
-    [
-        ("quantize", "int8"),
-        ("lora", "adapter"),
-        ("revision", "main"),
-        ("format", "chatml"),
-        ("dtype", "bfloat16"),
-    ],
+    [("quantize", "int8"), ("lora", "adapter"), ("revision", "main"), ("format", "chatml")],
 )
 def test_flags_of_a_model_are_refused_where_none_is_opened(flag, value, capsys):
     call = ["eval", "--task", "arena", "--tests", "10", "--battles", "40", "--judge", "features"]
