@@ -303,8 +303,6 @@ WRONG = {
         "pos": [None, GONE, [], *NO_TEXTS],
         "neg": NO_TEXTS,
         "candidates": NO_TEXTS,
-        "pos_scores": [None, [], [1], [1, NAN], [1, None], [1, HUGE], [1, INFINITY], ["a", "b"], 5, "ab", {}],
-        "neg_scores": [None, GONE, [], [1, 2], [NAN], [True], "a", 5],
         "split": ["valid", "", 5, [], {}],
         "subject": NO_TEXT,
     },

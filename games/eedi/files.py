@@ -210,7 +210,7 @@ def mined_examples(where, number, row, labels):
     """Yield one example for each positive of a row in FlagEmbedding's form; labels as in item_example. Rows
     from infer.py collect have more columns: an id, the split and the ranked candidates."""
     check_fields(where, row, MINED, ["query", "pos"])
-    if row.keys() & {"pos_scores", "neg_scores"}:
+    if row.get("pos_scores") or row.get("neg_scores"):
         raise ValueError(f"{where}: scores of a teacher are not learned here; drop pos_scores and neg_scores")
     places = {}  # column -> the indices of its labels
     for column in ("pos", "neg", "candidates"):
