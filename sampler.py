@@ -20,8 +20,9 @@ from games.task import Reply
 from losses import token_logp
 
 BATCH = 64  # replies that grow at a time
-DRAFT = 3  # tokens; with the one before them they are as many rows as fused.FEW
-PAYS = 0.4  # tokens of a draft that must come true on average: four rows cost 1.3 to 1.4 times as much as one
+DRAFT = 5  # tokens
+FLOAT32_DRAFT = 3  # the same in float32, where a row more costs more (bench/RESULTS.md has both)
+PAYS = 0.4  # tokens of a draft that must come true on average, as a pass over a draft costs so much more
 COLDEST = 1e-6  # logits divided by less would overflow, and differ by too much for a second token anyway
 
 
@@ -246,7 +247,8 @@ class Lookup:
     `rate` is how many tokens of a guess came true, on average over about the last eight. While it is below
     PAYS, guesses are compared with what comes, at no cost, but not handed out."""
 
-    def __init__(self, ids):
+    def __init__(self, ids, size):
+        self.size = size  # tokens of a guess
         self.ids = []
         self.after = {}  # the last tokens of a beginning of the text -> its length
         self.rate = 1.0
@@ -261,9 +263,9 @@ class Lookup:
         self.ids.append(token)
 
     def draft(self, room) -> list:
-        """At most DRAFT tokens, and at most `room`, that probably come next."""
+        """At most `size` tokens, and at most `room`, that probably come next."""
         ids = self.ids
-        came = ids[self.start : self.start + DRAFT]
+        came = ids[self.start : self.start + self.size]
         true = shared_length(self.guess, came)
         if self.guess and true == len(came) < len(self.guess):  # not decided yet
             return []
@@ -272,7 +274,7 @@ class Lookup:
         self.guess = []
         self.start = len(ids)
         place = self.after.get(tuple(ids[-3:])) or self.after.get(tuple(ids[-2:]))
-        for at in range(place, place + DRAFT) if place else ():
+        for at in range(place, place + self.size) if place else ():
             self.guess.append(ids[at] if at < len(ids) else self.guess[at - len(ids)])
         return self.guess[: max(0, room)] if self.rate >= PAYS else []
 
@@ -290,7 +292,8 @@ def continue_alone(model, growth, session, stop, watch):
     (row,), states = session.prefill([growth.prompt])
     if row:
         session.swap(row, 0)
-    lookup = Lookup(growth.prompt)
+    in_float32 = model.embed.weight.dtype == torch.float32
+    lookup = Lookup(growth.prompt, FLOAT32_DRAFT if in_float32 else DRAFT)
     draft = []
     while True:
         logits = next_logits(model, states)  # (1 + len(draft), V)
