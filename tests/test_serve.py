@@ -166,7 +166,7 @@ def child(folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_and_the_replies_that_run(child, kind, monkeypatch):
-    monkeypatch.setattr(serve, "END_SECONDS", 0.2)
+    monkeypatch.setattr(serve, "END_SECONDS", 1)
     one, port = child("--context", "512")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     # greedy from a context without an end: it is still running when the signal comes
