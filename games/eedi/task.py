@@ -338,6 +338,8 @@ class Eedi(HasBank, Classifies, Mines, TracksTraining, SubmitsRows, Interactive,
         candidates. A label that is right for the same query in any row, or has the same text, is no
         negative."""
         o = self.options
+        if o.reranker:
+            raise UsageError("collect: the retriever alone ranks the labels here; drop --reranker")
         rows = []
         plain = [" ".join(text.casefold().split()) for text in self.label_texts]
         right = defaultdict(set)  # query -> its right labels as plain text

@@ -119,6 +119,11 @@ def test_a_label_that_reads_like_the_right_one_is_no_negative(folder):
     assert twins and all("LABEL 1" not in row["neg"] for row in twins)
 
 
+def test_mining_takes_no_reranker(folder):
+    with pytest.raises(UsageError, match="drop --reranker"):
+        Eedi(Options(data=folder, reranker="model")).mined(RANDOM, 0)
+
+
 def test_a_margin_leaves_out_what_is_nearly_as_similar(folder):
     task = Eedi(Options(data=folder, range="0-60", negatives=60, margin=0.2))
     rows, _ = task.mined(RANDOM, 0)
