@@ -2,6 +2,7 @@
 
 Shapes as in model.py."""
 
+import warnings
 from functools import partial
 
 import torch
@@ -85,11 +86,11 @@ def count_blocks(width):
 class Int8(nn.Module):
     """What Fused is, with the matrix in 8 bits and a scale for each of its rows: half the bytes of bfloat16.
 
-    On a processor that multiplies 8-bit numbers, more than FEW rows of input are rounded to 8 bits too, each
-    row x as x ~ step * high. `exact` adds the rest: x ~ step * (high + low / 254), two rows for each, which
-    leaves errors of bfloat16's size. It is for inputs in which single channels are large, those of
-    MLP.down_proj and of q, k and v; bench/RESULTS.md has the loss with and without. `out` is the dtype of the
-    output, by default that of the input."""
+    On a processor that multiplies 8-bit numbers the matrix is laid out as its kernel reads it (FBGEMM), and
+    inputs are rounded to 8 bits too, each row x as x ~ step * high. `exact` adds the rest: x ~ step * (high +
+    low / 254), two rows for each, which leaves errors of bfloat16's size. It is for inputs in which single
+    channels are large, those of MLP.down_proj and of q, k and v; bench/RESULTS.md has the loss with and
+    without. `out` is the dtype of the output, by default that of the input."""
 
     def __init__(self, *layers: nn.Linear, dtype, device, exact=False, out=None):
         super().__init__()
@@ -97,32 +98,33 @@ class Int8(nn.Module):
         parts = []
         for layer in layers:
             parts += layer.weight.detach().split(ROWS_AT_ONCE)
+        self.packed = device.type == "cpu" and multiplies_int8()
         width = sum(map(len, parts))
         weight = torch.empty(width, layers[0].in_features, dtype=torch.int8, device=device)
-        scale = torch.empty(width, dtype=dtype, device=device)
+        scale = torch.empty(width, dtype=torch.float32 if self.packed else dtype, device=device)
         start = 0
         for part in parts:  # so that no whole matrix is ever in memory in a second precision
             rows = slice(start, start + len(part))
-            weight[rows], scale[rows] = pack_int8(part, dtype)
+            weight[rows], scale[rows] = pack_int8(part, scale.dtype)
             start += len(part)
-        self.weight = nn.Parameter(weight, requires_grad=False)  # (O, I)
-        self.scale = nn.Parameter(scale, requires_grad=False)  # (O,)
+        if self.packed:
+            self.matrix = lay_out_int8(weight, scale)
+        else:
+            self.weight = nn.Parameter(weight, requires_grad=False)  # (O, I)
+            self.scale = nn.Parameter(scale, requires_grad=False)  # (O,)
         self.bias = join_biases(layers)
         self.exact = exact
         self.out = out
-        self.multiplies = device.type == "cpu" and torch.cpu._is_vnni_supported()
-        # This kernel reads beyond rows of other lengths. It rounds its output to the input's dtype, and
-        # logits so rounded would often be equal.
-        wide = layers[0].in_features % 16 == 0
-        self.packs = device.type == "cpu" and wide and not (out and self.multiplies)
+        # this kernel reads beyond rows of other lengths
+        self.takes_few = device.type == "cpu" and layers[0].in_features % 16 == 0
         self.plain = dtype if is_native(dtype, device) else torch.float32
 
     def forward(self, x):
         rows = x.reshape(-1, x.shape[-1])  # (N, I)
-        if self.packs and len(rows) <= FEW:
-            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)  # (N, O)
-        elif self.multiplies:
+        if self.packed:
             y = self.product(rows)
+        elif self.takes_few and len(rows) <= FEW:
+            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)  # (N, O)
         else:
             y = F.linear(rows.to(self.plain), self.weight.to(self.plain)) * self.scale
         y = y.to(self.out or x.dtype)
@@ -132,20 +134,36 @@ class Int8(nn.Module):
 
     def product(self, rows):
         """(N, O) of rows (N, I), in float32, in the way that the class describes."""
-        N = len(rows)
-        step = rows.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127  # (N, 1)
-        high = rows / step
-        whole = high.round()
+        step = rows.abs().amax(-1, keepdim=True).float().div_(127)  # (N, 1)
+        high = rows / step  # a row of zeros makes nan here, anything in of_integers, and zeros in the end
         if not self.exact:
-            y = torch._int_mm(whole.to(torch.int8), self.weight.t())  # (N, O)
-            return y * step * self.scale
-        low = ((high - whole) * 254).round()
-        y = torch._int_mm(torch.cat([whole, low]).to(torch.int8), self.weight.t())
-        return torch.add(y[:N].float(), y[N:], alpha=1 / 254) * step * self.scale
+            return self.of_integers(high).mul_(step)
+        whole = high.round()
+        low = high.sub_(whole).mul_(254)
+        y, rest = self.of_integers(torch.cat([whole, low])).chunk(2)
+        return y.add_(rest, alpha=1 / 254).mul_(step)
+
+    def of_integers(self, x):
+        """(N, O) of x (N, I), which is rounded to integers from -127 to 127."""
+        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x, 1.0, 128, self.matrix)
 
     def embedding(self, ids):
         """Rows of the matrix, for an embedding that is tied to this layer: (..., I) of ids (...)."""
         return self.weight[ids] * self.scale[ids, None]
+
+
+def multiplies_int8():
+    """Whether FBGEMM, where torch has it, multiplies 8-bit numbers on this processor without overflow."""
+    return "fbgemm" in torch.backends.quantized.supported_engines and torch.cpu._is_vnni_supported()
+
+
+def lay_out_int8(weight, scale):
+    """The matrix of weights (O, I) in int8 and scales (O,), as FBGEMM reads it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch means to drop this way to make a quantised tensor
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        matrix = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+    return torch.ops.quantized.linear_prepack(matrix, None)
 
 
 def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
@@ -176,8 +194,7 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
     config = model.config
     if hasattr(model, "head"):
         model.head = exact(model.head, out=torch.float32) if quantize else Fused(model.head)
-        packed = not quantize and model.head.packed  # then the embedding stays as it is
-        if config.tied and not packed:  # so that the matrix is not in memory twice
+        if config.tied and not model.head.packed:  # so that the matrix is not in memory twice
             # of Int8 the scale: others ask model.embed.weight for the dtype and the device of activations
             model.embed.weight = model.head.scale if quantize else model.head.weight
             model.embed.forward = model.head.embedding
