@@ -134,7 +134,8 @@ class Int8(nn.Module):
 
     def product(self, rows):
         """(N, O) of rows (N, I), in float32, in the way that the class describes."""
-        step = rows.abs().amax(-1, keepdim=True).float().div_(127)  # (N, 1)
+        rows = rows.float()
+        step = rows.abs().amax(-1, keepdim=True).div_(127)  # (N, 1)
         high = rows / step  # a row of zeros makes nan here, anything in of_integers, and zeros in the end
         if not self.exact:
             return self.of_integers(high).mul_(step)
