@@ -1,15 +1,15 @@
-"""The arena's statistics: scores of predictions, a model of six hand-made features, biases, ratings.
+"""The arena's statistics: scores of predictions, mixtures of them, biases, ratings.
 
 Probabilities and targets are (N, 3) in the order A, B, tie; `distributions` turns class indices into targets.
 Every model here is a softmax over logits that are linear in its parameters (games.stats.newton fits them):
 
     Davidson            logits (d / 2, -d / 2, c): d is the difference of two strengths, c the pull of ties
     Bradley and Terry   the first two of these logits; a tie counts as half a win for each side
-    features            Davidson's, where d is a weighted sum of differences of features
+    features            Davidson's, where d is a weighted sum of differences of features (features.py)
+    mix                 logarithms of other predictions, each with a weight
 
 (Davidson 1970: P(tie) = nu sqrt(P(A) P(B)), from which the logits follow with c = ln nu.)"""
 
-import re
 from collections import defaultdict
 
 import numpy as np
@@ -19,7 +19,6 @@ from games.stats import SCALE, log_softmax, newton, wilson
 
 CENTRE = 1000  # mean rating
 RIDGE = 1e-3  # on strengths: gives a model that never lost a finite rating
-STYLE_RIDGE = 1.0  # on the weights of features
 BINS = 15  # of equal width, in reliability tables
 
 
@@ -80,25 +79,7 @@ def calibration(probs, targets):
     }
 
 
-# ------------------------------------------------------------------------------------------------ features
-words_of = lambda text: {*re.findall(r"\w+", text.lower())}
-
-
-def style(text, prompt):
-    """The style of an answer, (6,): its length and its numbers of lines, bullets, punctuation marks, and code
-    and bold marks, all as logarithms, then the share of the prompt's words that it contains."""
-    counts = [
-        len(text),
-        text.count("\n"),
-        len(re.findall(r"^\s*(?:[-*\u2022]|\d+[.)])\s", text, re.M)),
-        len(re.findall(r"[.?!,:;]", text)),
-        text.count("```") + text.count("**"),
-    ]
-    words = words_of(prompt)
-    overlap = len(words & words_of(text)) / max(len(words), 1)
-    return np.array([*np.log1p(counts), overlap])
-
-
+# ------------------------------------------------------------------------------------------------ fits
 def texts_of(example):
     """[prompt, a, b], the turns of each joined into one text."""
     return ["\n".join(turns) for turns in zip(*example["turns"])]
@@ -111,12 +92,6 @@ def length_differences(examples):
     return a - b
 
 
-def features(example):
-    """The style of A minus that of B, (6,); a swap changes its sign."""
-    prompt, a, b = texts_of(example)
-    return style(a, prompt) - style(b, prompt)
-
-
 def davidson_design(differences, *causes):
     """The design (N, 3, P + 1 + Q) of the logits (d / 2, -d / 2, c + causes @ v). The parameters are the
     weights of the differences (N, P) in d, then c, then v, the weights of other causes of ties (N, Q)."""
@@ -127,20 +102,26 @@ def davidson_design(differences, *causes):
     return np.stack([first, -first, neither], 1)
 
 
-def fit_style(X, targets):
-    """Fit a model of style to features X (N, 6); return a function from features to probabilities. For -X it
-    returns the probabilities for X with A and B exchanged."""
-    # scaled but not centred: subtracting a mean would favour one side
-    scale = np.sqrt((X**2).mean(0)) + 1e-9
+def mix(known, targets, predicted):
+    """Probabilities (M, 3) from several predictions, a list of (M, 3). Their logarithms, the first place and
+    a tie have weights in the logits, those that fit the targets (N, 3) of other battles, for which the same
+    sources predicted `known`."""
 
-    def design(X):  # (N, 3, 13)
-        scaled = X / scale
-        # answers that differ in style are tied less often, up to a limit
-        distances = np.minimum(np.abs(scaled), 1)  # (N, 6)
-        return davidson_design(scaled, distances)
+    def design(predictions):
+        logs = np.log(np.clip(predictions, 1e-15, 1))  # (sources, N, 3)
+        return np.concatenate([np.moveaxis(logs, 0, 2), davidson_design(np.ones((logs.shape[1], 1)))], 2)
 
-    parameters = newton(design(X), targets, STYLE_RIDGE)
-    return lambda X: np.exp(log_softmax(design(X) @ parameters))
+    weights = newton(design(known), targets, RIDGE)
+    return np.exp(log_softmax(design(predicted) @ weights))
+
+
+def mix_halves(targets, predicted):
+    """`mix` for battles with targets (N, 3): every other battle by the weights that fit the rest."""
+    predicted = np.array(predicted)
+    mixed = np.empty_like(targets)
+    for k in range(2):
+        mixed[k::2] = mix(predicted[:, 1 - k :: 2], targets[1 - k :: 2], predicted[:, k::2])
+    return mixed
 
 
 def fit_tie(gaps, targets):

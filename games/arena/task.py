@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from games.arena import stats, world
+from games.arena.features import Features
 from games.arena.files import (
     SOFT,
     SWAP,
@@ -63,24 +64,13 @@ class Options:
     test_source: str = ""  # evaluate on battles of these sources of --data and never train on them
     # who judges | play eval submit
     judge: str = flag("", agent="classify", plays="play eval submit")  # features (fitted to --data), or a run
+    # a mixture | submit
+    mix: bool = False  # of the judge and features, with weights fitted to the held-out tenth of --data
     # the order of the answers | train
     swap: Literal["none", "random", "both"] = "both"  # orders to train on; none: only the order of the data
     # the world | train eval play collect
     battles: int = 4000  # training battles; their judge prefers the first answer
     tests: int = 2000  # test battles; the judge of half of them ignores the order
-
-
-class Features:
-    """A judge by six features of style alone, fitted to battles. It cannot see the order of the answers."""
-
-    def __init__(self, battles):
-        if not battles:
-            raise UsageError("features: no battles to fit them to; --data needs train.csv as well")
-        self.predict = stats.fit_style(np.array([*map(stats.features, battles)]), targets_of(battles))
-
-    def chances(self, battles):
-        """Probabilities of A, B and a tie, (N, 3)."""
-        return self.predict(np.array([*map(stats.features, battles)]))
 
 
 class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interactive, Task):
@@ -197,15 +187,20 @@ class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interacti
 
     # -------------------------------------------------------------------------------------------- play
     def agent_named(self, name, open_agent):
-        return Features(self.examples("train")) if name == "features" else None
+        return self.features if name == "features" else None
+
+    @cached_property
+    def features(self):
+        """The judge by features, fitted to the training battles."""
+        return Features(self.examples("train"))
 
     def chances(self, examples, player, labelled=()):
         """Probabilities of A, B and a tie, and the same predicted for the swapped battles, with A and B
         exchanged again: two (N, 3), to be compared row by row. labelled: battles to which the ties of a
         reward model are fitted."""
         if isinstance(player, Features):
-            probs = player.chances(examples)
-            return probs, probs
+            swapped = player.chances([*map(swap_answers, examples)])
+            return player.chances(examples), swapped[:, SWAP]
         if player.classes < 3:
             # two scores of each side: its worth and its pull towards a tie; the order has no effect
             make_sides = self.chats
@@ -233,14 +228,17 @@ class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interacti
         return probs[::2], probs[1::2, SWAP]
 
     def mean_chances(self, examples, player, labelled=()):
-        """The mean of both orders' probabilities, (N, 3)."""
+        """The mean of both orders' probabilities, (N, 3). Features know what the first place is worth: they
+        predict the given order."""
+        if isinstance(player, Features):
+            return player.chances(examples)
         return np.add(*self.chances(examples, player, labelled)) / 2
 
     # -------------------------------------------------------------------------------------------- evaluation
     def evaluate(self, examples, players):
         """Log loss in the given order and for the mean of both orders, accuracy and calibration of that mean,
         and biases. The log loss stands beside controls that know less (equal chances, the shares of the
-        labels, six features of style) or all there is to know (the world's own chances)."""
+        labels, features of style, words and order) or all there is to know (the world's own chances)."""
         if not examples:
             raise UsageError("--data: no battle to test on; add some with --test-data FILE")
         probs, back = self.chances(examples, players.player, self.examples("train")[:LABELLED])
@@ -251,6 +249,9 @@ class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interacti
 
         controls = self.controls(examples, targets, fair)
         predictions = {"log_loss": probs, "log_loss, both orders": mean} | controls
+        by_features = controls.get("log_loss, features")
+        if self.options.data and by_features is not None:
+            predictions["log_loss, mixed with features"] = stats.mix_halves(targets, [mean, by_features])
         losses = {name: stats.losses(predicted, targets) for name, predicted in predictions.items()}
         classes = 3 if targets[:, 2].any() else 2  # without ties, as in WSDM's data, the verdict is A or B
         hits = stats.hits(mean[:, :classes], targets)
@@ -291,12 +292,12 @@ class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interacti
         }
 
     def controls(self, examples, targets, fair):
-        """{name: chances (N, 3)} without a model: from style alone, fitted to the training battles, from the
+        """{name: chances (N, 3)} without a model: from features, fitted to the training battles, from the
         shares of the labels, and for the world the true chances."""
         chances = {}
         train = self.examples("train")
         if train:
-            chances["log_loss, features"] = Features(train).chances(examples)
+            chances["log_loss, features"] = self.features.chances(examples)
         # fair and biased battles have labels with different shares
         shares = np.empty_like(targets)
         for kind in np.unique(fair):
@@ -331,6 +332,12 @@ class Arena(HasAgents, Classifies, Mines, SubmitsRows, TracksTraining, Interacti
         """Rows for every battle of the test file in --data, checked."""
         examples = list(read_battles(self.options.data, "", self.dropped, training=False))
         chances = self.mean_chances(examples, players.player).astype(float)
+        if self.options.mix:
+            tests = self.examples("test")
+            if not tests:
+                raise UsageError("--mix: no battle to fit the weights to; --data needs train.csv as well")
+            known = [self.mean_chances(tests, players.player), self.features.chances(tests)]
+            chances = stats.mix(known, targets_of(tests), [chances, self.features.chances(examples)])
         return submission_rows(examples, chances, is_plain(self.options.data))
 
     def interact(self, players, read, show, seat, seed):

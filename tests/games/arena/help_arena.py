@@ -3,7 +3,17 @@
 import csv
 import json
 
+import numpy as np
 import torch
+
+
+def example(a, b, models=None, target=None, prompt="p"):
+    return {"turns": [[prompt, a, b]], "models": models, "target": target}
+
+
+def draw(rng, probs):
+    """Draw a class for each row: distributions (N, 3)."""
+    return np.eye(3)[(rng.random((len(probs), 1)) > np.cumsum(probs, 1)[:, :2]).sum(1)]
 
 
 class Reader:

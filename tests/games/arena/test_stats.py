@@ -5,41 +5,31 @@ import json
 import numpy as np
 import pytest
 
-from games.arena.files import SWAP, parse_battle, swap_answers
+from games.arena.files import SWAP, swap_answers
 from games.arena.stats import (
     calibration,
     connected_groups,
     distributions,
     families,
-    features,
-    fit_style,
     fit_tie,
     hits,
     losses,
+    mix,
     position,
     ratings,
     verbosity,
     win_rates,
 )
-from games.arena.world import battles
 from games.stats import log_softmax, wilson
+from tests.games.arena.help_arena import draw, example
 
 
 def log_loss(probs, targets):
     return losses(probs, targets).mean()
 
 
-def draw(rng, probs):
-    """Draw a class for each row: distributions (N, 3)."""
-    return np.eye(3)[(rng.random((len(probs), 1)) > np.cumsum(probs, 1)[:, :2]).sum(1)]
-
-
 def some(rng, n):
     return np.exp(log_softmax(rng.normal(0, 1, (n, 3))))
-
-
-def example(a, b, models=None, target=None, prompt="p"):
-    return {"turns": [[prompt, a, b]], "models": models, "target": target}
 
 
 # ------------------------------------------------------------------------------------------------ scores
@@ -70,36 +60,18 @@ def test_calibration_tells_chances_from_boasts():
     json.dumps(worse)
 
 
-# ------------------------------------------------------------------------------------------------ features
-def test_features_count_what_a_person_sees_at_a_glance():
-    text = "# Title\n- One, two:\n* **three**\n  2. four!\n```x```"
-    *counts, overlap = features(example(text, "", prompt="One or three?"))
-    assert np.expm1(counts).round().tolist() == [len(text), 4, 3, 4, 4]  # lines, bullets, punctuation, marks
-    assert overlap == pytest.approx(2 / 3)
-
-
-def test_swapping_turns_the_sign_of_features_and_exchanges_predictions():
-    examples = [parse_battle(row) for row in battles(0, 300)]
-    X = np.array([features(x) for x in examples])
-    np.testing.assert_allclose([features(swap_answers(x)) for x in examples], -X)
-    predict = fit_style(X, distributions([x["target"] for x in examples]))
-    np.testing.assert_allclose(predict(-X), predict(X)[:, SWAP], atol=1e-12)
-    np.testing.assert_allclose(predict(X).sum(1), 1)
-
-
-def test_a_planted_liking_for_length_is_found():
-    """Here length counts, as it does with people, nothing else does, and unlike answers tie less often."""
+# ------------------------------------------------------------------------------------------------ mixtures
+def test_a_mixture_follows_the_prediction_that_knows_and_what_the_first_place_is_worth():
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(4000, 6)) * [2, 1, 1, 1, 1, 0.1]
-    d, c = 0.8 * X[:, 0], 0.5 - 0.6 * np.minimum(np.abs(X[:, 0] / 2), 1)
-    truth = np.exp(log_softmax(np.stack([d / 2, -d / 2, c], 1)))
+    knows = some(rng, 4000)
+    truth = knows * [2, 1, 1] / (knows * [2, 1, 1]).sum(1, keepdims=True)
+    predicted = [knows, some(rng, 4000)]  # the second knows nothing
     targets = draw(rng, truth)
-    predict = fit_style(X[:3000], targets[:3000])
-    tests = targets[3000:]
-    bayes, prior = log_loss(truth[3000:], tests), log_loss(targets.mean(0), tests)
-    assert bayes - 0.01 < log_loss(predict(X[3000:]), tests) < bayes + 0.02 < prior
-    odds = np.subtract(*np.log(predict(np.eye(6)))[:, :2].T)  # of A against B, one more of a feature
-    assert odds[0] == pytest.approx(0.8, abs=0.1) and max(abs(odds[1:5])) < 0.2
+    tests = targets[2000:]
+    mixed = mix([p[:2000] for p in predicted], targets[:2000], [p[2000:] for p in predicted])
+    bayes = log_loss(truth[2000:], tests)
+    assert bayes - 0.01 < log_loss(mixed, tests) < bayes + 0.01 < log_loss(knows[2000:], tests) - 0.02
+    np.testing.assert_allclose(mixed.sum(1), 1)
 
 
 # ------------------------------------------------------------------------------------------------ biases
