@@ -174,8 +174,7 @@ class Batch:
         grown = [self.growing[row] for row in at]
         logits = next_logits(self.model, self.hidden[at])  # (B, V)
         tokens = pick_each(logits, grown)  # (B,)
-        chosen = logits.gather(1, tokens[:, None])[:, 0]
-        logps = chosen - logits.logsumexp(-1)
+        logps = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         for row, token, logp in zip(at, tokens.tolist(), logps.tolist()):
             if self.growing[row].add(token, logp, self.stop):
                 self.fed[row] = token
