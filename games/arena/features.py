@@ -20,9 +20,10 @@ WORD_SCALE = 0.1  # makes the ridge on words a hundred times as large
 count_words = lambda text: Counter(re.findall(r"\w+", text.lower()))
 
 
-def style(text, prompt):
+def style(text, words, asked):
     """The style of an answer, (6,): its length and its numbers of lines, bullets, punctuation marks, and code
-    and bold marks, all as logarithms, then the share of the prompt's words that it contains."""
+    and bold marks, all as logarithms, then the share of the prompt's words that it contains. words, asked:
+    what count_words finds in the answer and in the prompt."""
     counts = [
         len(text),
         text.count("\n"),
@@ -30,8 +31,7 @@ def style(text, prompt):
         len(re.findall(r"[.?!,:;]", text)),
         text.count("```") + text.count("**"),
     ]
-    asked = count_words(prompt).keys()
-    overlap = len(asked & count_words(text).keys()) / max(len(asked), 1)
+    overlap = len(asked.keys() & words.keys()) / max(len(asked), 1)
     return np.array([*np.log1p(counts), overlap])
 
 
@@ -39,10 +39,10 @@ def features(example, words=()):
     """A's features minus B's, (6 + words,): style, then how often each word occurs, as a logarithm. A swap
     changes its sign."""
     prompt, a, b = texts_of(example)
-    in_a, in_b = map(count_words, (a, b))
+    asked, in_a, in_b = map(count_words, (prompt, a, b))
     counts = np.array([[in_a[word], in_b[word]] for word in words]).reshape(-1, 2)
     a_more, b_more = WORD_SCALE * np.log1p(counts).T
-    return np.concatenate([style(a, prompt) - style(b, prompt), a_more - b_more])
+    return np.concatenate([style(a, in_a, asked) - style(b, in_b, asked), a_more - b_more])
 
 
 class Features:

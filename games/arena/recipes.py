@@ -22,7 +22,7 @@ ARENA = SCRATCH | dict(  # takes five minutes on one core
 RECIPES = {
     "arena": ARENA,
     # for the user's train.csv, to be mixed with features (infer.py submit --mix)
-    "arena-laptop": ARENA | dict(epochs=2.0, vocab=8000),
+    "arena-laptop": ARENA | dict(epochs=2.0, vocab=8000, max_minutes=25.0),
     # reads each side by itself, so it cannot see the order
     "arena-davidson": ARENA | dict(loss="davidson", micro_tokens=0),
     # Source: VasilisMpletsos/LLM_Preference_Arena_Kaggle at its last commit, modern_bert.py and its notebook.
