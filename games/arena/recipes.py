@@ -19,10 +19,22 @@ ARENA = SCRATCH | dict(  # takes five minutes on one core
     eval_n=0,
     save_every=500,
 )
+# for a checkpoint: the settings that practice arrived at for noisy votes
+MODEL = dict(
+    task="arena",
+    lr=5e-5,
+    batch=32,
+    epochs=2.0,
+    max_tokens=1024,
+    schedule="cosine",
+    warmup=0.08,
+    weight_decay=0.01,
+    eval_few=200,
+    eval_n=0,
+    save_every=200,
+)
 RECIPES = {
     "arena": ARENA,
-    # for the user's train.csv, to be mixed with features (infer.py submit --mix)
-    "arena-laptop": ARENA | dict(epochs=2.0, vocab=8000, max_minutes=25.0),
     # reads each side by itself, so it cannot see the order
     "arena-davidson": ARENA | dict(loss="davidson", micro_tokens=0),
     # Source: VasilisMpletsos/LLM_Preference_Arena_Kaggle at its last commit, modern_bert.py and its notebook.
@@ -64,18 +76,14 @@ RECIPES = {
         checkpointing=True,
         save_every=200,
     ),
-    # for a checkpoint: the settings that practice arrived at for noisy votes
-    "arena-model": dict(
-        task="arena",
-        lr=5e-5,
-        batch=32,
-        epochs=2.0,
-        max_tokens=1024,
-        schedule="cosine",
-        warmup=0.08,
-        weight_decay=0.01,
-        eval_few=200,
-        eval_n=0,
-        save_every=200,
+    "arena-model": MODEL,
+    # for the user's train.csv on a CPU, to be mixed with features (infer.py submit --mix)
+    "arena-laptop": MODEL
+    | dict(
+        model="sentence-transformers/all-MiniLM-L6-v2",
+        swap="random",
+        max_tokens=256,
+        max_minutes=25.0,
+        dtype="float32",  # faster than bfloat16 on the CPUs measured
     ),
 }
