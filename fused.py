@@ -195,7 +195,8 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
     config = model.config
     if hasattr(model, "head"):
         model.head = exact(model.head, out=torch.float32) if quantize else Fused(model.head)
-        if config.tied and not model.head.packed:  # so that the matrix is not in memory twice
+        # so that the matrix is not in memory twice; a packed one has no rows to look up
+        if config.tied and not model.head.packed:
             # of Int8 the scale: others ask model.embed.weight for the dtype and the device of activations
             model.embed.weight = model.head.scale if quantize else model.head.weight
             model.embed.forward = model.head.embedding

@@ -82,6 +82,11 @@ def pick(logits, uniform, temperature, **tails):
     return invert(probs, uniform)[:, 0].to(logits.device)
 
 
+def logps_of(logits, tokens):
+    """The log-probability of one token a row, (B,), of logits (B, V) and tokens (B,)."""
+    return logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+
+
 def invert(probs, uniform, block=256):
     """In each row the first token, (B, 1), at which the cumulative sum of probs (B, V) exceeds the share
     `uniform` (B,) of the total.
@@ -174,7 +179,7 @@ class Batch:
         grown = [self.growing[row] for row in at]
         logits = next_logits(self.model, self.hidden[at])  # (B, V)
         tokens = pick_each(logits, grown)  # (B,)
-        logps = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        logps = logps_of(logits, tokens)
         for row, token, logp in zip(at, tokens.tolist(), logps.tolist()):
             if self.growing[row].add(token, logp, self.stop):
                 self.fed[row] = token
@@ -296,8 +301,8 @@ def continue_alone(model, growth, session, stop, watch):
     draft = []
     while True:
         logits = next_logits(model, states)  # (1 + len(draft), V)
-        best, tokens = logits.max(-1)
-        logps = (best - logits.logsumexp(-1)).tolist()
+        tokens = logits.argmax(-1)
+        logps = logps_of(logits, tokens).tolist()
         for i, token in enumerate(tokens.tolist()):
             goes_on = growth.add(token, logps[i], stop)
             lookup.add(token)

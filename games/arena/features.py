@@ -1,4 +1,4 @@
-"""A judge of battles without a language model: style, words and order of the two answers, linear in each.
+"""A judge of battles without a language model: it weighs style, words and order of the two answers.
 
 The logits of A, B and a tie are Davidson's (games/arena/stats.py). Each feature of A minus that of B has a
 weight in d, and so has the first place; what differs in style is tied less often."""
@@ -14,7 +14,7 @@ from terminal import UsageError
 
 STYLES = 6
 WORDS = 300  # so many words count, the most frequent ones of the answers
-RIDGE = 1.0  # on the weights
+RIDGE = 1.0  # on all weights
 WORD_SCALE = 0.1  # makes the ridge on words a hundred times as large
 
 count_words = lambda text: Counter(re.findall(r"\w+", text.lower()))

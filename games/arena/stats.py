@@ -18,7 +18,7 @@ from games.arena.files import SWAP
 from games.stats import SCALE, log_softmax, newton, wilson
 
 CENTRE = 1000  # mean rating
-RIDGE = 1e-3  # on strengths: gives a model that never lost a finite rating
+RIDGE = 1e-3  # on strengths, for a finite rating of a model that never lost, and on the weights of a mixture
 BINS = 15  # of equal width, in reliability tables
 
 
