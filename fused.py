@@ -2,6 +2,7 @@
 
 Shapes as in model.py."""
 
+import math
 import warnings
 from functools import partial
 
@@ -13,7 +14,7 @@ from quantized import pack_int8
 from ranks import is_native
 
 FEW = 4  # rows of input up to which Int8 multiplies by the weights as they are (by measurement)
-ROWS_AT_ONCE = 8192  # rows of a matrix that are packed at a time
+ROWS_AT_ONCE = 256  # rows of a matrix that are packed at a time
 
 
 class Fused(nn.Module):
@@ -87,100 +88,108 @@ class Int8(nn.Module):
     """What Fused is, with the matrix in 8 bits and a scale for each of its rows: half the bytes of bfloat16.
 
     On a processor that multiplies 8-bit numbers the matrix is laid out as its kernel reads it (FBGEMM), and
-    inputs are rounded to 8 bits too, each row x as x ~ step * high. `exact` adds the rest: x ~ step * (high +
-    low / 254), two rows for each, which leaves errors of bfloat16's size. It is for inputs in which single
-    channels are large, those of MLP.down_proj and of q, k and v; bench/RESULTS.md has the loss with and
-    without. `out` is the dtype of the output, by default that of the input."""
+    inputs are rounded to 8 bits too, with a step for each row. A few channels of an input are so large that
+    the others would vanish in such steps. So inputs and weights are first rotated by the same matrix, which
+    leaves their product as it is and spreads each channel over many (QuaRot, arXiv 2404.00456).
 
-    def __init__(self, *layers: nn.Linear, dtype, device, exact=False, out=None):
+    dtype: that of the scales, and of the products where inputs are not rounded. out: that of the output."""
+
+    def __init__(self, *layers: nn.Linear, dtype, device, out):
         super().__init__()
         check_plain(layers)
+        I = layers[0].in_features
         parts = []
         for layer in layers:
             parts += layer.weight.detach().split(ROWS_AT_ONCE)
-        self.packed = device.type == "cpu" and multiplies_int8()
+        self.packed = rounds_inputs(device)
+        if self.packed:
+            self.rotation = hadamard(math.gcd(I, 64))
         width = sum(map(len, parts))
-        weight = torch.empty(width, layers[0].in_features, dtype=torch.int8, device=device)
+        weight = torch.empty(width, I, dtype=torch.int8, device=device)
         scale = torch.empty(width, dtype=torch.float32 if self.packed else dtype, device=device)
         start = 0
         for part in parts:  # so that no whole matrix is ever in memory in a second precision
             rows = slice(start, start + len(part))
+            if self.packed:
+                part = rotated(part.float(), self.rotation)
             weight[rows], scale[rows] = pack_int8(part, scale.dtype)
             start += len(part)
         if self.packed:
-            self.matrix = lay_out_int8(weight, scale)
+            weight = with_scales(weight, scale)  # in place of the other, before there is a third
+            self.matrix = torch.ops.quantized.linear_prepack(weight, None)
         else:
             self.weight = nn.Parameter(weight, requires_grad=False)  # (O, I)
             self.scale = nn.Parameter(scale, requires_grad=False)  # (O,)
         self.bias = join_biases(layers)
-        self.exact = exact
         self.out = out
         # this kernel reads beyond rows of other lengths
-        self.takes_few = device.type == "cpu" and layers[0].in_features % 16 == 0
+        self.takes_few = device.type == "cpu" and I % 16 == 0
         self.plain = dtype if is_native(dtype, device) else torch.float32
 
     def forward(self, x):
-        rows = x.reshape(-1, x.shape[-1])  # (N, I)
         if self.packed:
-            y = self.product(rows)
-        elif self.takes_few and len(rows) <= FEW:
-            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)  # (N, O)
+            x = rotated(x.float(), self.rotation)
+            largest = x.abs().amax(-1, keepdim=True)  # (..., 1)
+            multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+            # it rounds to integers from -127 to 127; a row of zeros is nan before it and zeros behind it
+            y = multiply(x / largest, 1 / 127, 128, self.matrix).mul_(largest)
+        elif self.takes_few and x[..., 0].numel() <= FEW:
+            y = torch._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
+            y = y.unflatten(0, x.shape[:-1])
         else:
-            y = F.linear(rows.to(self.plain), self.weight.to(self.plain)) * self.scale
-        y = y.to(self.out or x.dtype)
-        if self.bias is not None:
-            y = y + self.bias
-        return y.view(*x.shape[:-1], -1)
-
-    def product(self, rows):
-        """(N, O) of rows (N, I), in float32, in the way that the class describes."""
-        rows = rows.float()
-        step = rows.abs().amax(-1, keepdim=True).div_(127)  # (N, 1)
-        high = rows / step  # a row of zeros makes nan here, anything in of_integers, and zeros in the end
-        if not self.exact:
-            return self.of_integers(high).mul_(step)
-        whole = high.round()
-        low = high.sub_(whole).mul_(254)
-        y, rest = self.of_integers(torch.cat([whole, low])).chunk(2)
-        return y.add_(rest, alpha=1 / 254).mul_(step)
-
-    def of_integers(self, x):
-        """(N, O) of x (N, I), which is rounded to integers from -127 to 127."""
-        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x, 1.0, 128, self.matrix)
+            y = F.linear(x.to(self.plain), self.weight.to(self.plain)) * self.scale
+        y = y.to(self.out)
+        return y if self.bias is None else y + self.bias
 
     def embedding(self, ids):
         """Rows of the matrix, for an embedding that is tied to this layer: (..., I) of ids (...)."""
         return self.weight[ids] * self.scale[ids, None]
 
 
-def multiplies_int8():
-    """Whether FBGEMM, where torch has it, multiplies 8-bit numbers on this processor without overflow."""
-    return "fbgemm" in torch.backends.quantized.supported_engines and torch.cpu._is_vnni_supported()
+def rounds_inputs(device):
+    """Whether Int8 rounds its inputs there: on a CPU where torch has FBGEMM and it multiplies 8-bit numbers
+    without overflow."""
+    has_kernel = "fbgemm" in torch.backends.quantized.supported_engines
+    return device.type == "cpu" and has_kernel and torch.cpu._is_vnni_supported()
 
 
-def lay_out_int8(weight, scale):
-    """The matrix of weights (O, I) in int8 and scales (O,), as FBGEMM reads it."""
+def hadamard(n):
+    """An orthogonal matrix (n, n) of 1 and -1, divided by sqrt(n); n is a power of 2."""
+    if n == 1:
+        return torch.ones(1, 1)
+    return torch.kron(hadamard(n // 2), torch.tensor([[1, 1], [1, -1]])) / 2**0.5
+
+
+def rotated(x, matrix):
+    """x (..., I) with each b of its channels multiplied by a matrix (b, b)."""
+    return (x.reshape(-1, len(matrix)) @ matrix).view_as(x)
+
+
+def with_scales(weight, scale):
+    """Weights (O, I) in int8 and scales (O,) as one tensor, which FBGEMM takes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch means to drop this way to make a quantised tensor
         zeros = torch.zeros(len(scale), dtype=torch.long)
-        matrix = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
-    return torch.ops.quantized.linear_prepack(matrix, None)
+        return torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
 
 
 def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
     """Make a model faster for inference, in place: q, k and v become one matrix, gate and up another, and all
     are laid out as Fused describes. With quantize "int8" all are Int8 on `device`, and everything else is
-    moved there and computes in `dtype`, a half precision.
+    moved there and computes in `dtype`, a half precision. Where Int8 rounds its inputs, the residual
+    stream is in float32 all the same, which takes no more time and loses less.
 
     Adapters must be merged before. The model can no longer be trained or saved."""
-    join = exact = Fused
+    join = join_qkv = Fused
     if quantize:
-        join = partial(Int8, dtype=dtype, device=device)
-        exact = partial(join, exact=True)
+        # of the residual stream; recurrent layers have plain matrices
+        wide = torch.float32 if rounds_inputs(device) and not model.config.recurrent else dtype
+        join_qkv = partial(Int8, dtype=dtype, device=device, out=dtype)
+        join = partial(join_qkv, out=wide)
     for block in model.layers:
         attn = block.attn
         if hasattr(attn, "q_proj"):  # recurrent layers stay as they are
-            attn.qkv_proj = exact(attn.q_proj, attn.k_proj, attn.v_proj)
+            attn.qkv_proj = join_qkv(attn.q_proj, attn.k_proj, attn.v_proj)
             attn.o_proj = join(attn.o_proj)
             del attn.q_proj, attn.k_proj, attn.v_proj
 
@@ -190,11 +199,11 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
             del mlp.gate_proj, mlp.up_proj
         else:
             mlp.up_proj = join(mlp.up_proj)
-        mlp.down_proj = exact(mlp.down_proj)
+        mlp.down_proj = join(mlp.down_proj)
 
     config = model.config
     if hasattr(model, "head"):
-        model.head = exact(model.head, out=torch.float32) if quantize else Fused(model.head)
+        model.head = join(model.head, out=torch.float32) if quantize else Fused(model.head)
         # so that the matrix is not in memory twice; a packed one has no rows to look up
         if config.tied and not model.head.packed:
             # of Int8 the scale: others ask model.embed.weight for the dtype and the device of activations

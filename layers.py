@@ -35,7 +35,7 @@ class RMSNorm(nn.Module):
         if self.offset is not None:
             return F.rms_norm(x.float(), shape, self.offset + self.weight.float(), self.eps).to(x.dtype)
         if x.dtype == torch.float32:  # no cast, so one kernel can do it all
-            return F.rms_norm(x, shape, self.weight, self.eps)
+            return F.rms_norm(x, shape, self.weight.float(), self.eps)
         return F.rms_norm(x.float(), shape, None, self.eps).to(x.dtype) * self.weight
 
 

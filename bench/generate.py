@@ -26,7 +26,8 @@ the weights are float32. Equal is the number of greedy replies that match the fi
 near-ties may differ.
 
 With --cost FILE (rows with "question" and "answer") it prints instead what bfloat16 and int8 cost: the loss
-per token of the answers, all of them in one pass a text, and of how many tokens of float32's greedy replies
+per token of the answers, all of them in one pass a text, against float32's with a 95 % interval over the
+texts; the divergence KL(float32 || it), in nats a token; and of how many tokens of float32's greedy replies
 to the questions they choose the same, with float32's tokens before them. --tokens is how many of each.
 
 The table has medians over the rounds. Tokens/s counts new tokens by the wall clock. Speed is the side's time
@@ -256,15 +257,20 @@ def cost(args):
         hidden = model(torch.tensor([ids]))[0, :-1]
         return model.logits(hidden[targets]).float(), torch.tensor(ids)[1:][targets]
 
-    losses, learned = dict.fromkeys(kinds, 0.0), 0
+    losses, learned = {kind: [] for kind in kinds}, 0  # of each text
+    divergence = dict.fromkeys(kinds, 0.0)
     same, grown = dict.fromkeys(kinds, 0), 0
     for row in rows:
         asked = [{"role": "user", "content": row["question"]}]
         if learned < args.tokens:
             ids, mask = tokenizer.render_reply(asked, row["answer"])
             learned += sum(mask)
+            exact = chosen("float32", ids, mask)[0].log_softmax(-1)
             for kind in kinds:
-                losses[kind] += float(F.cross_entropy(*chosen(kind, ids, mask), reduction="sum"))
+                scores, tokens = chosen(kind, ids, mask)
+                logps = scores.log_softmax(-1)
+                losses[kind].append(float(F.nll_loss(logps, tokens, reduction="sum")))
+                divergence[kind] += float((exact.exp() * (exact - logps)).sum())
         if grown < min(args.tokens, 2000):
             prompt = tokenizer.prompt(asked)
             (reply,) = sampler.generate(
@@ -276,10 +282,15 @@ def cost(args):
                 scores, tokens = chosen(kind, prompt + reply.ids, mask)
                 same[kind] += int((scores.argmax(-1) == tokens).sum())
     print(f"{learned:,} tokens of answers, {grown:,} greedy tokens\n")
-    print("| | loss per token | against float32 | greedy tokens equal |\n|---|---|---|---|")
+    print("| | loss per token | against float32 | divergence | greedy tokens equal |\n|---|---|---|---|---|")
+    first = np.array(losses["float32"])
     for kind in kinds:
-        more = 100 * (losses[kind] / losses["float32"] - 1)
-        print(f"| {kind} | {losses[kind] / learned:.4f} | {more:+.2f} % | {100 * same[kind] / grown:.1f} % |")
+        loss = np.array(losses[kind])
+        more = 100 * (loss - first) / first.sum()  # what each text adds, in percent
+        off = 1.96 * more.std() * len(more) ** 0.5
+        change = f"{more.sum():+.2f} % [{more.sum() - off:+.2f}, {more.sum() + off:+.2f}]"
+        each = f"{loss.sum() / learned:.4f} | {change} | {divergence[kind] / learned:.4f}"
+        print(f"| {kind} | {each} | {100 * same[kind] / grown:.1f} % |")
 
 
 # ------------------------------------------------------------------------------------------------ report
