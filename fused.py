@@ -182,7 +182,7 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
     Adapters must be merged before. The model can no longer be trained or saved."""
     join = join_qkv = Fused
     if quantize:
-        # of the residual stream; recurrent layers have plain matrices
+        # the dtype of the residual stream; recurrent layers multiply it by plain matrices in `dtype`
         wide = torch.float32 if rounds_inputs(device) and not model.config.recurrent else dtype
         join_qkv = partial(Int8, dtype=dtype, device=device, out=dtype)
         join = partial(join_qkv, out=wide)
