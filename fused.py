@@ -14,7 +14,7 @@ from quantized import pack_int8
 from ranks import is_native
 
 FEW = 4  # rows of input up to which Int8 multiplies by the weights as they are (by measurement)
-ROWS_AT_ONCE = 256  # rows of a matrix that are packed at a time
+ROWS_AT_ONCE = 256  # rows of a matrix that are packed at a time; more need more memory and no less time
 
 
 class Fused(nn.Module):
@@ -92,7 +92,7 @@ class Int8(nn.Module):
     the others would vanish in such steps. So inputs and weights are first rotated by the same matrix, which
     leaves their product as it is and spreads each channel over many (QuaRot, arXiv 2404.00456).
 
-    dtype: that of the scales, and of the products where inputs are not rounded. out: that of the output."""
+    dtype: where inputs are not rounded, that of the scales and of the products. out: that of the output."""
 
     def __init__(self, *layers: nn.Linear, dtype, device, out):
         super().__init__()
