@@ -127,15 +127,17 @@ class Int8(nn.Module):
         self.plain = dtype if is_native(dtype, device) else torch.float32
 
     def forward(self, x):
+        if x.ndim != 2:  # not for single tokens, where every operation shows
+            return self(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
         if self.packed:
-            x = rotated(x.float(), self.rotation)
-            largest = x.abs().amax(-1, keepdim=True)  # (..., 1)
-            multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-            # it rounds to integers from -127 to 127; a row of zeros is nan before it and zeros behind it
-            y = multiply(x / largest, 1 / 127, 128, self.matrix).mul_(largest)
-        elif self.takes_few and x[..., 0].numel() <= FEW:
-            y = torch._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
-            y = y.unflatten(0, x.shape[:-1])
+            x = rotated(x.float(), self.rotation)  # (N, I)
+            largest = x.abs().amax(-1, keepdim=True)  # (N, 1)
+            # this rounds to integers from -127 to 127; a row of zeros is nan before it and zeros behind it
+            y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+                x / largest, 1 / 127, 128, self.matrix
+            ).mul_(largest)
+        elif self.takes_few and len(x) <= FEW:
+            y = torch._weight_int8pack_mm(x, self.weight, self.scale)
         else:
             y = F.linear(x.to(self.plain), self.weight.to(self.plain)) * self.scale
         y = y.to(self.out)
@@ -149,8 +151,8 @@ class Int8(nn.Module):
 def rounds_inputs(device):
     """Whether Int8 rounds its inputs there: on a CPU where torch has FBGEMM and it multiplies 8-bit numbers
     without overflow."""
-    has_kernel = "fbgemm" in torch.backends.quantized.supported_engines
-    return device.type == "cpu" and has_kernel and torch.cpu._is_vnni_supported()
+    known = device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
+    return known and torch.cpu._is_vnni_supported()
 
 
 def hadamard(n):
@@ -161,7 +163,7 @@ def hadamard(n):
 
 
 def rotated(x, matrix):
-    """x (..., I) with each b of its channels multiplied by a matrix (b, b)."""
+    """x (N, I) with each b of its channels multiplied by a matrix (b, b)."""
     return (x.reshape(-1, len(matrix)) @ matrix).view_as(x)
 
 
@@ -169,7 +171,7 @@ def with_scales(weight, scale):
     """Weights (O, I) in int8 and scales (O,) as one tensor, which FBGEMM takes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch means to drop this way to make a quantised tensor
-        zeros = torch.zeros(len(scale), dtype=torch.long)
+        zeros = torch.zeros_like(scale, dtype=torch.long)
         return torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
 
 
@@ -180,10 +182,11 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
     stream is in float32 all the same, which takes no more time and loses less.
 
     Adapters must be merged before. The model can no longer be trained or saved."""
+    config = model.config
     join = join_qkv = Fused
     if quantize:
         # the dtype of the residual stream; recurrent layers multiply it by plain matrices in `dtype`
-        wide = torch.float32 if rounds_inputs(device) and not model.config.recurrent else dtype
+        wide = torch.float32 if rounds_inputs(device) and not config.recurrent else dtype
         join_qkv = partial(Int8, dtype=dtype, device=device, out=dtype)
         join = partial(join_qkv, out=wide)
     for block in model.layers:
@@ -201,7 +204,6 @@ def fuse(model: nn.Module, quantize="", dtype=None, device=None) -> nn.Module:
             mlp.up_proj = join(mlp.up_proj)
         mlp.down_proj = join(mlp.down_proj)
 
-    config = model.config
     if hasattr(model, "head"):
         model.head = join(model.head, out=torch.float32) if quantize else Fused(model.head)
         # so that the matrix is not in memory twice; a packed one has no rows to look up

@@ -34,7 +34,7 @@ class RMSNorm(nn.Module):
         shape = self.weight.shape
         if self.offset is not None:
             return F.rms_norm(x.float(), shape, self.offset + self.weight.float(), self.eps).to(x.dtype)
-        if x.dtype == torch.float32:  # no cast, so one kernel can do it all
+        if x.dtype == torch.float32:  # one kernel can do it all; in fused.py the weight may be narrower
             return F.rms_norm(x, shape, self.weight.float(), self.eps)
         return F.rms_norm(x.float(), shape, None, self.eps).to(x.dtype) * self.weight
 

@@ -265,10 +265,11 @@ def cost(args):
         if learned < args.tokens:
             ids, mask = tokenizer.render_reply(asked, row["answer"])
             learned += sum(mask)
-            exact = chosen("float32", ids, mask)[0].log_softmax(-1)
             for kind in kinds:
                 scores, tokens = chosen(kind, ids, mask)
                 logps = scores.log_softmax(-1)
+                if kind == "float32":  # the first
+                    exact = logps
                 losses[kind].append(float(F.nll_loss(logps, tokens, reduction="sum")))
                 divergence[kind] += float((exact.exp() * (exact - logps)).sum())
         if grown < min(args.tokens, 2000):
